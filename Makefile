@@ -1,0 +1,50 @@
+# The one entry. The first use of any target makes .venv and installs what is missing (tools/bootstrap.py).
+PYTHON ?= python3
+BIN := .venv/bin
+SEEDS ?= 200
+export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo check unit test e2e soak sim bench golden docs lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+venv:
+	@$(PYTHON) tools/bootstrap.py
+
+demo: venv  ## a Service of real Pods, live, in under 20 seconds
+	@$(BIN)/kubesvc demo
+
+check: venv  ## format, lint, types, and the import picture
+	$(BIN)/ruff format --check src tests tools bench
+	$(BIN)/ruff check src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/python tools/imports.py
+
+unit: venv  ## seconds, unprivileged, offline
+	$(BIN)/python -m pytest -m "not e2e and not slow and not golden and not soak" tests
+
+e2e: venv  ## real packets, real processes, stock clients
+	$(BIN)/python -m pytest -m "(e2e or slow) and not soak" tests
+
+golden: venv  ## replay the recordings of a real API server (beside the checkout, in ../shared)
+	$(BIN)/python -m pytest -rs -m "golden and not soak" tests
+
+test: check  ## what CI runs: check, every test but the soak
+	$(BIN)/python -m pytest -rs -m "not soak" tests
+
+soak: test  ## full counts of kills, fuzz and seeds
+	$(BIN)/python -m pytest -rs -m soak tests
+
+sim: venv  ## the simulation by seed: make sim SEED=17, make sim SEEDS=10000
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+bench: venv  ## figures and ratios; never a timed test
+	$(BIN)/python -m bench
+
+lock: venv  ## renew requirements/dev.lock
+	$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/kubesvc/api/schemas.bin

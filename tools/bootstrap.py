@@ -1,0 +1,89 @@
+"""Make the virtual environment and install what the make targets need; run by make before anything else.
+
+Python packages come locked with hashes from requirements/dev.lock into .venv. System packages (`PACKAGES`) are
+installed with apt when this runs as root on a machine that has it; otherwise the missing ones are named in a plain
+sentence. Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / ".bootstrapped"
+LOCK = ROOT / "requirements" / "dev.lock"
+
+PACKAGES = {  # program: Debian package; what the end-to-end tests and the demo call besides Python
+    "ip": "iproute2",
+    "nft": "nftables",
+    "dig": "dnsutils",
+    "curl": "curl",
+    "newuidmap": "uidmap",
+    "conntrack": "conntrack",
+}
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def install_system_packages() -> None:
+    """Install what is missing, or say what a person has to install; never fails for packages that only tests need."""
+    search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program, path=search)})
+    if not missing:
+        return
+    apt = shutil.which("apt-get")
+    if os.geteuid() != 0 or not apt:
+        say(
+            f"These system packages are missing: {' '.join(missing)}. Install them (as root: apt-get install "
+            f"{' '.join(missing)}); until then the end-to-end tests that need them will fail."
+        )
+        return
+    say(f"installing system packages: {' '.join(missing)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run([apt, "update", "-qq"], env=environment, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [apt, "install", "-y", "-qq", *missing], env=environment, check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def wanted_state() -> str:
+    """A digest of everything that decides what .venv must contain."""
+    parts = [LOCK, ROOT / "pyproject.toml", ROOT / "tools" / "make_schemas.py", ROOT / "tools" / "build_hook.py"]
+    digest = hashlib.sha256(sys.version.encode())
+    for part in parts:
+        digest.update(part.read_bytes() if part.exists() else b"")
+    return digest.hexdigest()
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):
+        say(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.12")
+        return 1
+    install_system_packages()
+    state = wanted_state()
+    if STAMP.exists() and STAMP.read_text() == state and (ROOT / "src/kubesvc/api/schemas.bin").exists():
+        return 0
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        say("making the virtual environment .venv")
+        venv.create(VENV, with_pip=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-input"]
+    say("installing the locked Python packages")
+    subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], check=True, cwd=ROOT)
+    say("installing kubesvc itself")
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, cwd=ROOT)
+    STAMP.write_text(state)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
