@@ -50,9 +50,7 @@ def install_system_packages() -> None:
     say(f"installing system packages: {' '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run([apt, "update", "-qq"], env=environment, check=False, stdout=subprocess.DEVNULL)
-    subprocess.run(
-        [apt, "install", "-y", "-qq", *missing], env=environment, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([apt, "install", "-y", "-qq", *missing], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def wanted_state() -> str:
@@ -65,8 +63,10 @@ def wanted_state() -> str:
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        say(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.12")
+    if sys.version_info < (3, 11):  # noqa: UP036 - whatever python3 is on the machine runs this file
+        say(
+            f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}. Run: make PYTHON=python3.12"
+        )
         return 1
     install_system_packages()
     state = wanted_state()

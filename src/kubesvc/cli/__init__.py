@@ -1,0 +1,116 @@
+"""The command line: one module per command, imported only when it is called, so that each feels instant.
+
+A command module has a docstring (its help; the first line is the summary), `add_arguments(parser)` and `run(args)`
+returning the exit status: 0 done, 1 it failed and said why, 2 it cannot tell, 64 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kubesvc import __version__
+
+WRONG_USAGE = 64
+
+COMMANDS = {
+    "up": "start an instance: API server, controllers and nodes",
+    "down": "stop an instance and remove everything it left on the machine",
+    "status": "show what an instance runs and where it answers",
+    "demo": "watch a Service of real Pods work, break and be repaired",
+    "doctor": "say what this machine can and cannot do, and how to change it",
+    "kubectl": "run stock kubectl against an instance",
+    "curl": "make an HTTP request from inside a node, where ClusterIPs answer",
+    "shell": "open a shell inside a node, where ClusterIPs answer",
+    "outside": "add, remove and use hosts outside the cluster",
+    "apiserver": "run the API server alone",
+    "controllers": "run controllers alone, against any cluster",
+    "scheduler": "run the scheduler alone, against any cluster",
+    "proxy": "run the service proxy of one node alone, against any cluster",
+    "dns": "run cluster DNS alone, against any cluster",
+    "node": "run a node agent alone, against any cluster",
+    "version": "print the version",
+}
+
+
+class Failure(Exception):
+    """A command cannot go on. The text says what was found and what to do next; it is printed without a traceback."""
+
+    def __init__(self, text: str, *, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but options are never abbreviated and wrong usage exits 64."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs["allow_abbrev"] = False
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}\nhint: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(WRONG_USAGE)
+
+
+def overview() -> str:
+    """The text of `kubesvc --help`."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: kubesvc COMMAND [options]", "", "Kubernetes Services, whole and real, from pip.", ""]
+    lines += [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    lines += ["", "First steps: kubesvc demo, or kubesvc up in one terminal and kubesvc kubectl get nodes in another."]
+    lines += ["Help of one command: kubesvc COMMAND --help"]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if words else WRONG_USAGE
+    if words[0] == "--version":
+        words[0] = "version"
+    name = words[0]
+    if name not in COMMANDS:
+        near = nearest(name)
+        print(
+            f"kubesvc: {name!r} is no command"
+            + (f"; did you mean {near!r}?" if near else "")
+            + "\nhint: kubesvc --help",
+            file=sys.stderr,
+        )
+        return WRONG_USAGE
+    module = importlib.import_module(f"kubesvc.cli.{name}")
+    try:
+        if hasattr(module, "run_words"):  # passes most of its words on untouched
+            return int(module.run_words(words[1:]))
+        parser = Parser(prog=f"kubesvc {name}", description=module.__doc__)
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(words[1:])))
+    except Failure as failure:
+        print(f"kubesvc {name}: {failure}", file=sys.stderr)
+        return failure.status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def nearest(word: str) -> str:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, COMMANDS, n=1)), "")
+
+
+def kubectl_why() -> int:
+    """Entry point `kubectl-why`, which kubectl finds as the plugin `kubectl why`."""
+    return main(["why", *sys.argv[1:]])

@@ -1,0 +1,93 @@
+"""Where an instance keeps its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+LONGEST_SOCKET_PATH = 107  # sockaddr_un holds 108 bytes with the closing zero
+
+
+class BadName(ValueError):
+    """An instance name that is none, or a state directory that cannot hold sockets."""
+
+
+def state_home() -> Path:
+    """The directory of all instances: $XDG_STATE_HOME/kubesvc, by default ~/.local/state/kubesvc."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "kubesvc"
+
+
+@dataclass(frozen=True)
+class InstancePaths:
+    """The files of one instance; nothing is created by asking for a path."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, name: str) -> InstancePaths:
+        """Paths of the instance with this name. Raises BadName."""
+        if not NAME.fullmatch(name):
+            raise BadName(
+                f"{name!r} cannot be the name of an instance: use lower-case letters, digits and '-', at most 32, "
+                "beginning and ending with a letter or digit"
+            )
+        paths = cls(state_home() / name)
+        longest = paths.node("n" * 12) / "door.sock"
+        if len(os.fsencode(str(longest))) > LONGEST_SOCKET_PATH:
+            raise BadName(
+                f"the state directory {paths.root} is too long a path for unix sockets "
+                f"(at most {LONGEST_SOCKET_PATH} bytes): set XDG_STATE_HOME to a shorter directory"
+            )
+        return paths
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "instance.lock"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "instance.json"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store.db"
+
+    @property
+    def pki(self) -> Path:
+        return self.root / "pki"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "kubeconfig"
+
+    @property
+    def api_socket(self) -> Path:
+        return self.root / "api.sock"
+
+    @property
+    def api_tls_socket(self) -> Path:
+        return self.root / "api-tls.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "control.log"
+
+    def node(self, name: str) -> Path:
+        """State directory of one node."""
+        return self.root / "nodes" / name
+
+
+def all_instances() -> list[InstancePaths]:
+    """Every instance that has a state directory, by name."""
+    home = state_home()
+    if not home.is_dir():
+        return []
+    return [InstancePaths(p) for p in sorted(home.iterdir()) if p.is_dir() and NAME.fullmatch(p.name)]

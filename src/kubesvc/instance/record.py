@@ -1,0 +1,131 @@
+"""The record of a running instance: which processes it has, and where it can be reached.
+
+Written whole and renamed into place, so a reader never sees half of it. A process is named by pid and start time,
+since a pid alone may by now belong to somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+
+
+class ProcessId(msgspec.Struct, frozen=True):
+    """A process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """The process with this pid now; None if there is none."""
+        start = start_ticks(pid)
+        return None if start is None else cls(pid, start)
+
+    def alive(self) -> bool:
+        return start_ticks(self.pid) == self.start_ticks
+
+    def kill(self, number: int = signal.SIGKILL) -> bool:
+        """Send a signal if it still is that very process; whether one was sent."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(handle, number)
+            return True
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Clock ticks after boot at which a live process started; None if there is none or only its remains."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    after_name = stat[stat.rindex(")") + 2 :].split()
+    return None if after_name[0] in ("Z", "X") else int(after_name[19])
+
+
+class NodeRecord(msgspec.Struct):
+    """One node: its ground (the process that holds its namespaces) and its agent."""
+
+    name: str
+    address: str
+    pod_cidr: str
+    ground: ProcessId | None = None
+    agent: ProcessId | None = None
+    zone: str = ""
+
+
+class OutsideRecord(msgspec.Struct):
+    """A host outside the cluster: a namespace on the network between the nodes."""
+
+    name: str
+    address: str
+    ground: ProcessId | None = None
+    command: ProcessId | None = None
+
+
+class InstanceRecord(msgspec.Struct):
+    """What is running. Every process appears here before it can leave anything behind."""
+
+    version: int = 1
+    control: ProcessId | None = None
+    fabric: ProcessId | None = None
+    nodes: list[NodeRecord] = msgspec.field(default_factory=list)
+    outside: list[OutsideRecord] = msgspec.field(default_factory=list)
+    loopback: str = ""
+    port: int = 0
+    ready: bool = False
+    rootless: bool = False
+    started: float = 0.0
+    store: str = ""
+    problems: list[str] = msgspec.field(default_factory=list)
+
+    def processes(self) -> list[ProcessId]:
+        """All recorded processes, grounds last: what lives in a namespace goes before its holder."""
+        found = [n.agent for n in self.nodes] + [o.command for o in self.outside] + [self.control]
+        found += [n.ground for n in self.nodes] + [o.ground for o in self.outside] + [self.fabric]
+        return [p for p in found if p is not None]
+
+
+def read_record(path: Path) -> InstanceRecord | None:
+    """The record, or None if there is none. Raises ValueError for one that another version wrote or that is damaged."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=InstanceRecord)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: not a record of this version of kubesvc: {error}") from error
+
+
+def write_record(path: Path, record: InstanceRecord) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_bytes(msgspec.json.encode(record))
+    os.replace(draft, path)
+
+
+def end_processes(processes: list[ProcessId], *, patience_seconds: float = 5.0) -> list[ProcessId]:
+    """Kill these processes and wait until they are gone; returns those that stayed."""
+    for process in processes:
+        with contextlib.suppress(PermissionError):
+            process.kill()
+    deadline = time.monotonic() + patience_seconds
+    left = [p for p in processes if p.alive()]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.01)
+        left = [p for p in left if p.alive()]
+    return left
