@@ -61,6 +61,11 @@ def nothing(*_: Any) -> None:
     """A strategy step that this kind does not need."""
 
 
+def same(obj: Object) -> Object:
+    """The form that needs no change."""
+    return obj
+
+
 def no_errors(*_: Any) -> Errors:
     return []
 
@@ -138,6 +143,15 @@ class Kind:
     """DEL-4."""
     graceful: bool = False
     """Whether deletion may take time: pods and namespaces (DEL-5)."""
+
+    stored: Kind | None = None
+    """The kind whose stored objects these are in another form (events.k8s.io over core events; EVENT-2); None: its
+    own. A server stores, watches and counts only `stored`; this kind's columns, fields, default and validate do not
+    apply to them, and bodies pass through the two functions below."""
+    to_stored: Callable[[Object], Object] = same
+    """A body of this kind as an object of `stored`: apiVersion and kind included; a new object."""
+    from_stored: Callable[[Object], Object] = same
+    """A stored object in this kind's form; a new object."""
 
     @property
     def api_version(self) -> str:
