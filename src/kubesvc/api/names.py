@@ -1,25 +1,47 @@
-"""Names, labels, addresses: which texts the API accepts, and the words it uses to refuse the rest (ERR-4, SVC-40).
+"""Names and labels: which texts the API accepts, and the words it uses to refuse the rest (ERR-4, META-11).
 
-Each function returns the texts of what is wrong with a value, none if it is right.
+Each function returns the texts of what is wrong with a value, none if it is right. Addresses are in `addresses`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+LABEL_FORM = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN_FORM = LABEL_FORM + "(\\." + LABEL_FORM + ")*"
+NAME_FORM = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+VALUE_FORM = f"({NAME_FORM})?"
+CONFIG_KEY_FORM = "[-._a-zA-Z0-9]+"
+
+DNS_LABEL = re.compile(LABEL_FORM)
+DNS_SUBDOMAIN = re.compile(SUBDOMAIN_FORM)
+QUALIFIED_PART = re.compile(NAME_FORM)
+LABEL_VALUE = re.compile(VALUE_FORM)
+CONFIG_KEY = re.compile(CONFIG_KEY_FORM)
+IANA_CHARACTERS = re.compile(r"[-a-z0-9]+")
+
+ANNOTATIONS_BYTES = 262144
+"""Most that keys and values of an object's annotations may hold together (META-11)."""
 
 LABEL_TEXT = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
     "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+    f"'{LABEL_FORM}')"
 )
 SUBDOMAIN_TEXT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
     "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+    f"'{SUBDOMAIN_FORM}')"
+)
+PART_TEXT = (
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
+    f"(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{NAME_FORM}')"
+)
+VALUE_TEXT = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    f"'{VALUE_FORM}')"
 )
 
 
@@ -39,6 +61,87 @@ def dns_subdomain(value: str) -> list[str]:
     return texts
 
 
+def fully_qualified_domain(value: str) -> list[str]:
+    """A DNS subdomain of at least two labels (SLAPI-5)."""
+    if not value:
+        return [""]  # the field error then says Required by itself
+    if texts := dns_subdomain(value):
+        return texts
+    return [] if "." in value else ["should be a domain with at least two segments separated by dots"]
+
+
+def generate_name_base(value: str) -> str:
+    """What is checked of a generateName: a dash at its end will be followed by letters, so it may stand (META-4)."""
+    return value[:-1] + "a" if value.endswith("-") else value
+
+
+def qualified_name(value: str) -> list[str]:
+    """An optional DNS subdomain with a slash, then a name of at most 63 characters: keys of labels and the like."""
+    prefix, slash, name = value.rpartition("/")
+    texts: list[str] = []
+    if value.count("/") > 1:
+        return [
+            f"a valid label key {PART_TEXT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        ]
+    if slash:
+        if not prefix:
+            texts.append("prefix part must be non-empty")
+        else:
+            texts += [f"prefix part {text}" for text in dns_subdomain(prefix)]
+    if not name:
+        texts.append("name part must be non-empty")
+    elif len(name.encode()) > 63:
+        texts.append("name part must be no more than 63 bytes")
+    if not QUALIFIED_PART.fullmatch(name):
+        texts.append(f"name part {PART_TEXT}")
+    return texts
+
+
+def label_key(value: str) -> list[str]:
+    return qualified_name(value)
+
+
+def label_value(value: str) -> list[str]:
+    """At most 63 bytes of letters, digits, `-`, `_`, `.`; may be empty."""
+    texts = [] if len(value.encode()) <= 63 else ["must be no more than 63 bytes"]
+    if not LABEL_VALUE.fullmatch(value):
+        texts.append(VALUE_TEXT)
+    return texts
+
+
+def annotations_size(annotations: Mapping[str, str]) -> int:
+    """Bytes of all keys and values, to be compared with ANNOTATIONS_BYTES."""
+    return sum(len(k.encode()) + len(v.encode()) for k, v in annotations.items())
+
+
+def port_name(value: str) -> list[str]:
+    """An IANA service name: what a named target port may be called (SVC-7)."""
+    texts: list[str] = []
+    if len(value) > 15:
+        texts.append("must be no more than 15 characters")
+    if not IANA_CHARACTERS.fullmatch(value):
+        texts.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+    if not any("a" <= c <= "z" for c in value):
+        texts.append("must contain at least one letter (a-z)")
+    if "--" in value:
+        texts.append("must not contain consecutive hyphens")
+    if value and (value.startswith("-") or value.endswith("-")):
+        texts.append("must not begin or end with a hyphen")
+    return texts
+
+
+def port_number(value: int) -> list[str]:
+    return [] if 1 <= value <= 65535 else ["must be between 1 and 65535, inclusive"]
+
+
+STANDARD_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+
+
+def finalizer(value: str) -> list[str]:
+    """The form of a finalizer's name (META-11)."""
+    return qualified_name(value)
+
+
 def config_key(value: str) -> list[str]:
     """A key of a ConfigMap or Secret."""
     if len(value) > 253:
@@ -50,6 +153,6 @@ def config_key(value: str) -> list[str]:
     if not CONFIG_KEY.fullmatch(value):
         return [
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
-            "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+            f"'KEY_NAME',  or 'key-name', regex used for validation is '{CONFIG_KEY_FORM}')"
         ]
     return []
