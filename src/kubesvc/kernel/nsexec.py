@@ -1,0 +1,333 @@
+"""`python -m kubesvc.kernel.nsexec [FLAGS] -- PROGRAM [ARGUMENTS]`: exec a program inside namespaces.
+
+It stands between a spawn and the program, single-threaded, and does there what only such a process can: join a user
+namespace, be alone in a new one, mount a /proc for its own process namespace, change its root. Standard library only
+and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`, which leaves `site` out.
+
+    --user PID|PATH  --net …  --pid …  --mnt …  --uts …  --ipc …   join (user first, mount last)
+    --new-user --new-net --new-pid --new-mnt --new-uts --new-ipc   make new ones
+    --map-ids        map all subordinate ids granted to the caller (newuidmap), else one; implied by --new-user
+    --mount-proc     mount /proc anew (implies a private copy of the mounts)
+    --ignore-sigchld the kernel reaps the program's orphans; survives exec
+    --hostname NAME  --chdir DIR  --setuid N  --setgid N
+    --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
+    --detach         with a new or joined process namespace: do not wait for the program
+    --spec FD        read a marshalled dictionary from this descriptor instead (see `run_spec`)
+
+With --pid or --new-pid it forks once, so that the program is inside; the parent then passes signals on and ends as
+the program ended. Exit status 125 and one line on stderr when a step fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+if __package__:
+    from . import rootfs
+    from . import syscalls as sc
+else:  # pragma: no cover - started by path, see namespaces.nsexec_command
+    import rootfs  # type: ignore[import-not-found,no-redef]
+    import syscalls as sc  # type: ignore[import-not-found,no-redef]
+
+KINDS = {
+    "user": sc.CLONE_NEWUSER,
+    "net": sc.CLONE_NEWNET,
+    "uts": sc.CLONE_NEWUTS,
+    "ipc": sc.CLONE_NEWIPC,
+    "pid": sc.CLONE_NEWPID,
+    "mnt": sc.CLONE_NEWNS,
+}
+"""Namespace names in the order of joining: user first, for the rights it gives; mnt last, for the paths it takes."""
+
+FAILED = 125
+WITH_VALUE = {f"--{k}" for k in KINDS} | {"--hostname", "--chdir", "--setuid", "--setgid", "--report", "--spec"}
+FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach"}
+
+
+def parse(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """(options, program with arguments); ValueError for an unknown flag or no program."""
+    options: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name in WITH_VALUE:
+            if not equals:
+                if not rest:
+                    raise ValueError(f"{name} needs a value")
+                value = rest.pop(0)
+            options[name[2:]] = value
+        elif word in FLAGS:
+            options[word[2:]] = True
+        else:
+            rest.insert(0, word)
+            break
+        if name == "--spec":
+            return options, []
+    if rest and rest[0].startswith("--"):
+        raise ValueError(f"unknown flag {rest[0]}")
+    if not rest:
+        raise ValueError("no program given")
+    return options, rest
+
+
+def open_namespace(kind: str, where: str) -> int:
+    """A descriptor of the namespace of the process `where`, or at the path `where`."""
+    return os.open(f"/proc/{where}/ns/{kind}" if where.isdigit() else where, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def subordinate(path: str, user: int) -> tuple[int, int] | None:
+    """The first (start, count) granted to `user` in /etc/subuid or /etc/subgid."""
+    try:
+        import pwd
+
+        names = {str(user), pwd.getpwuid(user).pw_name}
+    except KeyError:
+        names = {str(user)}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                parts = line.strip().split(":")
+                if len(parts) == 3 and parts[0] in names:
+                    return int(parts[1]), int(parts[2])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def id_maps(user: int, group: int) -> tuple[list[list[int]], list[list[int]]]:
+    """(uid map, gid map) as rows inside, outside, count: the caller is root inside, its subordinate ids follow."""
+    uids, gids = [[0, user, 1]], [[0, group, 1]]
+    granted_uids, granted_gids = subordinate("/etc/subuid", user), subordinate("/etc/subgid", user)
+    if granted_uids and granted_gids:
+        uids.append([1, *granted_uids])
+        gids.append([1, *granted_gids])
+    return uids, gids
+
+
+def write_maps(pid: int, user: int, group: int) -> None:
+    """Give the user namespace of `pid` its ids: everything for root, newuidmap where granted, else the one id."""
+    if user == 0 and os.path.exists("/proc/self/uid_map"):
+        with open("/proc/self/uid_map", encoding="utf-8") as file:
+            rows = [[int(n) for n in line.split()] for line in file]
+        for name in ("uid_map", "gid_map"):
+            write(f"/proc/{pid}/{name}", "".join(f"{inside} {inside} {count}\n" for inside, _, count in rows))
+        return
+    uids, gids = id_maps(user, group)
+    if len(uids) > 1:
+        helpers = (("newuidmap", uids), ("newgidmap", gids))
+        if all(run([name, str(pid), *(str(n) for row in rows for n in row)]) == 0 for name, rows in helpers):
+            return
+    write(f"/proc/{pid}/setgroups", "deny")
+    for name, rows in (("uid_map", uids), ("gid_map", gids)):
+        inside, outside, count = rows[0]
+        write(f"/proc/{pid}/{name}", f"{inside} {outside} {count}\n")
+
+
+def write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def run(command: list[str]) -> int:
+    try:
+        pid = os.posix_spawnp(command[0], command, dict(os.environ))
+    except OSError:
+        return 127
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def new_user_namespace() -> None:
+    """Become root in a new user namespace. A helper, forked before, writes the maps from outside."""
+    me, user, group = os.getpid(), os.geteuid(), os.getegid()
+    ready_read, ready_write = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        status = 1
+        try:
+            os.close(ready_write)
+            if os.read(ready_read, 1):
+                write_maps(me, user, group)
+                status = 0
+        except OSError as error:
+            complain(f"id maps: {error}")
+        finally:
+            os._exit(status)
+    sc.unshare(sc.CLONE_NEWUSER)
+    os.write(ready_write, b"+")
+    os.close(ready_write)
+    os.close(ready_read)
+    if os.waitpid(helper, 0)[1] != 0:
+        raise OSError(1, "the ids of the new user namespace could not be mapped")
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def enter(options: dict[str, Any]) -> bool:
+    """Join and make the namespaces that `options` name; whether children will be in another process namespace."""
+    opened = {kind: open_namespace(kind, options[kind]) for kind in KINDS if kind in options}
+    working_directory = os.getcwd()
+    for kind, fd in opened.items():
+        sc.setns(fd, KINDS[kind])
+        os.close(fd)
+        if kind == "user":
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+    if options.get("new-user"):
+        new_user_namespace()
+    flags = 0
+    for kind, flag in KINDS.items():
+        if kind != "user" and options.get(f"new-{kind}"):
+            flags |= flag
+    if options.get("mount-proc"):
+        flags |= sc.CLONE_NEWNS
+    if flags:
+        sc.unshare(flags)
+    if "mnt" in options:
+        try:
+            os.chdir(working_directory)
+        except OSError:
+            os.chdir("/")
+    return "pid" in options or bool(options.get("new-pid"))
+
+
+def settle(options: dict[str, Any]) -> None:
+    """What happens inside, last before exec."""
+    if options.get("new-mnt") or options.get("mount-proc"):
+        sc.mount("none", "/", "", sc.MS_REC | sc.MS_PRIVATE)
+    if options.get("mount-proc"):
+        sc.mount("proc", "/proc", "proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
+    if "hostname" in options:
+        import socket
+
+        socket.sethostname(options["hostname"])
+    if "chdir" in options:
+        os.chdir(options["chdir"])
+    if "setgid" in options:
+        os.setgroups([])
+        os.setresgid(*[int(options["setgid"])] * 3)
+    if "setuid" in options:
+        os.setresuid(*[int(options["setuid"])] * 3)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN if options.get("ignore-sigchld") else signal.SIG_DFL)
+
+
+def wait_for(pid: int) -> NoReturn:
+    """Pass signals on to the child and end as it ended."""
+
+    def pass_on(number: int, _: Any) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, pass_on)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def execute(program: list[str], environment: dict[str, str]) -> NoReturn:
+    os.execvpe(program[0], program, environment)
+
+
+def complain(text: str) -> None:
+    os.write(2, f"nsexec: {text}\n".encode())
+
+
+# -- a container's program, described by a dictionary -------------------------------------------------------------------
+
+
+def run_spec(fd: int) -> NoReturn:
+    """Become the program that a marshalled dictionary describes; the process is already in its namespaces but mnt.
+
+    Keys: argv, env, cwd; steps and place (see rootfs.build; absent: the mounts stay shared); uid, gid, groups;
+    capabilities (mask to keep, absent: all), no_new_privileges; limits {resource number: (soft, hard)}; go (a
+    descriptor: one byte must arrive before exec, its end means that the parent died); status (a descriptor: on
+    failure gets one line "step: words"; closed by a successful exec).
+    """
+    import marshal
+
+    with os.fdopen(fd, "rb") as file:
+        spec: dict[str, Any] = marshal.loads(file.read())
+    step = "prepare"
+    try:
+        if os.read(spec["go"], 1) != b"+":
+            os._exit(FAILED)
+        os.close(spec["go"])
+        if "steps" in spec:
+            step = "mount"
+            sc.unshare(sc.CLONE_NEWNS)
+            rootfs.build(spec["steps"], spec["place"])
+        step = "limits"
+        if spec.get("limits"):
+            import resource
+
+            for number, pair in spec["limits"].items():
+                resource.setrlimit(number, pair)
+        os.umask(0o022)
+        step = "identity"
+        if spec.get("no_new_privileges"):
+            sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+        if spec.get("groups") is not None:
+            os.setgroups(spec["groups"])
+        if spec.get("gid") is not None:
+            os.setresgid(*[spec["gid"]] * 3)
+        if spec.get("capabilities") is not None and not spec.get("uid"):
+            sc.limit_capabilities(spec["capabilities"])
+        if spec.get("uid"):
+            os.setresuid(*[spec["uid"]] * 3)
+        step = "working directory"
+        os.chdir(spec.get("cwd") or "/")
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        step = "exec"
+        execute(spec["argv"], spec["env"])
+    except OSError as error:
+        os.write(spec["status"], f"{step}: {error.strerror or error}".encode())
+    except Exception as error:
+        os.write(spec["status"], f"{step}: {type(error).__name__}: {error}".encode())
+    os._exit(FAILED)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    try:
+        options, program = parse(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        complain(str(error))
+        os._exit(64)
+    if "spec" in options:
+        run_spec(int(options["spec"]))
+    try:
+        inside = enter(options)
+        report = int(options["report"]) if "report" in options else -1
+        if inside:
+            pid = os.fork()
+            if pid:
+                if report >= 0:
+                    os.write(report, f"{pid}\n".encode())
+                if options.get("detach"):
+                    os._exit(0)
+                wait_for(pid)
+        elif report >= 0:
+            os.write(report, f"{os.getpid()}\n".encode())
+        if report >= 0:
+            os.close(report)
+        settle(options)
+        execute(program, dict(os.environ))
+    except OSError as error:
+        complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    os._exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
