@@ -1,0 +1,11 @@
+"""The one way to objects: the `Client` protocol, the HTTP client, informers, the work queue, events."""
+
+from .events import EventRecorder
+from .informer import Index, Informer, InformerFactory
+from .interface import Client, EventType, PatchType, RawList, Unreachable, WatchEvent
+from .workqueue import Key, RetryPolicy, WorkQueue, key_text
+
+__all__ = [
+    "Client", "EventRecorder", "EventType", "Index", "Informer", "InformerFactory", "Key", "PatchType", "RawList",
+    "RetryPolicy", "Unreachable", "WatchEvent", "WorkQueue", "key_text",
+]  # fmt: skip

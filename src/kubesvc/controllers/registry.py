@@ -1,0 +1,23 @@
+"""Which controllers there are: upstream's name of each, and where its class lives. Order is start order.
+
+A new controller adds a line; its module is imported when it is selected.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from .runner import Controller
+
+CONTROLLERS: dict[str, str] = {
+    "endpoints-controller": "kubesvc.controllers.endpoints:EndpointsController",
+    "endpointslice-controller": "kubesvc.controllers.endpointslice:EndpointSliceController",
+    "endpointslice-mirroring-controller": "kubesvc.controllers.mirroring:MirroringController",
+}
+
+
+def load(name: str) -> type[Controller]:
+    """The class of a controller by its full name."""
+    module, _, attribute = CONTROLLERS[name].partition(":")
+    return cast("type[Controller]", getattr(import_module(module), attribute))

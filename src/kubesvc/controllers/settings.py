@@ -1,0 +1,36 @@
+"""What controllers can be told: upstream's flags, with upstream's defaults and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerSettings:
+    """Values for all controllers of a process; out of range is a ValueError that names the flag.
+
+    Syncs are counts of workers, periods are in seconds. Controllers that need more add a field here.
+    """
+
+    concurrent_endpoint_syncs: int = 5
+    concurrent_service_endpoint_syncs: int = 5
+    mirroring_concurrent_service_endpoint_syncs: int = 5
+    endpoint_updates_batch_period: float = 0.0
+    endpointslice_updates_batch_period: float = 0.0
+    mirroring_endpointslice_updates_batch_period: float = 0.0
+    max_endpoints_per_slice: int = 100
+    mirroring_max_endpoints_per_subset: int = 1000
+
+    def __post_init__(self) -> None:
+        self._within("concurrent_endpoint_syncs", 1, 10_000)
+        self._within("concurrent_service_endpoint_syncs", 1, 50)
+        self._within("mirroring_concurrent_service_endpoint_syncs", 1, 50)
+        self._within("max_endpoints_per_slice", 1, 1000)
+        self._within("mirroring_max_endpoints_per_subset", 1, 1000)
+        for name in ("endpoint", "endpointslice", "mirroring_endpointslice"):
+            self._within(f"{name}_updates_batch_period", 0, 86_400)
+
+    def _within(self, name: str, least: float, most: float) -> None:
+        value = getattr(self, name)
+        if not least <= value <= most:
+            raise ValueError(f"--{name.replace('_', '-')}: {value}: must be from {least} to {most}")
