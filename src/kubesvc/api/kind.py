@@ -22,9 +22,14 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """A cell that holds an age: rendered at the moment of answering (KCTL-33, KCTL-34)."""
+    """A cell that holds an age: rendered at the moment of answering, by `ages.render_since` (KCTL-33, KCTL-34)."""
 
     timestamp: str | None
+    until: str | None = None
+    """Where the span ends; None: it goes on."""
+    before: str = ""
+    """Text in front of the age, as in `5 (3m ago)` (KCTL-43)."""
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
