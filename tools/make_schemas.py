@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 MAGIC = b"KSVCSCH1"
-RELEASE = "v1.37.0-local"
+RELEASE = "v1.36.0-local"
 OUTPUT = Path(__file__).parents[1] / "src" / "kubesvc" / "api" / "schemas.bin"
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
