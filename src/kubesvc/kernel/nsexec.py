@@ -244,7 +244,7 @@ def complain(text: str) -> None:
     os.write(2, f"nsexec: {text}\n".encode())
 
 
-# -- a container's program, described by a dictionary -------------------------------------------------------------------
+# -- a container's program, described by a dictionary -----------------------------------------------------------------
 
 
 def run_spec(fd: int) -> NoReturn:
