@@ -63,6 +63,9 @@ SCALARS = {
 }
 """Definitions that are one value with a syntax of its own: (type, format)."""
 
+TIMES = ("date-time", "micro-time", "duration", "quantity", "byte")
+BODY = ("apiVersion", "kind")
+
 FREE = {
     META + "FieldsV1",
     META + "Patch",
@@ -140,6 +143,207 @@ GO_TYPES: dict[str, dict[str, str]] = {
     META + "ManagedFieldsEntry": {"operation": "v1.ManagedFieldsOperationType"},
 }
 """What Go calls the type of a field that is a named string, for the words of OPT-4."""
+
+
+CORE_LIKE = (
+    "io.k8s.api.core.v1.",
+    "io.k8s.api.apps.v1.",
+    "io.k8s.api.batch.v1.",
+    "io.k8s.api.discovery.v1.",
+    "io.k8s.api.networking.v1.",
+    "io.k8s.api.autoscaling.v1.",
+    "io.k8s.api.authentication.v1.",
+    "io.k8s.api.authorization.v1.",
+    "io.k8s.api.coordination.v1.",
+    "io.k8s.api.events.v1.",
+    "io.k8s.api.policy.v1.",
+    "io.k8s.api.rbac.v1.",
+    "io.k8s.api.scheduling.v1.",
+    "io.k8s.api.storage.v1.",
+    META,
+)
+"""Groups for which POINTERS is complete: of every other optional scalar there, zero means absent."""
+
+POINTERS: dict[str, str] = {
+    "DaemonSetSpec": "revisionHistoryLimit",
+    "DaemonSetStatus": "collisionCount",
+    "DeploymentSpec": "progressDeadlineSeconds replicas revisionHistoryLimit",
+    "DeploymentStatus": "collisionCount terminatingReplicas",
+    "ReplicaSetSpec": "replicas",
+    "ReplicaSetStatus": "terminatingReplicas",
+    "RollingUpdateDaemonSet": "maxSurge maxUnavailable",
+    "RollingUpdateDeployment": "maxSurge maxUnavailable",
+    "RollingUpdateStatefulSetStrategy": "maxUnavailable partition",
+    "StatefulSetOrdinals": "start",
+    "StatefulSetSpec": "replicas revisionHistoryLimit serviceName",
+    "StatefulSetStatus": "availableReplicas collisionCount",
+    "TokenRequestSpec": "expirationSeconds",
+    "TokenRequestStatus": "token",
+    "HorizontalPodAutoscalerSpec": "minReplicas targetCPUUtilizationPercentage",
+    "HorizontalPodAutoscalerStatus": "currentCPUUtilizationPercentage observedGeneration",
+    "CronJobSpec": "failedJobsHistoryLimit startingDeadlineSeconds successfulJobsHistoryLimit suspend timeZone",
+    "JobSpec": "activeDeadlineSeconds backoffLimit backoffLimitPerIndex completionMode completions managedBy"
+    " manualSelector maxFailedIndexes parallelism podReplacementPolicy suspend ttlSecondsAfterFinished",
+    "JobStatus": "failedIndexes ready terminating",
+    "PodFailurePolicyOnExitCodesRequirement": "containerName",
+    "PodFailurePolicyOnPodConditionsPattern": "status",
+    "SuccessPolicyRule": "succeededCount succeededIndexes",
+    "LeaseSpec": "holderIdentity leaseDurationSeconds leaseTransitions preferredHolder strategy",
+    "AppArmorProfile": "localhostProfile",
+    "AzureDiskVolumeSource": "cachingMode fsType kind readOnly",
+    "AzureFilePersistentVolumeSource": "secretNamespace",
+    "CSIVolumeSource": "fsType readOnly",
+    "ClientIPConfig": "timeoutSeconds",
+    "ClusterTrustBundleProjection": "name optional signerName",
+    "ConfigMap": "immutable",
+    "ConfigMapEnvSource": "optional",
+    "ConfigMapKeySelector": "optional",
+    "ConfigMapProjection": "optional",
+    "ConfigMapVolumeSource": "defaultMode optional",
+    "Container": "restartPolicy",
+    "ContainerStatus": "started stopSignal",
+    "DownwardAPIVolumeFile": "mode",
+    "DownwardAPIVolumeSource": "defaultMode",
+    "EndpointAddress": "nodeName",
+    "EndpointPort": "appProtocol",
+    "EphemeralContainer": "restartPolicy",
+    "FCVolumeSource": "lun",
+    "FileKeySelector": "optional",
+    "GRPCAction": "service",
+    "GlusterfsPersistentVolumeSource": "endpointsNamespace",
+    "HostPathVolumeSource": "type",
+    "ISCSIPersistentVolumeSource": "initiatorName",
+    "ISCSIVolumeSource": "initiatorName",
+    "KeyToPath": "mode",
+    "Lifecycle": "stopSignal",
+    "LoadBalancerIngress": "ipMode",
+    "LocalVolumeSource": "fsType",
+    "NodeFeatures": "supplementalGroupsPolicy",
+    "NodeRuntimeHandler": "name",
+    "NodeRuntimeHandlerFeatures": "recursiveReadOnlyMounts userNamespaces",
+    "NodeSwapStatus": "capacity",
+    "PersistentVolumeClaimSpec": "storageClassName volumeAttributesClassName volumeMode",
+    "PersistentVolumeClaimStatus": "currentVolumeAttributesClassName",
+    "PersistentVolumeSpec": "volumeAttributesClassName volumeMode",
+    "PodCertificateProjection": "maxExpirationSeconds",
+    "PodDNSConfigOption": "value",
+    "PodDisruptionBudgetSpec": "maxUnavailable minAvailable unhealthyPodEvictionPolicy",
+    "PodDisruptionBudgetStatus": "currentHealthy desiredHealthy disruptionsAllowed expectedPods",
+    "PodResourceClaim": "resourceClaimName resourceClaimTemplateName",
+    "PodResourceClaimStatus": "resourceClaimName",
+    "PodSchedulingGroup": "podGroupName",
+    "PodSecurityContext": "fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy"
+    " supplementalGroupsPolicy",
+    "PodSpec": "activeDeadlineSeconds automountServiceAccountToken enableServiceLinks hostUsers hostnameOverride"
+    " preemptionPolicy priority runtimeClassName setHostnameAsFQDN shareProcessNamespace"
+    " terminationGracePeriodSeconds",
+    "PortStatus": "error",
+    "Probe": "terminationGracePeriodSeconds",
+    "ProjectedVolumeSource": "defaultMode",
+    "ReplicationControllerSpec": "replicas",
+    "ResourceHealth": "message",
+    "SeccompProfile": "localhostProfile",
+    "Secret": "immutable",
+    "SecretEnvSource": "optional",
+    "SecretKeySelector": "optional",
+    "SecretProjection": "optional",
+    "SecretVolumeSource": "defaultMode optional",
+    "SecurityContext": "allowPrivilegeEscalation privileged procMount readOnlyRootFilesystem runAsGroup"
+    " runAsNonRoot runAsUser",
+    "ServiceAccount": "automountServiceAccountToken",
+    "ServiceAccountTokenProjection": "expirationSeconds",
+    "ServicePort": "appProtocol targetPort",
+    "ServiceSpec": "allocateLoadBalancerNodePorts internalTrafficPolicy ipFamilyPolicy loadBalancerClass"
+    " trafficDistribution",
+    "Toleration": "tolerationSeconds",
+    "TopologySpreadConstraint": "minDomains nodeAffinityPolicy nodeTaintsPolicy",
+    "TypedLocalObjectReference": "apiGroup",
+    "TypedObjectReference": "apiGroup namespace",
+    "VolumeMount": "mountPropagation recursiveReadOnly",
+    "VolumeMountStatus": "recursiveReadOnly",
+    "WindowsSecurityContextOptions": "gmsaCredentialSpec gmsaCredentialSpecName hostProcess runAsUserName",
+    "Endpoint": "hostname nodeName zone",
+    "EndpointConditions": "ready serving terminating",
+    "discovery.v1.EndpointPort": "appProtocol name port protocol",
+    "IngressClassParametersReference": "apiGroup namespace scope",
+    "IngressPortStatus": "error",
+    "IngressSpec": "ingressClassName",
+    "NetworkPolicyPort": "endPort port protocol",
+    "RoleRef": "apiGroup",
+    "PriorityClass": "preemptionPolicy value",
+    "CSIDriverSpec": "attachRequired fsGroupPolicy nodeAllocatableUpdatePeriodSeconds podInfoOnMount"
+    " preventPodSchedulingIfMissing requiresRepublish seLinuxMount serviceAccountTokenInSecrets storageCapacity",
+    "StorageClass": "allowVolumeExpansion reclaimPolicy volumeBindingMode",
+    "TokenRequest": "expirationSeconds",
+    "VolumeAttachmentSource": "persistentVolumeName",
+    "VolumeError": "errorCode",
+    "VolumeNodeResources": "count",
+    "DeleteOptions": "gracePeriodSeconds ignoreStoreReadErrorWithClusterBreakingPotential orphanDependents"
+    " propagationPolicy",
+    "ListMeta": "remainingItemCount",
+    "ObjectMeta": "deletionGracePeriodSeconds",
+    "OwnerReference": "blockOwnerDeletion controller",
+    "Preconditions": "resourceVersion uid",
+}
+"""Optional scalars whose zero value is kept apart from absence: short (or longer) definition name to fields."""
+
+VALUES: dict[str, str] = {
+    "DaemonSetSpec": "template updateStrategy",
+    "DeploymentSpec": "strategy template",
+    "ReplicaSetSpec": "template",
+    "StatefulSetSpec": "template updateStrategy",
+    "SelfSubjectReviewStatus": "userInfo",
+    "TokenReviewStatus": "user",
+    "HorizontalPodAutoscalerSpec": "scaleTargetRef",
+    "ContainerResourceMetricSource": "target",
+    "ContainerResourceMetricStatus": "current",
+    "ExternalMetricSource": "metric target",
+    "ExternalMetricStatus": "current metric",
+    "ObjectMetricSource": "describedObject metric target",
+    "ObjectMetricStatus": "current describedObject metric",
+    "PodsMetricSource": "metric target",
+    "PodsMetricStatus": "current metric",
+    "ResourceMetricSource": "target",
+    "ResourceMetricStatus": "current",
+    "CronJobSpec": "jobTemplate",
+    "JobSpec": "template",
+    "JobTemplateSpec": "metadata spec",
+    "PodTemplateSpec": "metadata spec",
+    "PersistentVolumeClaimTemplate": "metadata spec",
+    "Binding": "target",
+    "Container": "resources",
+    "EphemeralContainer": "resources",
+    "ContainerStatus": "lastState state",
+    "core.v1.Event": "involvedObject source",
+    "events.v1.Event": "deprecatedSource regarding",
+    "NodeDaemonEndpoints": "kubeletEndpoint",
+    "NodeStatus": "daemonEndpoints nodeInfo",
+    "PersistentVolumeClaimSpec": "resources",
+    "PodTemplate": "template",
+    "PreferredSchedulingTerm": "preference",
+    "ServiceStatus": "loadBalancer",
+    "WeightedPodAffinityTerm": "podAffinityTerm",
+    "Endpoint": "conditions",
+    "HTTPIngressPath": "backend",
+    "IngressServiceBackend": "port",
+    "IngressStatus": "loadBalancer",
+    "NetworkPolicySpec": "podSelector",
+    "RoleBinding": "roleRef",
+    "ClusterRoleBinding": "roleRef",
+    "VolumeAttachmentSpec": "source",
+    "MutatingWebhook": "clientConfig",
+    "ValidatingWebhook": "clientConfig",
+    "CustomResourceDefinitionSpec": "names",
+    "CustomResourceDefinitionStatus": "acceptedNames",
+}
+"""Structs held by value, which exist (empty) in every object that holds them; metadata, spec and status besides."""
+
+
+def listed(table: dict[str, str], name: str) -> list[str]:
+    """The entry of a table keyed by the end of definition names; a longer key goes first."""
+    short = name.rsplit(".", 1)[1]
+    longer = ".".join(name.rsplit(".", 3)[1:])
+    return table.get(longer, table.get(short, "")).split()
 
 
 def source() -> dict[str, Any]:
@@ -223,11 +427,19 @@ def definition_of(name: str, node: dict[str, Any]) -> dict[str, Any]:
         out["type"], out["format"] = SCALARS[name]
         return out
     out["type"] = "any" if name in FREE else "object"
+    required, kinds = node.get("required", ()), node.get("x-kubernetes-group-version-kind")
+    pointers, values = listed(POINTERS, name), listed(VALUES, name)
+    reviewed = name.startswith(CORE_LIKE)
     fields = {}
     for key, value in (node.get("properties") or {}).items():
         if key in NEWER.get(name, ()):
             continue
         entry = field_of(value) | OVERRIDES.get((name, key), {})
+        scalar = entry["type"] in ("string", "integer", "number", "boolean") and entry.get("format") not in TIMES
+        if scalar and key not in required and reviewed and key not in pointers and not (kinds and key in BODY):
+            entry["zero_absent"] = True
+        if entry["type"] == "object" and (key in values or (kinds and key in ("metadata", "spec", "status"))):
+            entry["value"] = True
         if go := GO_TYPES.get(name, {}).get(key):
             entry["go"] = go
         fields[key] = entry
@@ -235,7 +447,7 @@ def definition_of(name: str, node: dict[str, Any]) -> dict[str, Any]:
         out["fields"] = fields
     if node.get("required"):
         out["required"] = node["required"]
-    if kinds := node.get("x-kubernetes-group-version-kind"):
+    if kinds:
         out["kinds"] = [[k["group"], k["version"], k["kind"]] for k in kinds]
     if "x-kubernetes-map-type" in node:
         out["map_type"] = node["x-kubernetes-map-type"]
@@ -259,7 +471,9 @@ def build() -> bytes:
     names = wanted(definitions)
     encode = msgspec.msgpack.Encoder().encode
     table = {name: definition_of(name, definitions[name]) for name in names}
-    index = {"/".join(k): name for name in names for k in table[name].get("kinds", ()) if len(table[name]["kinds"]) == 1}
+    index = {
+        "/".join(k): name for name in names for k in table[name].get("kinds", ()) if len(table[name]["kinds"]) == 1
+    }
     parts = [
         encode(index),
         encode({name: encode(entry) for name, entry in table.items()}),

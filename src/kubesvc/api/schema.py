@@ -42,6 +42,10 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     patch_merge_key: str = ""
     """The field that tells items apart in a strategic merge patch; "" with `merge` is a set of primitives."""
     default: Any = None
+    zero_absent: bool = False
+    """Of a scalar: its zero value ("", 0, false) means that it is absent, and is left out."""
+    value: bool = False
+    """Of an object: it is held by value, so it exists, empty, even where nobody wrote it."""
     go: str = ""
     """What Go calls its type where that does not follow from the rest (OPT-4)."""
 
