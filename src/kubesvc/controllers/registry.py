@@ -14,6 +14,15 @@ CONTROLLERS: dict[str, str] = {
     "endpoints-controller": "kubesvc.controllers.endpoints:EndpointsController",
     "endpointslice-controller": "kubesvc.controllers.endpointslice:EndpointSliceController",
     "endpointslice-mirroring-controller": "kubesvc.controllers.mirroring:MirroringController",
+    "namespace-controller": "kubesvc.controllers.namespace:NamespaceController",
+    "serviceaccount-controller": "kubesvc.controllers.serviceaccount:ServiceAccountController",
+    "root-ca-certificate-publisher-controller": "kubesvc.controllers.rootca:RootCaPublisher",
+    "deployment-controller": "kubesvc.controllers.deployment:DeploymentController",
+    "replicaset-controller": "kubesvc.controllers.replicaset:ReplicaSetController",
+    "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",
+    "garbage-collector-controller": "kubesvc.controllers.garbagecollector:GarbageCollector",
+    "scheduler": "kubesvc.controllers.scheduler:Scheduler",
+    "cluster-dns": "kubesvc.controllers.clusterdns:ClusterDnsController",
 }
 
 

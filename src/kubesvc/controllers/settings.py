@@ -20,6 +20,12 @@ class ControllerSettings:
     mirroring_endpointslice_updates_batch_period: float = 0.0
     max_endpoints_per_slice: int = 100
     mirroring_max_endpoints_per_subset: int = 1000
+    root_ca: str = ""
+    """The certificate (PEM) published to every namespace; "" publishes none."""
+    cluster_cidrs: tuple[str, ...] = ()
+    """Ranges that nodes get their pod addresses from, one per family; () assigns none."""
+    cluster_dns: str = ""
+    """Address of Service kube-system/kube-dns; "" makes no such Service."""
 
     def __post_init__(self) -> None:
         self._within("concurrent_endpoint_syncs", 1, 10_000)

@@ -1,0 +1,204 @@
+"""Garbage collector: deletes what its owners left behind, and finishes foreground and orphaning deletions (GC-1 to 5).
+
+The graph of owners is kept in the informers' caches; a decision to delete is never taken on a cache alone: a live GET
+confirms that the owner is gone (GC-5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from kubesvc.api.errors import Conflict, NotFound
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import KINDS, by_kind
+from kubesvc.api.meta import OwnerReference, Typed
+from kubesvc.client.informer import Informer
+from kubesvc.client.workqueue import Key, RetryPolicy
+
+from .ownership import patch_owners
+from .runner import Controller, ControllerContext
+
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+IGNORED = frozenset({"events", "leases"})
+"""Resources that are many, short-lived and own nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """An object's owners by what became of them: there, being deleted and waiting for us, or gone."""
+
+    solid: tuple[OwnerReference, ...]
+    waiting: tuple[OwnerReference, ...]
+    dangling: tuple[OwnerReference, ...]
+
+
+class GarbageCollector(Controller):
+    """Keys are (resource, "namespace/name"), since they are of all kinds."""
+
+    name = "garbage-collector-controller"
+    component = "generic-garbage-collector"
+    policy = RetryPolicy(base_seconds=0.01, cap_seconds=30.0, most=0, per_second=0)
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.informers: dict[str, Informer[Typed]] = {}
+        for kind in KINDS:
+            if kind.plural not in IGNORED and {"list", "watch", "delete"} <= set(kind.verbs):
+                informer: Informer[Typed] = ctx.informers.of(kind)
+                informer.index("owners", lambda o: [r.uid for r in o.metadata.owner_references or ()])
+                informer.index("uid", lambda o: [o.metadata.uid])
+                informer.on_change(partial(self.moved, kind))
+                self.informers[kind.resource] = informer
+        self.confirmed_absent: dict[str, None] = {}
+        """Uids that a live GET found gone; a uid never comes back, so this is safe to remember (bounded)."""
+
+    # ---------------------------------------------------------------- what wakes a key
+
+    def moved(self, kind: Kind, old: Typed | None, new: Typed | None) -> None:
+        if new is None:
+            assert old is not None
+            for dependent_kind, dependent in self.dependents(old.metadata.uid):
+                self.queue.add(graph_key(dependent_kind, dependent))
+            for reference in old.metadata.owner_references or ():
+                self.wake_owner(reference, old.namespace)
+        elif new.metadata.owner_references or (new.metadata.deletion_timestamp and new.metadata.finalizers):
+            self.queue.add(graph_key(kind, new))
+
+    def wake_owner(self, reference: OwnerReference, namespace: str) -> None:
+        """An owner that is deleted in the foreground waits for its dependents to go."""
+        found = self.find_owner(reference)
+        if found is not None and found[1].metadata.deletion_timestamp:
+            self.queue.add(graph_key(*found))
+
+    def dependents(self, uid: str) -> list[tuple[Kind, Typed]]:
+        return [(i.kind, o) for i in self.informers.values() for o in i.index("owners", no_values).get(uid)]
+
+    def find_owner(self, reference: OwnerReference) -> tuple[Kind, Typed] | None:
+        """The owner as a cache shows it, by uid."""
+        kind = by_kind(reference.api_version, reference.kind)
+        informer = self.informers.get(kind.resource) if kind else None
+        found = informer.index("uid", no_values).get(reference.uid) if informer else []
+        return (informer.kind, found[0]) if informer and found else None
+
+    # ---------------------------------------------------------------- one key
+
+    async def reconcile(self, key: Key) -> None:
+        resource, path = key
+        informer = self.informers[resource]
+        namespace, _, name = path.rpartition("/")
+        obj = informer.get((namespace, name))
+        if obj is None:
+            return
+        if obj.metadata.deletion_timestamp is not None:
+            await self.finish_owner(informer.kind, obj)
+            if FOREGROUND not in (obj.metadata.finalizers or ()):
+                return
+        if not obj.metadata.owner_references or obj.metadata.deletion_timestamp is not None:
+            return
+        await self.collect(informer.kind, obj, await self.classify(informer.kind, obj))
+
+    async def finish_owner(self, kind: Kind, owner: Typed) -> None:
+        """Do for a deletion's finalizer what it stands for, then take it away (GC-3)."""
+        finalizers = owner.metadata.finalizers or []
+        if ORPHAN in finalizers:
+            for dependent_kind, dependent in self.dependents(owner.metadata.uid):
+                left = [
+                    msgspec.to_builtins(r)
+                    for r in dependent.metadata.owner_references or ()
+                    if r.uid != owner.metadata.uid
+                ]
+                await patch_owners(self.client, dependent_kind, dependent, left)
+            await self.drop_finalizer(kind, owner, ORPHAN)
+        elif FOREGROUND in finalizers:
+            blocking = [
+                (k, d)
+                for k, d in self.dependents(owner.metadata.uid)
+                if any(
+                    r.uid == owner.metadata.uid and r.block_owner_deletion for r in d.metadata.owner_references or ()
+                )
+            ]
+            for dependent_kind, dependent in blocking:
+                self.queue.add(graph_key(dependent_kind, dependent))
+            if not blocking:
+                await self.drop_finalizer(kind, owner, FOREGROUND)
+
+    async def drop_finalizer(self, kind: Kind, obj: Typed, finalizer: str) -> None:
+        left = [f for f in obj.metadata.finalizers or () if f != finalizer]
+        meta = {
+            "uid": obj.metadata.uid,
+            "resourceVersion": obj.metadata.resource_version,
+            "finalizers": left or None,
+        }
+        try:
+            await self.client.patch(kind, obj.name, obj.namespace, {"metadata": meta}, "merge")
+        except NotFound:
+            return
+
+    async def classify(self, kind: Kind, obj: Typed) -> Owners:
+        solid, waiting, dangling = [], [], []
+        for reference in obj.metadata.owner_references or ():
+            owner_kind = by_kind(reference.api_version, reference.kind)
+            if owner_kind is None or (owner_kind.namespaced and not kind.namespaced):
+                solid.append(reference)  # of a kind this cluster does not know, or never to be collected (GC-4)
+                continue
+            owner = await self.owner_now(owner_kind, reference, obj.namespace)
+            if owner is None:
+                dangling.append(reference)
+            elif owner.metadata.deletion_timestamp and FOREGROUND in (owner.metadata.finalizers or ()):
+                waiting.append(reference)
+            else:
+                solid.append(reference)
+        return Owners(tuple(solid), tuple(waiting), tuple(dangling))
+
+    async def owner_now(self, kind: Kind, reference: OwnerReference, namespace: str) -> Typed | None:
+        """The owner, None if it is gone for sure: another uid under its name, or a live GET that finds nothing."""
+        if reference.uid in self.confirmed_absent:
+            return None
+        where = namespace if kind.namespaced else ""
+        informer = self.informers.get(kind.resource)
+        cached = informer.get((where, reference.name)) if informer else None
+        if cached is not None and cached.metadata.uid == reference.uid:
+            return cached
+        try:
+            live = msgspec.convert(await self.client.get(kind, reference.name, where), kind.type)
+        except NotFound:
+            live = None
+        if live is not None and live.metadata.uid == reference.uid:
+            return live
+        self.confirmed_absent[reference.uid] = None
+        if len(self.confirmed_absent) > 10_000:
+            del self.confirmed_absent[next(iter(self.confirmed_absent))]
+        return None
+
+    async def collect(self, kind: Kind, obj: Typed, owners: Owners) -> None:
+        """GC-1: no owner left, delete; some left, drop the references to the others."""
+        if owners.solid:
+            if owners.dangling or owners.waiting:
+                left = [msgspec.to_builtins(r) for r in owners.solid]
+                await patch_owners(self.client, kind, obj, left)
+            return
+        policy = "Background"
+        if owners.waiting and self.dependents(obj.metadata.uid):
+            policy = "Foreground"
+        elif ORPHAN in (obj.metadata.finalizers or ()):
+            policy = "Orphan"
+        elif FOREGROUND in (obj.metadata.finalizers or ()):
+            policy = "Foreground"
+        try:
+            await self.client.delete(kind, obj.name, obj.namespace, uid=obj.metadata.uid, propagation=policy)
+        except (NotFound, Conflict):
+            return
+
+
+def graph_key(kind: Kind, obj: Typed) -> Key:
+    return (kind.resource, f"{obj.metadata.namespace}/{obj.metadata.name}")
+
+
+def no_values(_: Typed) -> Sequence[str]:
+    """Stands where an index exists already and is only asked for by name."""
+    raise AssertionError("the index is made in the constructor")
