@@ -1,0 +1,44 @@
+"""What a proxy can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """Settings of one node's proxy; the defaults suit a node that kubesvc made.
+
+    families:             "IPv4", "IPv6": each has a table and syncs for itself (PROXY-118)
+    cluster_cidrs:        ranges of all pods; a source outside them is no pod (PROXY-52). None in a family: no test
+    pod_interface:        test pods by the interface they come in by instead; a trailing * makes it a prefix
+    masquerade_all:       rewrite the source of all ClusterIP traffic (PROXY-54)
+    masquerade_bit:       the bit of the packet mark that carries the decision (PROXY-57)
+    node_port_addresses:  "primary": the Node's own addresses; or CIDRs, of which the interfaces' addresses that lie
+                          in one accept node ports (PROXY-67 to 69)
+    external_ips:         whether spec.externalIPs counts (PROXY-45)
+    service_cidrs:        service ranges known beforehand; those of ServiceCIDR objects join them
+    min_sync_seconds:     least time from the end of one sync to the start of the next; a change after a quiet time
+                          is applied at once
+    retry_seconds:        after a failed sync, the longest time until the next (PROXY-117)
+    audit_seconds:        how often the kernel's table is compared with what it should be, and repaired
+    full_sync_seconds:    how often everything is planned anew and compared (PROXY-106)
+    cleanup:              remove the tables at the end; otherwise rules stay (PROXY-120)
+    table:                name of the tables; nobody else may write them
+    """
+
+    families: tuple[Literal["IPv4", "IPv6"], ...] = ("IPv4", "IPv6")
+    cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    pod_interface: str = ""
+    masquerade_all: bool = False
+    masquerade_bit: int = 14
+    node_port_addresses: Literal["primary"] | tuple[str, ...] = "primary"
+    external_ips: bool = True
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
+    min_sync_seconds: float = 0.005
+    retry_seconds: float = 30.0
+    audit_seconds: float = 60.0
+    full_sync_seconds: float = 3600.0
+    cleanup: bool = False
+    table: str = "kubesvc"
