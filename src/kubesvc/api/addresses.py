@@ -162,3 +162,11 @@ def warning(path: str, text: str) -> str:
 def endpoint_text(address: str, port: int) -> str:
     """`address:port`, an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def cidr_warning(path: str, text: str) -> str:
+    """As `warning`, for a range."""
+    found = parse_cidr(text)
+    if found is None or found.version == 4 or str(found) == text:
+        return ""
+    return f'{path}: IPv6 prefix "{text}" should be in RFC 5952 canonical format ("{found}")'

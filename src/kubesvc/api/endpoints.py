@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from . import addresses, fields, names
+from typing import ClassVar
+
+from . import addresses, fields, names, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
 from .meta import Object, ObjectReference, Struct, Typed
 
 
 class EndpointAddress(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("ip",)
+
     ip: str = ""
     hostname: str = ""
     node_name: str | None = None
@@ -16,6 +20,8 @@ class EndpointAddress(Struct, frozen=True):
 
 
 class EndpointPort(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port",)
+
     name: str = ""
     port: int = 0
     protocol: str = "TCP"
@@ -34,10 +40,10 @@ class Endpoints(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     """Ports are TCP; empty lists vanish (EPAPI-2)."""
+    shape.normalize(obj, Endpoints)
     for subset in obj.get("subsets") or ():
         for port in subset.get("ports") or ():
-            if not port.get("protocol"):
-                port["protocol"] = "TCP"
+            port.setdefault("protocol", "TCP")
 
 
 def validate(obj: Object, _: Situation) -> Errors:
@@ -95,15 +101,6 @@ def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
     return validate(new, situation)
 
 
-def prepare_create(obj: Object) -> None:
-    if not obj.get("subsets"):
-        obj.pop("subsets", None)
-
-
-def prepare_update(new: Object, _: Object) -> None:
-    prepare_create(new)
-
-
 def warn(new: Object, _: Object | None) -> list[str]:
     """Addresses and so on that would be better written otherwise (SVC-40)."""
     found = []
@@ -140,8 +137,6 @@ ENDPOINTS = Kind(
     schema="io.k8s.api.core.v1.Endpoints",
     create_on_put=True,
     default=default,
-    prepare_create=prepare_create,
-    prepare_update=prepare_update,
     validate=validate,
     validate_update=validate_update,
     warn=warn,

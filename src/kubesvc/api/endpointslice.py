@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from . import addresses, fields, names
+from . import addresses, fields, names, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
 from .meta import Object, ObjectReference, Struct, Typed
@@ -22,10 +22,14 @@ class EndpointConditions(Struct, frozen=True):
 
 
 class ForZone(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
 
 
 class ForNode(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
 
 
@@ -35,6 +39,8 @@ class EndpointHints(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("addresses",)
+
     addresses: list[str] | None = None
     conditions: EndpointConditions | None = None
     hostname: str | None = None
@@ -74,6 +80,8 @@ class EndpointSlicePort(Struct, frozen=True):
 
 
 class EndpointSlice(Typed, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("address_type", "endpoints", "ports")
+
     address_type: str = ""
     endpoints: list[Endpoint] | None = None
     ports: list[EndpointSlicePort] | None = None
@@ -86,6 +94,7 @@ class EndpointSlice(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     """Ports are TCP and have a name, even an empty one; empty lists are null (SLAPI-3, SLAPI-9)."""
+    shape.normalize(obj, EndpointSlice)
     for port in obj.get("ports") or ():
         if port.get("name") is None:
             port["name"] = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import addresses, fields
+from . import addresses, fields, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Situation
 from .meta import Object, Struct, Typed
@@ -45,6 +45,10 @@ def address_object(address: str, namespace: str, service: str) -> Object:
     }
 
 
+def default(obj: Object) -> None:
+    shape.normalize(obj, IPAddress)
+
+
 def validate(obj: Object, _: Situation) -> Errors:
     """The object it belongs to is named (CIDR-2)."""
     path = Path("spec") / "parentRef"
@@ -83,6 +87,7 @@ IP_ADDRESS = Kind(
     namespaced=False,
     type=IPAddress,
     schema="io.k8s.api.networking.v1.IPAddress",
+    default=default,
     name_errors=addresses.canonical_errors,
     validate=validate,
     validate_update=validate_update,

@@ -8,7 +8,7 @@ Optional here (META-13).
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -96,6 +96,19 @@ class Condition(Struct, frozen=True):
     last_update_time: str | None = None
     last_heartbeat_time: str | None = None
     observed_generation: int | None = None
+
+
+class StandardCondition(Struct, frozen=True):
+    """A condition of the newer kinds (Service, ServiceCIDR): every field but observedGeneration always stands."""
+
+    always: ClassVar[tuple[str, ...]] = ("type", "status", "last_transition_time", "reason", "message")
+
+    type: str = ""
+    status: str = ""
+    observed_generation: int = 0
+    last_transition_time: str | None = None
+    reason: str = ""
+    message: str = ""
 
 
 def typed(plain: Object, type_: type[S]) -> S:

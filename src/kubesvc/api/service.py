@@ -1,14 +1,18 @@
 """Service: one name and address for a changing set of endpoints.
 
-The struct, defaults and columns; the rules of content and change are in `service_validation` and `service_update`.
+Here are the struct, the defaults and the columns. What changes with a type is in `service_update`, addresses' families
+are in `service_families`, what is refused in `service_validation`.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
+from . import names, service_update, service_validation, shape
 from .kind import Column, Kind, Since, Subresource
-from .meta import Condition, Object, Struct, Typed
+from .meta import Object, StandardCondition, Struct, Typed
 
 HEADLESS = "None"
 """The clusterIP of a Service that wants none."""
@@ -23,6 +27,8 @@ class SessionAffinityConfig(Struct, frozen=True):
 
 
 class ServicePort(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port",)
+
     name: str = ""
     protocol: str = "TCP"
     app_protocol: str | None = None
@@ -55,6 +61,8 @@ class ServiceSpec(Struct, frozen=True):
 
 
 class PortStatus(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port", "protocol")
+
     port: int = 0
     protocol: str = ""
     error: str | None = None
@@ -73,7 +81,7 @@ class LoadBalancerStatus(Struct, frozen=True):
 
 class ServiceStatus(Struct, frozen=True):
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
-    conditions: list[Condition] | None = None
+    conditions: list[StandardCondition] | None = None
 
 
 class Service(Typed, frozen=True):
@@ -93,25 +101,41 @@ class Service(Typed, frozen=True):
         return tuple(a for a in listed if a and a != HEADLESS)
 
 
+EXTERNAL_TYPES = ("NodePort", "LoadBalancer")
+AFFINITY_SECONDS = 10800
+"""Three hours: how long ClientIP affinity lasts unless said otherwise (SVC-15)."""
+
+
 def default(obj: Object) -> None:
     """Defaults that need nothing but the object itself (SVC-2 to SVC-20)."""
-    spec = obj.get("spec")
-    if not isinstance(spec, dict):
-        spec = obj["spec"] = {}
-    status = obj.get("status")
-    if not isinstance(status, dict):
-        status = obj["status"] = {}
-    if not isinstance(status.get("loadBalancer"), dict):
-        status["loadBalancer"] = {}
-    if not spec.get("sessionAffinity"):
-        spec["sessionAffinity"] = "None"
-    if not spec.get("type"):
-        spec["type"] = "ClusterIP"
+    shape.normalize(obj, Service)
+    spec = obj["spec"]
+    spec.setdefault("sessionAffinity", "None")
+    default_affinity(spec)
+    kind = spec.setdefault("type", "ClusterIP")
     for port in spec.get("ports") or ():
-        if not port.get("protocol"):
-            port["protocol"] = "TCP"
+        port.setdefault("protocol", "TCP")
         if not port.get("targetPort"):
-            port["targetPort"] = port.get("port") or 0
+            port["targetPort"] = port["port"]
+    if kind in EXTERNAL_TYPES or (kind == "ClusterIP" and spec.get("externalIPs")):
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    if kind in (*EXTERNAL_TYPES, "ClusterIP"):
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+    if kind == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+        for ingress in obj["status"]["loadBalancer"].get("ingress") or ():
+            if ingress.get("ip"):
+                ingress.setdefault("ipMode", "VIP")
+
+
+def default_affinity(spec: Object) -> None:
+    """The config goes without affinity and is completed with it (SVC-15)."""
+    if spec["sessionAffinity"] == "None":
+        spec.pop("sessionAffinityConfig", None)
+    elif spec["sessionAffinity"] == "ClientIP":
+        config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+        if config.get("timeoutSeconds") is None:
+            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}}
 
 
 # Columns
@@ -169,6 +193,13 @@ SERVICE = Kind(
     create_on_put=True,
     delete_returns_object=True,
     default=default,
+    prepare_create=service_update.prepare_create,
+    prepare_update=service_update.prepare_update,
+    validate=service_validation.validate,
+    validate_update=service_validation.validate_update,
+    validate_status=service_validation.validate_status,
+    warn=service_validation.warn,
+    name_errors=names.dns_label,
     columns=(
         Column("Name", lambda s: s.name, format="name"),
         Column("Type", lambda s: s.spec.type),

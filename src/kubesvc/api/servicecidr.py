@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import addresses, fields
+from . import addresses, fields, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
-from .meta import Condition, Object, Struct, Typed
+from .meta import Object, StandardCondition, Struct, Typed
 
 FINALIZER = "networking.k8s.io/service-cidr-finalizer"
 
@@ -15,7 +15,7 @@ class ServiceCIDRSpec(Struct, frozen=True):
 
 
 class ServiceCIDRStatus(Struct, frozen=True):
-    conditions: list[Condition] | None = None
+    conditions: list[StandardCondition] | None = None
 
 
 class ServiceCIDR(Typed, frozen=True):
@@ -30,8 +30,13 @@ class ServiceCIDR(Typed, frozen=True):
         return all(c.type != "Ready" or c.status != "False" for c in self.status.conditions or ())
 
 
+def default(obj: Object) -> None:
+    shape.normalize(obj, ServiceCIDR)
+
+
 def prepare_create(obj: Object) -> None:
-    obj.pop("status", None)
+    """Status comes by its own endpoint (CIDR-3)."""
+    obj["status"] = {}
 
 
 FAMILIES_TEXT = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
@@ -78,6 +83,7 @@ SERVICE_CIDR = Kind(
     schema="io.k8s.api.networking.v1.ServiceCIDR",
     subresources=(Subresource(name="status"),),
     has_status=True,
+    default=default,
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
