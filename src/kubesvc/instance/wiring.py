@@ -1,0 +1,130 @@
+"""Connects the namespaces of an instance: a bridge between the nodes, their addresses, hosts outside, routes.
+
+Runs as a program of its own (`python -m kubesvc.instance.wiring`), inside the user and network namespace of the
+fabric, where it has the rights it needs and nothing of the host in reach. It reads one `Wiring` as JSON from standard
+input, does it, and ends; on failure it prints one line and ends with 1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from kubesvc.kernel import syscalls
+from kubesvc.kernel.links import NetlinkLinks, Route
+
+BRIDGE = "nodes"
+API_ADDRESS = "172.30.0.1"
+NODE_NETWORK = "172.30.0.0/24"
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A namespace to connect: a node, or a host outside.
+
+    pid:       a process in it, as seen from here
+    name:      unique in the instance, at most 12 characters; names its port on the bridge
+    addresses: of its `eth0`, each with prefix length
+    local:     addresses that stand on its `lo`
+    forward:   whether it passes packets on between its interfaces
+    routes:    (network, gateway) pairs; gateway "" means directly on the wire
+    """
+
+    pid: int
+    name: str
+    addresses: tuple[str, ...]
+    local: tuple[str, ...] = ()
+    forward: bool = False
+    routes: tuple[tuple[str, str], ...] = ()
+
+
+class Reroute(msgspec.Struct, frozen=True):
+    """Routes to add in (or, with `remove`, to take out of) a namespace that is connected already."""
+
+    pid: int
+    routes: tuple[tuple[str, str], ...]
+    remove: bool = False
+
+
+class Wiring(msgspec.Struct, frozen=True):
+    """What to do: make the bridge, connect hosts, disconnect ports by host name, change routes."""
+
+    bridge: bool = False
+    connect: tuple[Host, ...] = ()
+    disconnect: tuple[str, ...] = ()
+    reroute: tuple[Reroute, ...] = ()
+
+
+def port_name(host: str) -> str:
+    return f"to-{host}"
+
+
+def apply_wiring(wiring: Wiring) -> None:
+    """Do it; the calling thread must be in the fabric's network namespace and ends up in another."""
+    fabric = NetlinkLinks()
+    if wiring.bridge:
+        fabric.set_up("lo")
+        fabric.add_bridge(BRIDGE)
+        fabric.set_up(BRIDGE)
+    for name in wiring.disconnect:
+        fabric.delete_link(port_name(name))
+    for host in wiring.connect:
+        namespace = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        fabric.add_veth(port_name(host.name), "eth0", peer_namespace=namespace)
+        fabric.set_master(port_name(host.name), BRIDGE)
+        fabric.set_up(port_name(host.name))
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+        os.close(namespace)
+        settle(host)
+    for change in wiring.reroute:
+        namespace = os.open(f"/proc/{change.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+        os.close(namespace)
+        links = NetlinkLinks()
+        for network, gateway in change.routes:
+            if change.remove:
+                links.delete_route(route(network, gateway))
+            else:
+                links.replace_route(route(network, gateway))
+        links.close()
+    fabric.close()
+
+
+def route(network: str, gateway: str) -> Route:
+    return Route(network, gateway=gateway, device="eth0", onlink=bool(gateway))
+
+
+def settle(host: Host) -> None:
+    """Addresses, routes and forwarding of one host, from within its network namespace."""
+    links = NetlinkLinks()
+    links.set_up("lo")
+    for address in host.local:
+        links.add_address("lo", f"{address}/{ipaddress.ip_address(address).max_prefixlen}")
+    for address in host.addresses:
+        links.add_address("eth0", address)
+    links.set_up("eth0")
+    for network, gateway in host.routes:
+        links.replace_route(route(network, gateway))
+    links.close()
+    if host.forward:
+        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            path = Path("/proc/sys/net") / switch  # of this namespace: a process sees its own network's settings
+            if path.exists():
+                path.write_text("1\n")
+
+
+def main() -> int:
+    wiring = msgspec.json.decode(sys.stdin.buffer.read(), type=Wiring)
+    try:
+        apply_wiring(wiring)
+    except OSError as error:
+        print(f"connecting the nodes failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
