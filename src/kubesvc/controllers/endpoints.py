@@ -1,0 +1,138 @@
+"""The Endpoints controller: one Endpoints object for each Service with a selector (EP)."""
+
+from __future__ import annotations
+
+from kubesvc.api.endpoints import Endpoints
+from kubesvc.api.errors import ApiError, Forbidden, NotFound
+from kubesvc.api.kinds import ENDPOINTS, POD, SERVICE
+from kubesvc.api.meta import plain
+from kubesvc.api.pod import Pod
+from kubesvc.api.service import Service
+from kubesvc.client.interface import Unreachable
+from kubesvc.client.workqueue import Key, key_text
+
+from .endpoint_cache import FactsCache
+from .endpoints_plan import Place, desired_subsets, place_of, plan_endpoints
+from .pod_endpoints import PodLookup, selects
+from .runner import Controller, ControllerContext, StaleCache, key_of
+from .service_of_pod import ServiceIndex, affected_services
+from .slice_writer import NAMESPACE_TERMINATING
+from .trigger_time import TriggerTimes, moment
+
+LEADER_ANNOTATION = "control-plane.alpha.kubernetes.io/leader"
+
+
+class EndpointsController(Controller):
+    name = "endpoints-controller"
+    component = "endpoint-controller"
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.services = ctx.informers.of(SERVICE)
+        self.pods = ctx.informers.of(POD)
+        self.endpoints = ctx.informers.of(ENDPOINTS)
+        self.pod_lookup = PodLookup(self.pods)
+        self.service_index = ServiceIndex()
+        self.facts = FactsCache()
+        self.trigger_times = TriggerTimes()
+        self.places: dict[Key, tuple[Service, dict[str, tuple[Pod, Place | None]]]] = {}
+        self.outdated: dict[Key, str] = {}
+        """resourceVersion that our last update replaced: a cache that shows it is behind (EP-23)."""
+        self.services.on_change(self.service_changed)
+        self.pods.on_change(self.pod_changed)
+        self.endpoints.on_change(self.endpoints_changed)
+
+    @property
+    def workers(self) -> int:
+        return self.ctx.settings.concurrent_endpoint_syncs
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        self.service_index.move(old, new)
+        self.queue.add(key_of(new or old))  # type: ignore[arg-type]
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self.facts.move(old, new)
+        for key in affected_services(old, new, self.service_index):
+            self.queue.add_after(key, self.ctx.settings.endpoint_updates_batch_period)
+
+    def endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
+        """Only deletion wakes it: hand edits stay (EP-1)."""
+        if new is None and old is not None:
+            self.outdated.pop(key_of(old), None)
+            self.queue.add(key_of(old))
+
+    def started(self) -> None:
+        """Leftovers of Services deleted while nobody looked go (EP-5)."""
+        for endpoints in self.endpoints.values():
+            if LEADER_ANNOTATION not in (endpoints.metadata.annotations or {}):
+                self.queue.add(key_of(endpoints))
+
+    async def reconcile(self, key: Key) -> None:
+        service = self.services.get(key)
+        if service is None:
+            await self.remove(key)
+            return
+        if not selects(service):
+            return
+        existing = self.endpoints.get(key)
+        if existing is not None and self.outdated.get(key) == existing.metadata.resource_version:
+            raise StaleCache("endpoints informer cache is out of date")
+        pods = self.pod_lookup.matching(service)
+        created = moment(service.metadata.creation_timestamp)
+        trigger_time = self.trigger_times.trigger_time(key, created, self.facts.triggers(pods))
+        subsets = desired_subsets(service, self.placed(key, service, pods))
+        wanted = plan_endpoints(service, subsets, existing, trigger_time)
+        if wanted is None:
+            return
+        if existing is None:
+            await self.create(key, wanted)
+        else:
+            await self.update(key, existing, wanted)
+
+    def placed(self, key: Key, service: Service, pods: list[Pod]) -> list[tuple[Pod, Place | None]]:
+        """Each pod with its place; places are worked out anew only for pods that changed."""
+        known, entries = self.places.get(key, (None, {}))
+        if known is not service:
+            entries = {}
+        found = {}
+        for pod in pods:
+            name = pod.metadata.name
+            entry = entries.get(name)
+            if entry is None or entry[0] is not pod:
+                entry = (pod, place_of(service, pod, self.facts.of(pod)))
+            found[name] = entry
+        self.places[key] = (service, found)
+        return list(found.values())
+
+    async def remove(self, key: Key) -> None:
+        """The Service is gone, and with it whatever Endpoints bore its name (EP-6)."""
+        self.trigger_times.forget(key)
+        self.places.pop(key, None)
+        if self.endpoints.get(key) is None:
+            self.outdated.pop(key, None)
+            return
+        try:
+            await self.client.delete(ENDPOINTS, key[1], key[0])
+        except NotFound:
+            pass
+
+    async def create(self, key: Key, wanted: Endpoints) -> None:
+        try:
+            await self.client.create(ENDPOINTS, plain(wanted), key[0])
+        except (ApiError, Unreachable) as error:
+            if isinstance(error, Forbidden) and error.has_cause(NAMESPACE_TERMINATING):
+                return  # nothing can be made here any more (EP-22)
+            text = f"Failed to create endpoint for service {key_text(key)}: {error}"
+            self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)
+            raise
+
+    async def update(self, key: Key, existing: Endpoints, wanted: Endpoints) -> None:
+        try:
+            answer = await self.client.update(ENDPOINTS, plain(wanted))
+        except (ApiError, Unreachable) as error:
+            text = f"Failed to update endpoint {key_text(key)}: {error}"
+            self.events.event(ENDPOINTS, wanted, "Warning", "FailedToUpdateEndpoint", text)
+            raise
+        before = existing.metadata.resource_version
+        if answer["metadata"].get("resourceVersion") != before:
+            self.outdated[key] = before

@@ -1,0 +1,189 @@
+"""The EndpointSlice controller: the slices of a Service list exactly the pods its selector matches (SLICE, TOPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kubesvc.api.endpointslice import Endpoint, EndpointSlice
+from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
+from kubesvc.api.node import Node
+from kubesvc.api.pod import Pod
+from kubesvc.api.service import Service
+from kubesvc.client.workqueue import Key, RetryPolicy
+
+from . import topology
+from .endpoint_cache import ZONE_LABEL, FactsCache, ServiceEndpoints
+from .pod_endpoints import PodLookup, Ports, address_types, fixed_ports, resolved_ports, selects
+from .runner import Controller, ControllerContext, ExpectedFailure, StaleCache, key_of
+from .service_of_pod import ServiceIndex, affected_services
+from .slice_plan import MANAGED_BY, Identity, SlicePlan, plan_slices, recycled, service_frame, stamped
+from .slice_tracker import SliceTracker, SliceWatch, owner_text
+from .slice_writer import SliceWriteFailed, SliceWriter
+from .trigger_time import TriggerTimes, moment
+
+FOREIGN_CHANGE_SECONDS = 1.0
+"""Least wait before a slice that others changed is put right (SLICE-2)."""
+
+
+class EndpointSliceController(Controller):
+    name = "endpointslice-controller"
+    component = "endpoint-slice-controller"
+    policy = RetryPolicy(base_seconds=1.0, cap_seconds=1000.0)
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.services = ctx.informers.of(SERVICE)
+        self.pods = ctx.informers.of(POD)
+        self.nodes = ctx.informers.of(NODE)
+        self.slices = ctx.informers.of(ENDPOINT_SLICE)
+        self.pod_lookup = PodLookup(self.pods)
+        self.slice_index = self.slices.index("owner", owner_text)
+        self.service_index = ServiceIndex()
+        self.period = ctx.settings.endpointslice_updates_batch_period
+        self.tracker = SliceTracker()
+        self.watch = SliceWatch(self.tracker, self.queue, MANAGED_BY, max(FOREIGN_CHANGE_SECONDS, self.period))
+        self.writer = SliceWriter(self.client, self.tracker, "Service")
+        self.trigger_times = TriggerTimes()
+        self.facts = FactsCache()
+        self.endpoints: dict[Key, dict[str, ServiceEndpoints]] = {}
+        self.hinted = topology.Hinted()
+        self.shares: dict[str, float] | None = None
+        self.services.on_change(self.service_changed)
+        self.pods.on_change(self.pod_changed)
+        self.nodes.on_change(self.node_changed)
+        self.slices.on_change(self.watch.changed)
+
+    @property
+    def workers(self) -> int:
+        return self.ctx.settings.concurrent_service_endpoint_syncs
+
+    # ---------------------------------------------------------------- what wakes it
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        self.service_index.move(old, new)
+        self.queue.add(key_of(new or old))  # type: ignore[arg-type]
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self.facts.move(old, new)
+        for key in affected_services(old, new, self.service_index):
+            self.queue.add_after(key, self.period)
+
+    def node_changed(self, old: Node | None, new: Node | None) -> None:
+        """Nodes matter as a whole, for hints by allocation (SLICE-1); a missing node is looked for by retries."""
+        self.shares = None
+        if old is not None and new is not None and old.ready == new.ready and zone(old) == zone(new):
+            return  # its CPUs may have changed: seen at the next sync, but no reason for one
+        if self.hinted.counts:
+            for key in self.hinted.overloaded(self.zone_shares()):
+                self.queue.add(key)
+
+    def zone_shares(self) -> dict[str, float]:
+        """Each zone's part of the CPUs, worked out again after nodes changed."""
+        if self.shares is None:
+            self.shares = topology.zone_shares(self.nodes.values())
+        return self.shares
+
+    # ---------------------------------------------------------------- what it does
+
+    async def reconcile(self, key: Key) -> None:
+        service = self.services.get(key)
+        if service is None:
+            self.forget(key)
+            return
+        if not selects(service):
+            return
+        existing = [s for s in self.slice_index.get("/".join(key)) if self.watch.is_ours(s)]
+        existing = [s for s in existing if s.metadata.deletion_timestamp is None]
+        if self.tracker.is_stale(key, existing):
+            raise StaleCache("EndpointSlice informer cache is out of date")
+        pods = self.pod_lookup.matching(service)
+        created = moment(service.metadata.creation_timestamp)
+        trigger_time = self.trigger_times.trigger_time(key, created, self.facts.triggers(pods))
+        with self.watch.writing(key):
+            failures = await self.write(key, service, pods, existing, trigger_time)
+        if failures:
+            text = f"Error updating Endpoint Slices for Service {key[0]}/{key[1]}: {aggregate(map(str, failures))}"
+            self.events.event(SERVICE, service, "Warning", "FailedToUpdateEndpointSlices", text)
+            raise ExpectedFailure(text) from failures[0]
+
+    def forget(self, key: Key) -> None:
+        """The Service is gone; its slices go by their owner (SLICE-7)."""
+        self.tracker.forget(key)
+        self.trigger_times.forget(key)
+        self.hinted.forget(key)
+        self.endpoints.pop(key, None)
+
+    async def write(
+        self, key: Key, service: Service, pods: Sequence[Pod], existing: Sequence[EndpointSlice], trigger_time: str
+    ) -> list[Exception]:
+        """Plan and write each address type on its own, then drop slices of types the Service no longer has
+        (SLICE-10); what went wrong comes back."""
+        failures: list[Exception] = []
+        types = address_types(service)
+        plans = []
+        for address_type in types:
+            desired = self.desired(key, service, pods, address_type, failures)
+            mine = [s for s in existing if s.address_type == address_type]
+            frame = service_frame(service, address_type)
+            plan = plan_slices(frame, desired, mine, self.ctx.settings.max_endpoints_per_slice)
+            plans.append(recycled(self.with_hints(key, service, address_type, plan), service.metadata.uid))
+        plans.append(SlicePlan(delete=[s for s in existing if s.address_type not in types]))
+        for plan in plans:
+            plan.create = [stamped(s, trigger_time) for s in plan.create]
+            plan.update = [stamped(s, trigger_time) for s in plan.update]
+            if service.metadata.deletion_timestamp is not None:
+                plan.create = []  # SLICE-27
+            try:
+                await self.writer.apply(key, plan)
+            except SliceWriteFailed as failure:
+                failures.append(failure)
+        return failures
+
+    def desired(
+        self, key: Key, service: Service, pods: Sequence[Pod], address_type: str, failures: list[Exception]
+    ) -> dict[Ports, dict[Identity, Endpoint]]:
+        """Endpoints by port group and identity (SLICE-11 to SLICE-16); pods on unknown nodes become failures."""
+        by_type = self.endpoints.setdefault(key, {})
+        cache = by_type.get(address_type)
+        if cache is None or cache.service is not service:
+            cache = by_type[address_type] = ServiceEndpoints(service, address_type)
+        cache.limit_to(len(pods))
+        fixed = fixed_ports(service)
+        publish = service.spec.publish_not_ready_addresses
+        groups: dict[Ports, dict[Identity, Endpoint]] = {}
+        node_of = self.nodes.get
+        for pod in pods:
+            node = node_of(("", pod.spec.node_name))
+            if node is None and not publish:
+                if self.facts.of(pod).addresses:
+                    where = f"Pod {pod.name} for Service {key[0]}/{key[1]}: Node {pod.spec.node_name} Not Found"
+                    failures.append(ExpectedFailure(f"skipping {where}"))
+                continue
+            found = cache.of(pod, node, self.facts)
+            if found is not None:
+                ports = fixed if fixed is not None else resolved_ports(service, pod)
+                group = groups.get(ports)
+                if group is None:
+                    group = groups[ports] = {}
+                group[found[0]] = found[1]
+        return groups
+
+    def with_hints(self, key: Key, service: Service, address_type: str, plan: SlicePlan) -> SlicePlan:
+        if not topology.auto_mode(service):
+            self.hinted.forget(key, address_type)
+            return topology.with_distribution(plan, service.spec.traffic_distribution)
+        plan, result = topology.with_allocation(plan, self.zone_shares())
+        note = self.hinted.learn(key, address_type, result)
+        if note is not None:
+            self.events.event(SERVICE, service, note.severity, note.reason, note.message)
+        return plan
+
+
+def zone(node: Node) -> str:
+    return node.metadata.label(ZONE_LABEL)
+
+
+def aggregate(texts: Iterable[str]) -> str:
+    """Several failures as one text, each once."""
+    listed = list(dict.fromkeys(texts))
+    return listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
