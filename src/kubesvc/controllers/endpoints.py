@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from kubesvc.api.endpoints import Endpoints
+from collections.abc import Sequence
+
+from kubesvc.api.endpoints import ENDPOINTS, Endpoints
 from kubesvc.api.errors import ApiError, Forbidden, NotFound
-from kubesvc.api.kinds import ENDPOINTS, POD, SERVICE
 from kubesvc.api.meta import plain
-from kubesvc.api.pod import Pod
-from kubesvc.api.service import Service
+from kubesvc.api.pod import POD, Pod
+from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, key_text
 
@@ -89,7 +90,7 @@ class EndpointsController(Controller):
         else:
             await self.update(key, existing, wanted)
 
-    def placed(self, key: Key, service: Service, pods: list[Pod]) -> list[tuple[Pod, Place | None]]:
+    def placed(self, key: Key, service: Service, pods: Sequence[Pod]) -> list[tuple[Pod, Place | None]]:
         """Each pod with its place; places are worked out anew only for pods that changed."""
         known, entries = self.places.get(key, (None, {}))
         if known is not service:

@@ -1,7 +1,7 @@
 """What the Endpoints of a Service should be, and whether that is worth a write (EP-7 to EP-21). Pure.
 
-`desired_subsets` puts pods into subsets, `repacked` is also what mirroring starts from (MIRROR-5), `truncated` holds the
-capacity, `plan_endpoints` puts it all together.
+`desired_subsets` puts pods into subsets, `repacked` is also what mirroring starts from (MIRROR-5), `truncated` holds
+the capacity, `plan_endpoints` puts it all together.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def desired_subsets(service: Service, pods: Iterable[tuple[Pod, Place | None]]) 
         ports = fixed if fixed is not None else resolved_ports(service, pod)
         if ports or portless:
             groups.setdefault(ports, []).append(place)
-    return pack(
-        (port or None, place) for ports, places in groups.items() for port in ports or (None,) for place in places
-    )
+    return pack((port, place) for ports, places in groups.items() for port in ports or (None,) for place in places)
 
 
 def pack(pairs: Iterable[tuple[Port | None, Place]]) -> list[EndpointSubset]:

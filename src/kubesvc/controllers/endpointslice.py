@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kubesvc.api.endpointslice import Endpoint, EndpointSlice
-from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
-from kubesvc.api.node import Node
-from kubesvc.api.pod import Pod
-from kubesvc.api.service import Service
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, Endpoint, EndpointSlice
+from kubesvc.api.node import NODE, Node
+from kubesvc.api.pod import POD, Pod
+from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from . import topology

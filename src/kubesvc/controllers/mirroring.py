@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kubesvc.api.endpoints import Endpoints
-from kubesvc.api.kinds import ENDPOINT_SLICE, ENDPOINTS, SERVICE
-from kubesvc.api.service import Service
+from kubesvc.api.endpoints import ENDPOINTS, Endpoints
+from kubesvc.api.endpointslice import ENDPOINT_SLICE
+from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from .mirroring_plan import MANAGED_BY, Mirrored, mirrors, plan_mirror

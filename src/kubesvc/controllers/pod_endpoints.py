@@ -1,4 +1,4 @@
-"""What a pod contributes to a Service: addresses, ports, conditions, host name. Shared by Endpoints and slices; pure."""
+"""What a pod contributes to a Service: addresses, ports, conditions, host name. Pure."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def resolved_number(port: ServicePort, pod: Pod) -> int | None:
     for container in (*(pod.spec.containers or ()), *pod.spec.sidecars):
         for candidate in container.ports or ():
             if candidate.name == port.target_port and (candidate.protocol or "TCP") == (port.protocol or "TCP"):
-                return candidate.container_port
+                number: int = candidate.container_port
+                return number
     return None
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kubesvc.api.endpointslice import EndpointSlice
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.errors import ApiError, NotFound
-from kubesvc.api.kinds import ENDPOINT_SLICE
 from kubesvc.api.meta import Object, plain
 from kubesvc.client.interface import Client, Unreachable
 from kubesvc.client.workqueue import Key, key_text

@@ -234,11 +234,11 @@ def fitting_hints(s: EndpointSlice, given: Mapping[str, int], wanted: Mapping[st
             if e.hints is not None:
                 return None  # TOPO-4
             continue
-        zones = (e.hints.for_zones if e.hints else None) or ()
-        if not zones or any(z.name not in wanted for z in zones):
+        zones = [z.name for z in (e.hints.for_zones if e.hints else None) or ()]
+        if not zones or any(zone not in wanted for zone in zones):
             return None
         for zone in zones:
-            counts[zone.name] = counts.get(zone.name, 0) + 1
+            counts[zone] = counts.get(zone, 0) + 1
     for zone, count in counts.items():
         if zone in given and count + given[zone] > wanted[zone].maximum:
             return None
