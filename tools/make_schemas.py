@@ -226,6 +226,7 @@ POINTERS: dict[str, str] = {
     "PersistentVolumeClaimStatus": "currentVolumeAttributesClassName",
     "PersistentVolumeSpec": "volumeAttributesClassName volumeMode",
     "PodCertificateProjection": "maxExpirationSeconds",
+    "core.v1.Event": "reportingComponent reportingInstance",
     "PodDNSConfigOption": "value",
     "PodDisruptionBudgetSpec": "maxUnavailable minAvailable unhealthyPodEvictionPolicy",
     "PodDisruptionBudgetStatus": "currentHealthy desiredHealthy disruptionsAllowed expectedPods",
