@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kubesvc import __version__
-
 WRONG_USAGE = 64
 
 COMMANDS = {

@@ -66,6 +66,7 @@ class NodeRecord(msgspec.Struct):
     ground: ProcessId | None = None
     agent: ProcessId | None = None
     zone: str = ""
+    simulated: bool = False
 
 
 class OutsideRecord(msgspec.Struct):

@@ -1,0 +1,35 @@
+"""Stop an instance and remove everything it left on the machine: processes, namespaces, sockets.
+
+The store stays, so that the next `up` continues; --purge removes the instance's files too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+
+from kubesvc.instance.leftovers import end_instance
+from kubesvc.instance.paths import all_instances
+
+from . import Failure
+from .target import add_name, instance_paths, load_record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    parser.add_argument("--all", action="store_true", help="every instance of this user")
+    parser.add_argument("--purge", action="store_true", help="remove the store, certificates and logs too")
+
+
+def run(args: argparse.Namespace) -> int:
+    for paths in all_instances() if args.all else [instance_paths(args.name)]:
+        record = load_record(paths)
+        was = record is not None and bool(record.processes())
+        left = end_instance(paths)
+        if left:
+            pids = ", ".join(str(p.pid) for p in left)
+            raise Failure(f"these processes of {paths.name!r} did not end: {pids}\nnext: see why in /proc/PID/stack")
+        if args.purge and paths.root.exists():
+            shutil.rmtree(paths.root)
+        print(f"{paths.name}: " + ("stopped" if was else "was not running") + (", files removed" if args.purge else ""))
+    return 0

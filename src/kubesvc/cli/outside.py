@@ -1,0 +1,129 @@
+"""Hosts outside the cluster, as namespaces on the network between the nodes.
+
+  kubesvc outside add NAME --address CIDR [-- COMMAND]   make one; COMMAND runs there until the host is removed
+  kubesvc outside rm NAME                                remove it, with all that runs there
+  kubesvc outside exec NAME -- COMMAND                   run a command there
+  kubesvc outside list                                   show them
+
+Nodes and Pods reach such a host at its address, and it reaches them, node ports and Pod addresses alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+import shutil
+
+from kubesvc.instance import ground
+from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, write_record
+from kubesvc.instance.wiring import NODE_NETWORK, Host, Reroute, Wiring
+
+from . import Failure
+from .inside import exec_inside
+from .target import add_name, running
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,9}[a-z0-9])?")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    parser.add_argument("action", choices=("add", "rm", "exec", "list"))
+    parser.add_argument("host", nargs="?", metavar="NAME")
+    parser.add_argument("--address", metavar="CIDR", help="the host's address with prefix length, 192.168.49.1/24")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+
+
+def run(args: argparse.Namespace) -> int:
+    paths, record = running(args.name)
+    if record.fabric is None:
+        raise Failure(
+            "this instance has no nodes, so there is no network for hosts outside\nnext: kubesvc up --nodes 1"
+        )
+    # argparse leaves options that stand after NAME to the remainder.
+    command = list(args.command)
+    while command and command[0] != "--":
+        option, equals, value = command.pop(0).partition("=")
+        if option != "--address":
+            raise Failure(f"{option}: not understood; a command stands after --", status=64)
+        args.address = value if equals else command.pop(0) if command else None
+    command = command[1:]
+    if args.action == "list":
+        for outside in record.outside:
+            print(f"{outside.name}  {outside.address}")
+        return 0
+    if not args.host:
+        raise Failure(f"outside {args.action} needs the NAME of a host", status=64)
+    if args.action == "add":
+        return add(paths, record, args.host, args.address, command)
+    outside = next((o for o in record.outside if o.name == args.host), None)
+    if outside is None:
+        raise Failure(f"no host outside is called {args.host!r}\nnext: kubesvc outside list")
+    if args.action == "rm":
+        return remove(paths, record, outside)
+    if not command:
+        raise Failure("outside exec needs a command after --", status=64)
+    if outside.ground is None or not outside.ground.alive():
+        raise Failure(f"the host {outside.name} is not running")
+    exec_inside(paths, record, outside.ground, command)
+
+
+def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | None, command: list[str]) -> int:
+    if not NAME.fullmatch(name):
+        raise Failure(f"{name!r}: a host's name is at most 11 lower-case letters, digits and '-'", status=64)
+    if any(o.name == name for o in record.outside) or any(n.name == name for n in record.nodes):
+        raise Failure(f"{name!r} is taken\nnext: kubesvc outside rm {name}, or another name")
+    if not address or "/" not in address:
+        raise Failure("outside add needs --address with a prefix length, such as 192.168.49.1/24", status=64)
+    try:
+        interface = ipaddress.ip_interface(address)
+    except ValueError as error:
+        raise Failure(f"--address {address}: {error}", status=64) from error
+    if command and shutil.which(command[0]) is None:
+        raise Failure(f"{command[0]}: no such program")
+    assert record.fabric is not None
+    outside = OutsideRecord(name, str(interface))
+    outside.ground = ground.spawn_host(paths.root, record.fabric, name)
+    record.outside.append(outside)
+    write_record(paths.record, record)
+    try:
+        ground.wire(paths.root, record.fabric, plan_outside(record, outside, interface))
+    except ground.GroundFailed as error:
+        remove(paths, record, outside)
+        raise Failure(f"the host could not be connected: {error}") from error
+    if command:
+        log = paths.root / f"outside-{name}.log"
+        outside.command = ground.spawn_inside(paths.root, record.fabric, outside.ground, command, log)
+        write_record(paths.record, record)
+    print(f"{name} is at {interface.ip}")
+    return 0
+
+
+def plan_outside(
+    record: InstanceRecord, outside: OutsideRecord, interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface
+) -> Wiring:
+    """The host on the wire, and routes both ways: to each node's pods through the node, from each node to the host."""
+    assert outside.ground is not None
+    there = str(ipaddress.ip_network(interface.ip))
+    routes = [(NODE_NETWORK, "")] if interface.ip not in ipaddress.ip_network(NODE_NETWORK) else []
+    routes += [(n.pod_cidr, n.address) for n in record.nodes if n.pod_cidr]
+    nodes = tuple(Reroute(n.ground.pid, ((there, ""),)) for n in record.nodes if n.ground is not None)
+    return Wiring(
+        connect=(Host(outside.ground.pid, outside.name, (str(interface),), routes=tuple(routes)),), reroute=nodes
+    )
+
+
+def remove(paths: InstancePaths, record: InstanceRecord, outside: OutsideRecord) -> int:
+    processes = [p for p in (outside.command, outside.ground) if p is not None]
+    left = end_processes(processes)
+    if left:
+        raise Failure(f"processes of {outside.name} did not end: {', '.join(str(p.pid) for p in left)}")
+    assert record.fabric is not None
+    there = str(ipaddress.ip_network(ipaddress.ip_interface(outside.address).ip))
+    back = tuple(Reroute(n.ground.pid, ((there, ""),), remove=True) for n in record.nodes if n.ground is not None)
+    ground.wire(paths.root, record.fabric, Wiring(disconnect=(outside.name,), reroute=back))
+    record.outside = [o for o in record.outside if o.name != outside.name]
+    write_record(paths.record, record)
+    print(f"{outside.name} removed")
+    return 0

@@ -1,0 +1,22 @@
+"""Open a shell, or run a command, inside a node, where ClusterIPs and cluster names answer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .inside import exec_inside, ground_of_node
+from .target import add_name, running
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    parser.add_argument("--node", metavar="N", help="the node (default: the first)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="instead of a shell")
+
+
+def run(args: argparse.Namespace) -> int:
+    paths, record = running(args.name)
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    program = command or [os.environ.get("SHELL", "/bin/sh")]
+    exec_inside(paths, record, ground_of_node(record, args.node), program)

@@ -1,0 +1,76 @@
+"""Show what an instance runs and where it answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from kubesvc.instance.paths import InstancePaths, all_instances
+from kubesvc.instance.record import InstanceRecord
+
+from .target import add_name, instance_paths, load_record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    parser.add_argument("--all", action="store_true", help="every instance of this user")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    chosen = all_instances() if args.all else [instance_paths(args.name)]
+    reports = [describe(paths, load_record(paths)) for paths in chosen]
+    if args.json:
+        print(json.dumps(reports if args.all else reports[0], indent=2))
+    else:
+        for report in reports:
+            print(render(report))
+    return 0 if all(r["state"] == "ready" for r in reports) else 1
+
+
+def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, Any]:
+    """The facts, as --json prints them."""
+    report: dict[str, Any] = {"name": paths.name, "state": "stopped", "directory": str(paths.root)}
+    if record is None or record.control is None or not record.control.alive():
+        if record is not None and any(p.alive() for p in record.processes()):
+            report["state"] = "broken"
+        return report
+    report["state"] = "ready" if record.ready else "starting"
+    report["pid"] = record.control.pid
+    report["server"] = f"https://{record.loopback}:{record.port}"
+    report["kubeconfig"] = str(paths.kubeconfig)
+    report["nodePortsAt"] = record.loopback
+    report["nodes"] = [
+        {
+            "name": n.name,
+            "address": n.address,
+            "zone": n.zone,
+            "simulated": n.simulated,
+            "running": n.agent is not None and n.agent.alive(),
+        }
+        for n in record.nodes
+    ]
+    report["outside"] = [{"name": o.name, "address": o.address} for o in record.outside]
+    report["problems"] = record.problems
+    return report
+
+
+def render(report: dict[str, Any]) -> str:
+    name, state = report["name"], report["state"]
+    flag = "" if name == "default" else f" --name {name}"
+    if state == "stopped":
+        return f"{name}: not running\nnext: kubesvc up{flag}"
+    if state == "broken":
+        return f"{name}: its control process is gone, but parts of it still run\nnext: kubesvc down{flag}"
+    lines = [f"{name}: {state}, pid {report['pid']}", f"  API         {report['server']}"]
+    lines.append(f"  KUBECONFIG  {report['kubeconfig']}")
+    if report["nodes"]:
+        lines.append(f"  node ports  on {report['nodePortsAt']}")
+    for node in report["nodes"]:
+        more = (f", zone {node['zone']}" if node["zone"] else "") + (", simulated" if node["simulated"] else "")
+        lines.append(f"  node {node['name']:<6} {node['address']}{more}{'' if node['running'] else ', NOT RUNNING'}")
+    for outside in report["outside"]:
+        lines.append(f"  outside     {outside['name']} {outside['address']}")
+    lines += [f"  problem     {p}" for p in report["problems"]]
+    return "\n".join(lines)

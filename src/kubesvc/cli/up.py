@@ -1,0 +1,244 @@
+"""Start an instance: an API server, the controllers, and nodes whose Pods are real processes.
+
+Runs until Ctrl-C and then leaves the machine as it was; the objects stay in the store, so that the next `up` continues
+where this one ended. With --detach it runs on in the background until `kubesvc down`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from kubesvc.instance.options import MOST_NODES, UpOptions
+from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, write_record
+
+from . import Failure
+from .target import add_name, instance_paths
+
+DETACHED_PATIENCE_SECONDS = 90.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    parser.add_argument("--nodes", type=count, default=1, metavar="N", help="real nodes (default: 1; 0: API only)")
+    parser.add_argument(
+        "--simulated-nodes", type=count, default=0, metavar="N", help="further nodes whose Pods are simulated"
+    )
+    parser.add_argument("--zones", type=comma, default=(), metavar="A,B", help="zones of the nodes, in turn")
+    parser.add_argument(
+        "--store", default="", metavar="PATH|memory", help="where objects are kept (default: the instance's own file)"
+    )
+    parser.add_argument("--port", type=count, default=0, metavar="PORT", help="of the API server (default: any free)")
+    parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
+    parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
+    parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
+    parser.add_argument("--authorization-mode", default="AlwaysAllow", metavar="MODE")
+    parser.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
+    parser.add_argument("--anonymous-auth", type=truth, default=None, metavar="true|false")
+    parser.add_argument("--service-cluster-ip-range", type=comma, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
+    parser.add_argument("--cluster-cidr", type=comma, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
+    parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
+    parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: must not be negative")
+    return number
+
+
+def comma(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be true or false")
+    return text == "true"
+
+
+def port_range(text: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    if not dash or not first.isdigit() or not last.isdigit() or not 1 <= int(first) <= int(last) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be FIRST-LAST, ports from 1 to 65535")
+    return int(first), int(last)
+
+
+def options_of(args: argparse.Namespace) -> UpOptions:
+    if args.nodes + args.simulated_nodes > MOST_NODES:
+        raise Failure(f"--nodes: at most {MOST_NODES} nodes fit on the network between them", status=64)
+    for name in ("images_map", "token_auth_file"):
+        path = getattr(args, name)
+        if path and not Path(path).is_file():
+            raise Failure(f"--{name.replace('_', '-')} {path}: no such file", status=64)
+    store = args.store
+    if store and store != "memory":
+        store = os.path.abspath(store)
+    return UpOptions(
+        nodes=args.nodes,
+        simulated_nodes=args.simulated_nodes,
+        zones=args.zones,
+        store=store,
+        port=args.port,
+        controllers=args.controllers,
+        authorization_mode=args.authorization_mode,
+        token_auth_file=args.token_auth_file,
+        anonymous_auth=args.anonymous_auth,
+        service_cluster_ip_range=args.service_cluster_ip_range,
+        service_node_port_range=args.service_node_port_range,
+        cluster_cidr=args.cluster_cidr,
+        disable_admission_plugins=args.disable_admission_plugins,
+        images_map=os.path.abspath(args.images_map) if args.images_map else "",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    options = options_of(args)
+    paths = instance_paths(args.name)
+    if args.detach:
+        return run_detached(args, paths)
+    return run_here(args, options, paths)
+
+
+def take_lock(paths: InstancePaths) -> IO[str]:
+    """The instance's lock, held while this file is open. Failure if another process has it."""
+    try:
+        paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = paths.lock.open("a+")
+    except OSError as error:
+        raise Failure(
+            f"the state directory {paths.root} cannot be written: {error.strerror}\n"
+            "next: set XDG_STATE_HOME to a directory of yours"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        flag = "" if paths.name == "default" else f" --name {paths.name}"
+        raise Failure(
+            f"an instance {paths.name!r} is running already\n"
+            f"next: kubesvc status{flag}, kubesvc down{flag}, or kubesvc up --name ANOTHER"
+        ) from None
+    return lock
+
+
+def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths) -> int:
+    """Be the control process."""
+    from kubesvc.instance.leftovers import choose_loopback, end_instance
+
+    lock = take_lock(paths)
+    try:
+        before = read_record(paths.record)
+    except ValueError:
+        before = None
+    if before is not None and before.processes():
+        end_instance(paths)  # what a crash left
+    me = ProcessId.of(os.getpid())
+    record = InstanceRecord(
+        control=me,
+        loopback=choose_loopback(paths),
+        started=time.time(),
+        rootless=os.geteuid() != 0,
+        store=options.store,
+    )
+    write_record(paths.record, record)
+    log_to(paths.log, verbose=args.verbose)
+
+    from kubesvc.app import StartFailed, run_control, run_loop
+
+    def announce(ready: InstanceRecord) -> None:
+        text = ready_line(paths, ready, milliseconds_since_start())
+        if args.ready_fd >= 0:
+            with os.fdopen(args.ready_fd, "w") as pipe:
+                pipe.write(json.dumps({"ready": text}) + "\n")
+        else:
+            print(text, flush=True)
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty() and args.ready_fd < 0:
+            print(text, file=sys.stderr, flush=True)
+
+    try:
+        return run_loop(run_control(options, paths, record, announce, progress))
+    except* StartFailed as failures:
+        error = failures.exceptions[0]
+        raise Failure(str(error)) from None
+    finally:
+        end_instance_quietly(paths)
+        lock.close()
+
+
+def end_instance_quietly(paths: InstancePaths) -> None:
+    """Forget this process in the record and end what may be left of its nodes."""
+    from kubesvc.instance.leftovers import end_instance
+
+    record = read_record(paths.record)
+    if record is not None and record.processes():
+        record.control = None
+        write_record(paths.record, record)
+        end_instance(paths)
+
+
+def log_to(path: Path, *, verbose: bool) -> None:
+    handlers: list[logging.Handler] = [logging.FileHandler(path, mode="w")]
+    if verbose:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def milliseconds_since_start() -> int:
+    """Since this process was started by exec."""
+    me = ProcessId.of(os.getpid())
+    if me is None:
+        return 0
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return round((uptime - me.start_ticks / os.sysconf("SC_CLK_TCK")) * 1000)
+
+
+def ready_line(paths: InstancePaths, record: InstanceRecord, milliseconds: int) -> str:
+    """The one line (address, KUBECONFIG, time, next command) that `up` prints when everything is ready."""
+    flag = "" if paths.name == "default" else f" --name {paths.name}"
+    nodes = len(record.nodes)
+    said = f"{nodes} node{'s' if nodes != 1 else ''}" if nodes else "no nodes"
+    return (
+        f"kubesvc is ready in {milliseconds} ms: https://{record.loopback}:{record.port}, {said}; "
+        f"export KUBECONFIG={paths.kubeconfig}; next: kubesvc kubectl{flag} get nodes"
+    )
+
+
+def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
+    """Start the control process in the background and wait until it is ready or says why not."""
+    take_lock(paths).close()  # refuse at once, in this terminal, what the child would refuse
+    read, write = os.pipe()
+    words = [w for w in sys.argv[1:] if w != "--detach"]
+    command = [sys.executable, "-m", "kubesvc", *words, "--ready-fd", str(write)]
+    errors = paths.root / "up.err"
+    with errors.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            pass_fds=(write,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            start_new_session=True,
+        )
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        line = pipe.readline()
+    if line:
+        print(json.loads(line)["ready"])
+        return 0
+    status = process.wait(DETACHED_PATIENCE_SECONDS)
+    said = errors.read_text(errors="replace").strip()
+    raise Failure(said.removeprefix("kubesvc up: ") or f"it ended with status {status}; see {paths.log}")

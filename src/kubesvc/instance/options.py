@@ -1,0 +1,60 @@
+"""What an instance was asked to be: the options of `kubesvc up`, as one value."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+NODE_ADDRESS_BASE = ipaddress.IPv4Address("172.30.0.10")
+MOST_NODES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """store: "" for the instance's own durable file, "memory", or a path. port: 0 for any free one.
+
+    zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
+    `run_controllers` takes it.
+    """
+
+    nodes: int = 1
+    zones: tuple[str, ...] = ()
+    store: str = ""
+    port: int = 0
+    simulated_nodes: int = 0
+    controllers: tuple[str, ...] = ("*",)
+    authorization_mode: str = "AlwaysAllow"
+    token_auth_file: str = ""
+    anonymous_auth: bool | None = None
+    service_cluster_ip_range: tuple[str, ...] = ("10.96.0.0/16",)
+    service_node_port_range: tuple[int, int] = (30000, 32767)
+    cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
+    cluster_domain: str = "cluster.local"
+    disable_admission_plugins: tuple[str, ...] = ()
+    images_map: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dns_address(self) -> str:
+        """The tenth address of the primary service range (DNS-56)."""
+        return str(ipaddress.ip_network(self.service_cluster_ip_range[0])[10])
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node to be: n1, n2, … with the addresses 172.30.0.11, .12, …"""
+
+    name: str
+    address: str
+    zone: str
+    simulated: bool
+
+
+def plan_nodes(options: UpOptions) -> list[NodePlan]:
+    """The nodes of an instance, real ones first."""
+    plans = []
+    for i in range(options.nodes + options.simulated_nodes):
+        zone = options.zones[i % len(options.zones)] if options.zones else ""
+        address = str(NODE_ADDRESS_BASE + i + 1)
+        plans.append(NodePlan(f"n{i + 1}", address, zone, i >= options.nodes))
+    return plans
