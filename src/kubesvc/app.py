@@ -154,9 +154,9 @@ async def run_control(
                 await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 stopping.cancel()
                 waiting.cancel()
-                if not stop.is_set() and waiting.done() and (error := waiting.exception()):
+                if not stop.is_set() and waiting.done() and (failure := waiting.exception()):
                     await cancel(parts)
-                    raise error
+                    raise failure
             if not stop.is_set():
                 set_collector()
                 record.ready = True
@@ -370,14 +370,15 @@ async def nodes_ready(control: Control, plans: list[NodePlan]) -> None:
     decoder = msgspec.json.Decoder(Node)
     try:
         async with asyncio.timeout(NODE_READY_SECONDS):
-            async with contextlib.aclosing(client.watch(NODE, initial_events=True)) as events:  # type: ignore[type-var]
+            async with contextlib.aclosing(client.watch(NODE, initial_events=True)) as events:
                 async for event in events:
                     if event.type == "BOOKMARK":
                         continue
                     node = decoder.decode(event.object)
                     condition = node.status.condition("Ready")
-                    fresh = condition is not None and condition.status == "True" and agent_reported(control, node)
-                    if fresh:
+                    ready = condition is not None and condition.status == "True" and agent_reported(control, node)
+                    if node.name in missing and ready and node.spec.pod_cidr:
+                        node_record(control, node.name).pod_cidr = node.spec.pod_cidr
                         missing.discard(node.name)
                     if not missing:
                         return

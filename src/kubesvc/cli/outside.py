@@ -17,7 +17,7 @@ import shutil
 
 from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
-from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, write_record
+from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, read_outside, write_outside
 from kubesvc.instance.wiring import NODE_NETWORK, Host, Reroute, Wiring
 
 from . import Failure
@@ -50,14 +50,14 @@ def run(args: argparse.Namespace) -> int:
         args.address = value if equals else command.pop(0) if command else None
     command = command[1:]
     if args.action == "list":
-        for outside in record.outside:
-            print(f"{outside.name}  {outside.address}")
+        for host in read_outside(paths.outside):
+            print(f"{host.name}  {host.address}")
         return 0
     if not args.host:
         raise Failure(f"outside {args.action} needs the NAME of a host", status=64)
     if args.action == "add":
         return add(paths, record, args.host, args.address, command)
-    outside = next((o for o in record.outside if o.name == args.host), None)
+    outside = next((o for o in read_outside(paths.outside) if o.name == args.host), None)
     if outside is None:
         raise Failure(f"no host outside is called {args.host!r}\nnext: kubesvc outside list")
     if args.action == "rm":
@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
 def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | None, command: list[str]) -> int:
     if not NAME.fullmatch(name):
         raise Failure(f"{name!r}: a host's name is at most 11 lower-case letters, digits and '-'", status=64)
-    if any(o.name == name for o in record.outside) or any(n.name == name for n in record.nodes):
+    hosts = read_outside(paths.outside)
+    if name in {o.name for o in hosts} | {n.name for n in record.nodes}:
         raise Failure(f"{name!r} is taken\nnext: kubesvc outside rm {name}, or another name")
     if not address or "/" not in address:
         raise Failure("outside add needs --address with a prefix length, such as 192.168.49.1/24", status=64)
@@ -85,8 +86,8 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
     assert record.fabric is not None
     outside = OutsideRecord(name, str(interface))
     outside.ground = ground.spawn_host(paths.root, record.fabric, name)
-    record.outside.append(outside)
-    write_record(paths.record, record)
+    hosts.append(outside)
+    write_outside(paths.outside, hosts)
     try:
         ground.wire(paths.root, record.fabric, plan_outside(record, outside, interface))
     except ground.GroundFailed as error:
@@ -95,7 +96,7 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
     if command:
         log = paths.root / f"outside-{name}.log"
         outside.command = ground.spawn_inside(paths.root, record.fabric, outside.ground, command, log)
-        write_record(paths.record, record)
+        write_outside(paths.outside, hosts)
     print(f"{name} is at {interface.ip}")
     return 0
 
@@ -123,7 +124,6 @@ def remove(paths: InstancePaths, record: InstanceRecord, outside: OutsideRecord)
     there = str(ipaddress.ip_network(ipaddress.ip_interface(outside.address).ip))
     back = tuple(Reroute(n.ground.pid, ((there, ""),), remove=True) for n in record.nodes if n.ground is not None)
     ground.wire(paths.root, record.fabric, Wiring(disconnect=(outside.name,), reroute=back))
-    record.outside = [o for o in record.outside if o.name != outside.name]
-    write_record(paths.record, record)
+    write_outside(paths.outside, [o for o in read_outside(paths.outside) if o.name != outside.name])
     print(f"{outside.name} removed")
     return 0

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from kubesvc.instance.paths import InstancePaths, all_instances
-from kubesvc.instance.record import InstanceRecord
+from kubesvc.instance.record import InstanceRecord, read_outside
 
 from .target import add_name, instance_paths, load_record
 
@@ -51,7 +51,7 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
         }
         for n in record.nodes
     ]
-    report["outside"] = [{"name": o.name, "address": o.address} for o in record.outside]
+    report["outside"] = [{"name": o.name, "address": o.address} for o in read_outside(paths.outside)]
     report["problems"] = record.problems
     return report
 

@@ -25,7 +25,8 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
         while control.alive() and time.monotonic() < deadline:
             time.sleep(0.02)
     left = end_processes([p for p in record.processes() if p.alive()])
-    left += end_processes(ground.marked_processes(paths.root))
+    left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
+    paths.outside.unlink(missing_ok=True)
     for socket in (paths.api_socket, paths.api_tls_socket, *paths.root.glob("nodes/*/*.sock")):
         socket.unlink(missing_ok=True)
     if paths.record.exists():

@@ -57,6 +57,10 @@ class InstancePaths:
         return self.root / "instance.json"
 
     @property
+    def outside(self) -> Path:
+        return self.root / "outside.json"
+
+    @property
     def store(self) -> Path:
         return self.root / "store.db"
 

@@ -85,7 +85,6 @@ class InstanceRecord(msgspec.Struct):
     control: ProcessId | None = None
     fabric: ProcessId | None = None
     nodes: list[NodeRecord] = msgspec.field(default_factory=list)
-    outside: list[OutsideRecord] = msgspec.field(default_factory=list)
     loopback: str = ""
     port: int = 0
     ready: bool = False
@@ -96,8 +95,7 @@ class InstanceRecord(msgspec.Struct):
 
     def processes(self) -> list[ProcessId]:
         """All recorded processes, grounds last: what lives in a namespace goes before its holder."""
-        found = [n.agent for n in self.nodes] + [o.command for o in self.outside] + [self.control]
-        found += [n.ground for n in self.nodes] + [o.ground for o in self.outside] + [self.fabric]
+        found = [n.agent for n in self.nodes] + [self.control] + [n.ground for n in self.nodes] + [self.fabric]
         return [p for p in found if p is not None]
 
 
@@ -114,8 +112,27 @@ def read_record(path: Path) -> InstanceRecord | None:
 
 
 def write_record(path: Path, record: InstanceRecord) -> None:
+    replace_file(path, msgspec.json.encode(record))
+
+
+def read_outside(path: Path) -> list[OutsideRecord]:
+    """The hosts outside; they have a file of their own, since commands write it while the control process runs."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[OutsideRecord])
+    except FileNotFoundError:
+        return []
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: not a record of this version of kubesvc: {error}") from error
+
+
+def write_outside(path: Path, hosts: list[OutsideRecord]) -> None:
+    replace_file(path, msgspec.json.encode(hosts))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(record))
+    draft.write_bytes(content)
     os.replace(draft, path)
 
 
