@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .configmap import CONFIG_MAP
 from .deployment import DEPLOYMENT
+from .endpoints import ENDPOINTS
+from .endpointslice import ENDPOINT_SLICE
 from .event import EVENT, EVENTS_EVENT
+from .ipaddress import IP_ADDRESS
 from .kind import Kind
 from .lease import LEASE
 from .namespace import NAMESPACE
@@ -12,13 +15,18 @@ from .node import NODE
 from .pod import POD
 from .replicaset import REPLICA_SET
 from .secret import SECRET
+from .service import SERVICE
 from .serviceaccount import SERVICE_ACCOUNT
+from .servicecidr import SERVICE_CIDR
 
 __all__ = [
     "CONFIG_MAP",
     "DEPLOYMENT",
+    "ENDPOINTS",
+    "ENDPOINT_SLICE",
     "EVENT",
     "EVENTS_EVENT",
+    "IP_ADDRESS",
     "KINDS",
     "LEASE",
     "NAMESPACE",
@@ -26,23 +34,30 @@ __all__ = [
     "POD",
     "REPLICA_SET",
     "SECRET",
+    "SERVICE",
     "SERVICE_ACCOUNT",
+    "SERVICE_CIDR",
     "by_kind",
     "by_resource",
 ]
 
 KINDS: tuple[Kind, ...] = (
     CONFIG_MAP,
+    ENDPOINTS,
     EVENT,
     NAMESPACE,
     NODE,
     POD,
     SECRET,
+    SERVICE,
     SERVICE_ACCOUNT,
     DEPLOYMENT,
     REPLICA_SET,
     LEASE,
+    ENDPOINT_SLICE,
     EVENTS_EVENT,
+    IP_ADDRESS,
+    SERVICE_CIDR,
 )
 """Every kind, core first."""
 
