@@ -229,9 +229,27 @@ def same_subsets(stored: Sequence[EndpointSubset], wanted: Sequence[EndpointSubs
     """Whether both say the same, leaving aside order and the resourceVersion of targets."""
     if list(stored) == list(wanted):
         return True
-    if address_count(stored) != address_count(wanted) and len(stored) == len(wanted):
+    if differ_at_sight(stored, wanted):
         return False
     return summary(repacked(stored)) == summary(repacked(wanted))
+
+
+def differ_at_sight(stored: Sequence[EndpointSubset], wanted: Sequence[EndpointSubset]) -> bool:
+    """Whether subsets of the same ports hold other addresses, which packing anew could not make equal.
+
+    The common case of one pod's change, told without packing. `wanted` is packed; of `stored` each list must be free
+    of repeats for the answer to be certain.
+    """
+    if [s.ports for s in stored] != [s.ports for s in wanted]:
+        return False
+    for s, w in zip(stored, wanted, strict=True):
+        have = [address_key(a) for a in (*(s.addresses or ()), *(s.not_ready_addresses or ()))]
+        if len(set(have)) == len(have) and (
+            len(s.addresses or ()) != len(w.addresses or ())
+            or set(have) != {address_key(a) for a in (*(w.addresses or ()), *(w.not_ready_addresses or ()))}
+        ):
+            return True
+    return False
 
 
 def summary(subsets: Sequence[EndpointSubset]) -> dict[Ports, dict[tuple[object, ...], None]]:
