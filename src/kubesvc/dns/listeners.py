@@ -1,0 +1,185 @@
+"""UDP and TCP sockets in front of a responder. One pair for each address, so that answers leave from where the query
+came to (DNS-49)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .responder import Responder
+
+DATAGRAM_BYTES = 4096
+"""Longest query that is read; a longer one is cut and then malformed."""
+AT_ONCE = 256
+"""Most datagrams answered before the loop serves others."""
+RECEIVE_BUFFER_BYTES = 2 << 20
+MOST_WAITING = 1000
+"""Most queries that may wait for other resolvers at a time (DNS-53)."""
+PIPELINE = 64
+"""Most unanswered queries of one connection; then its reading pauses."""
+WRITE_BUFFER_BYTES = 1 << 17
+
+
+class CannotListen(Exception):
+    """An address could not be bound; the message says which, why and what to do."""
+
+
+def bound_socket(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
+    """A non-blocking socket at the address; IPv6 ones take IPv6 only."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        sock.bind((address, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(256)
+    except OSError as error:
+        sock.close()
+        protocol = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
+        hint = "is the address here, and nobody else listening?"
+        if isinstance(error, PermissionError):
+            hint = "ports below 1024 need the right to bind them"
+        raise CannotListen(
+            f"DNS cannot listen on {address} port {port} ({protocol}): {error.strerror}: {hint}"
+        ) from error
+    return sock
+
+
+class UdpListener:
+    """Answers datagrams: everything that waits is read and answered in one go."""
+
+    def __init__(self, sock: socket.socket, responder: Responder) -> None:
+        self.sock = sock
+        self.responder = responder
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.dropped = 0
+        """Responses that were not sent: the socket's buffer was full, or the client is out of reach."""
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(self.sock.fileno(), self._drain)
+
+    def close(self) -> None:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop().remove_reader(self.sock.fileno())
+        for task in self.tasks:
+            task.cancel()
+        self.sock.close()
+
+    def _drain(self) -> None:
+        receive, send, answer = self.sock.recvfrom, self.sock.sendto, self.responder.answer
+        for _ in range(AT_ONCE):
+            try:
+                query, client = receive(DATAGRAM_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # an ICMP error about an earlier answer; the next datagram is fine
+            response = answer(query)
+            if type(response) is bytes:
+                try:
+                    send(response, client)
+                except OSError:
+                    self.dropped += 1
+            elif callable(response):
+                self._later(response, client)
+
+    def _later(self, response: Callable[[], Any], client: Any) -> None:
+        if len(self.tasks) >= MOST_WAITING:
+            self.dropped += 1
+            return
+
+        async def send() -> None:
+            answer = await response()
+            try:
+                self.sock.sendto(answer, client)
+            except OSError:
+                self.dropped += 1
+
+        task = asyncio.get_running_loop().create_task(send())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class TcpListener:
+    """Answers connections: any number of queries on each, answers as they are ready (DNS-47)."""
+
+    def __init__(
+        self, sock: socket.socket, responder: Responder, *, connections: int = 256, idle_seconds: float = 10.0
+    ) -> None:
+        """connections: most at a time, further ones are closed at once; idle_seconds: without a whole query, closed"""
+        self.sock = sock
+        self.responder = responder
+        self.connections = connections
+        self.idle_seconds = idle_seconds
+        self.open: set[asyncio.StreamWriter] = set()
+        self.server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._serve, sock=self.sock, limit=WRITE_BUFFER_BYTES)
+
+    async def close(self) -> None:
+        if self.server is None:
+            self.sock.close()
+            return
+        self.server.close()
+        for writer in list(self.open):
+            writer.transport.abort()
+        await self.server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self.open) >= self.connections:
+            writer.transport.abort()
+            return
+        self.open.add(writer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._converse(reader, writer, group)
+        except ExceptionGroup:
+            pass  # the connection broke, or the client does not read
+        except asyncio.CancelledError:
+            pass  # the listener closes
+        finally:
+            self.open.discard(writer)
+            writer.close()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: asyncio.TaskGroup
+    ) -> None:
+        room = asyncio.Semaphore(PIPELINE)
+
+        async def later(response: Callable[[], Any]) -> None:
+            try:
+                self._write(writer, await response())
+            finally:
+                room.release()
+
+        while True:
+            try:
+                async with asyncio.timeout(self.idle_seconds):
+                    length = int.from_bytes(await reader.readexactly(2), "big")
+                    query = await reader.readexactly(length)
+            except (asyncio.IncompleteReadError, TimeoutError):
+                return  # it asks no more; what is under way is still answered
+            response = self.responder.answer(query, tcp=True)
+            if isinstance(response, bytes):
+                self._write(writer, response)
+            elif response is None:
+                return  # not a query: nothing sensible will follow
+            else:
+                await room.acquire()
+                group.create_task(later(response))
+            async with asyncio.timeout(self.idle_seconds):
+                await writer.drain()  # a client that does not read holds up only itself
+
+    @staticmethod
+    def _write(writer: asyncio.StreamWriter, response: bytes) -> None:
+        writer.write(len(response).to_bytes(2, "big") + response)

@@ -1,0 +1,195 @@
+"""From the bytes of a query to the bytes of its response, with what was answered before kept as bytes.
+
+No sockets and no clock: the listeners call `answer`, tests do too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from . import wire
+from .records import Answer, Zone, answer_for, rotated
+from .snapshot import Snapshot
+from .wire import Edns, FormatError, Message, Name, Question, Record
+
+log = logging.getLogger(__name__)
+
+MOST_CACHED = 8192
+"""Distinct queries whose responses are kept; beyond that all are forgotten at once, which is cheap and rare."""
+MOST_TURNS = 8
+"""Orders of one answer that are kept to be given out in turn (DNS-24)."""
+
+UDP_BYTES = 1232
+"""Largest response over UDP, whatever the client says it takes: it passes any path unfragmented (DNS-47)."""
+
+
+class Forwarder(Protocol):
+    """Asks other resolvers. `Unanswered` when none of them answers in time."""
+
+    async def exchange(self, query: bytes, tcp: bool) -> bytes:
+        """The response to a query that came in so, with its id; as it came, except that it fits the client."""
+        ...
+
+    async def lookup(self, question: Question) -> tuple[Record, ...]:
+        """The records of the asked type and the CNAMEs that lead to them, for the end of an ExternalName."""
+        ...
+
+
+class Unanswered(Exception):
+    """No resolver gave an answer."""
+
+
+class Overloaded(Exception):
+    """More queries are on their way to other resolvers than allowed."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """Responses to one query but for the id: as many orders as the answer has records, made when first needed."""
+
+    answer: Answer
+    message: Message
+    limit: int
+    turns: int
+    wires: list[bytes]
+    turn: int = 0
+
+    def next(self) -> bytes:
+        if self.turns == 1:
+            return self.wires[0]
+        self.turn = (self.turn + 1) % self.turns
+        if self.turn >= len(self.wires):
+            self.wires.append(encoded(rotated(self.answer, self.turn), self.message, self.limit))
+        return self.wires[self.turn]
+
+
+def encoded(answer: Answer, query: Message, limit: int) -> bytes:
+    """Everything behind the id."""
+    response = replace(
+        query,
+        response=True,
+        authoritative=answer.authoritative,
+        rcode=answer.rcode,
+        answers=answer.answers,
+        authority=answer.authority,
+        additional=answer.additional,
+    )
+    return wire.encode(response, limit)[2:]
+
+
+Others = Literal["REFUSED", "NXDOMAIN"]
+Later = Callable[[], Awaitable[bytes]]
+
+
+class Responder:
+    """Answers queries from a snapshot, and hands what is not the cluster's to a forwarder, if there is one."""
+
+    def __init__(
+        self, snapshot: Snapshot, zone: Zone, *, forwarder: Forwarder | None = None, others: Others = "REFUSED"
+    ) -> None:
+        """others: what names outside the cluster get while there is no forwarder"""
+        self.snapshot = snapshot
+        self.zone = zone
+        self.forwarder = forwarder
+        self.others = wire.REFUSED if others == "REFUSED" else wire.NXDOMAIN
+        self.kept: dict[tuple[bool, bytes], Kept] = {}
+        self.version = -1
+        self.counts: Counter[str] = Counter()
+        """Queries by type name ("type A") and responses by code ("rcode NXDOMAIN") made anew; "kept" those reused."""
+
+    def answer(self, query: bytes, tcp: bool = False) -> bytes | Later | None:
+        """The response; or what to await for it; or None when none is due: to responses and to shreds of queries."""
+        if self.version != self.snapshot.version:
+            self.kept.clear()
+            self.version = self.snapshot.version
+        kept = self.kept.get((tcp, query[2:]))
+        if kept is not None:
+            self.counts["kept"] += 1
+            return query[:2] + kept.next()
+        try:
+            return self._answer(query, tcp)
+        except Exception:  # a bug met by one query must not silence the server for the others
+            log.exception("DNS: no answer to %s", query[:512].hex())
+            return self._bare(query, wire.SERVFAIL)
+
+    def _answer(self, query: bytes, tcp: bool) -> bytes | Later | None:
+        if len(query) < wire.HEADER_BYTES or query[2] & 0x80:
+            return None
+        opcode = query[2] >> 3 & 0xF
+        if opcode != wire.QUERY:
+            return self._bare(query, wire.NOTIMP)
+        try:
+            message = wire.decode(query)
+        except FormatError:
+            return self._bare(query, wire.FORMERR)
+        if len(message.questions) != 1 or message.answers:
+            return self._bare(query, wire.FORMERR)
+        (question,) = message.questions
+        self.counts[f"type {wire.TYPES.get(question.type, 'other')}"] += 1
+        edns = message.edns
+        base = Message(
+            id=message.id,
+            recursion_desired=message.recursion_desired,
+            recursion_available=self.forwarder is not None,
+            checking_disabled=message.checking_disabled,
+            questions=message.questions,
+            edns=Edns(UDP_BYTES, 0, edns.do) if edns else None,  # DNS-48
+        )
+        limit = wire.MOST_BYTES if tcp else min(max(edns.size, wire.PLAIN_UDP_BYTES), UDP_BYTES) if edns else 512
+        if edns and edns.version:
+            return self._finished(base, Answer(wire.BADVERS, authoritative=False), limit)
+        answer = answer_for(question, self.snapshot, self.zone)
+        if answer is None:
+            if self.forwarder is not None:
+                return lambda: self._forwarded(query, base, tcp, limit)
+            answer = Answer(self.others, authoritative=False)
+        if answer.follow and self.forwarder is not None:
+            return lambda: self._followed(question, answer.follow, answer, base, limit)
+        return self._keep(query, tcp, answer, base, limit)
+
+    def _bare(self, query: bytes, rcode: int) -> bytes:
+        """A response that repeats nothing but the id, the opcode and RD."""
+        self.counts[f"rcode {wire.RCODES[rcode]}"] += 1
+        return query[:2] + bytes((0x80 | query[2] & 0x79, rcode)) + bytes(8)
+
+    def _finished(self, base: Message, answer: Answer, limit: int) -> bytes:
+        self.counts[f"rcode {wire.RCODES.get(answer.rcode, answer.rcode)}"] += 1
+        return base.id.to_bytes(2, "big") + encoded(answer, base, limit)
+
+    def _keep(self, query: bytes, tcp: bool, answer: Answer, base: Message, limit: int) -> bytes:
+        response = self._finished(base, answer, limit)
+        if len(self.kept) >= MOST_CACHED:
+            self.kept.clear()
+        movable = sum(record.type != wire.CNAME for record in answer.answers)
+        turns = max(1, min(MOST_TURNS, movable))
+        self.kept[tcp, query[2:]] = Kept(answer, base, limit, turns, [response[2:]])
+        return response
+
+    async def _forwarded(self, query: bytes, base: Message, tcp: bool, limit: int) -> bytes:
+        """Other resolvers' answer, as it came (DNS-51); SERVFAIL when there is none, REFUSED when too many wait."""
+        assert self.forwarder is not None
+        try:
+            response = await self.forwarder.exchange(query, tcp)
+        except Unanswered:
+            return self._finished(base, Answer(wire.SERVFAIL, authoritative=False), limit)
+        except Overloaded:
+            return self._finished(base, Answer(wire.REFUSED, authoritative=False), limit)
+        if len(response) <= limit:
+            self.counts["forwarded"] += 1
+            return response
+        return self._finished(replace(base, truncated=True), Answer(authoritative=False), limit)
+
+    async def _followed(self, question: Question, target: Name, answer: Answer, base: Message, limit: int) -> bytes:
+        """The CNAME with what its end resolves to; alone when that is nothing (DNS-25, DNS-26)."""
+        assert self.forwarder is not None
+        try:
+            found = await self.forwarder.lookup(Question(target, question.type))
+        except (Unanswered, Overloaded):
+            found = ()
+        ttl = self.zone.ttl
+        found = tuple(record._replace(ttl=min(record.ttl, ttl)) for record in found)
+        return self._finished(base, replace(answer, answers=(*answer.answers, *found), follow=()), limit)
