@@ -1,0 +1,155 @@
+"""Admission: what the server adds to objects on their way in, and whom it turns away (WRITE-12, POD-1, NODE-2, AUTH-9).
+
+Each plugin keeps the name by which upstream's flag disables it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from kubesvc.api.errors import Forbidden
+from kubesvc.api.fields import quote
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import NAMESPACE, NODE, POD
+from kubesvc.api.meta import Object
+from kubesvc.clock import Clock, Random
+
+from . import refusals
+from .cache import Cache
+from .options import WriteOptions
+from .serviceaccounts import admit_service_account
+from .settings import ApiServerSettings
+
+PROTECTED = frozenset({"default", "kube-system", "kube-public"})
+NAMESPACE_WAIT_SECONDS = 0.05
+TOLERATION_SECONDS = 300
+UNAVAILABLE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+NOT_READY = "node.kubernetes.io/not-ready"
+TOPOLOGY_LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
+PRIORITY_CLASSES: Mapping[str, int] = {
+    "system-cluster-critical": 2_000_000_000,
+    "system-node-critical": 2_000_001_000,
+}
+
+
+class Admission:
+    """The admission plugins of one server. Reads the cache, never writes."""
+
+    def __init__(self, settings: ApiServerSettings, cache: Cache, clock: Clock, random: Random) -> None:
+        self.disabled = settings.disabled_admission
+        self.cache = cache
+        self.clock = clock
+        self.random = random
+
+    def enabled(self, plugin: str) -> bool:
+        return plugin not in self.disabled
+
+    async def create(self, kind: Kind, namespace: str, obj: Object, options: WriteOptions) -> None:
+        """Admit a new object and complete it, in place. Raises NotFound, Forbidden."""
+        if kind.namespaced and self.enabled("NamespaceLifecycle"):
+            await self.check_namespace(kind, namespace, obj["metadata"].get("name") or "")
+        if kind is POD:
+            self.admit_pod(namespace, obj)
+        elif kind is NODE and self.enabled("TaintNodesByCondition"):
+            taint_new_node(obj)
+
+    def validate_create(self, kind: Kind, namespace: str, obj: Object) -> None:
+        """Validating admission, after the kind's validation. None of the plugins here needs it."""
+
+    async def update(
+        self, kind: Kind, namespace: str, new: Object, old: Object, subresource: str, options: WriteOptions
+    ) -> None:
+        """Admit a change. None of the plugins here alters one."""
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Admit a deletion (KSVC-7)."""
+        if kind is NAMESPACE and name in PROTECTED and self.enabled("NamespaceLifecycle"):
+            raise refusals.forbidden(kind, name, "this namespace may not be deleted")
+
+    async def check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
+        """WRITE-12: the namespace exists, perhaps only just, and is not being deleted."""
+        namespaces = self.cache.of(NAMESPACE)
+        found = namespaces.get("", namespace)
+        if found is None:
+            await asyncio.sleep(NAMESPACE_WAIT_SECONDS)
+            found = namespaces.get("", namespace)
+            if found is None:
+                raise refusals.not_found(NAMESPACE, namespace)
+        if found.terminating:
+            message = f"namespace {namespace} is being terminated"
+            raise refusals.forbidden(
+                kind,
+                name,
+                f"unable to create new content in namespace {namespace} because it is being terminated",
+                causes=[{"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}],
+            )
+
+    def admit_pod(self, namespace: str, pod: Object) -> None:
+        """Tolerations, priority, topology labels and the service account of a new pod."""
+        spec = pod.get("spec")
+        if not isinstance(spec, dict):
+            return
+        if self.enabled("ServiceAccount"):
+            admit_service_account(self.cache, namespace, pod, self.random)
+        if self.enabled("DefaultTolerationSeconds"):
+            tolerate_unavailable_nodes(spec)
+        if self.enabled("Priority"):
+            set_priority(pod)
+        if spec.get("nodeName") and self.enabled("PodTopologyLabels"):
+            self.copy_topology(pod, spec["nodeName"])
+
+    def copy_topology(self, pod: Object, node_name: str) -> None:
+        """The node's zone and region as labels of the pod that is bound to it (SUB-5)."""
+        node = self.cache.of(NODE).get("", node_name)
+        if node is None:
+            return
+        found = {k: node.labels[k] for k in TOPOLOGY_LABELS if k in node.labels}
+        if found:
+            meta = pod["metadata"]
+            meta["labels"] = {**(meta.get("labels") or {}), **found}
+
+
+def tolerate_unavailable_nodes(spec: Object) -> None:
+    """The two 300 s tolerations (POD-1), unless the pod says something of its own about those taints."""
+    tolerations = list(spec.get("tolerations") or ())
+    for key in UNAVAILABLE_TAINTS:
+        if not any(
+            (t.get("key") == key or (not t.get("key") and t.get("operator") == "Exists"))
+            and t.get("effect") in (None, "", "NoExecute")
+            for t in tolerations
+        ):
+            tolerations.append(
+                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS}
+            )
+    spec["tolerations"] = tolerations
+
+
+def set_priority(pod: Object) -> None:
+    """Priority of the pod's class, or 0 (POD-1)."""
+    spec = pod["spec"]
+    name = spec.get("priorityClassName") or ""
+    priority = PRIORITY_CLASSES.get(name, 0)
+    pod_name = pod["metadata"].get("name") or ""
+    if name and name not in PRIORITY_CLASSES:
+        raise refusals.forbidden(POD, pod_name, f"no PriorityClass with name {name} was found")
+    if spec.get("priority") is not None and spec["priority"] != priority:
+        raise Forbidden(
+            f"pods {quote(pod_name)} is forbidden: the integer value of priority ({spec['priority']}) must not be "
+            f"provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
+            details=refusals.details_of(POD, pod_name),
+        )
+    spec["priority"] = priority
+    if not spec.get("preemptionPolicy"):
+        spec["preemptionPolicy"] = "PreemptLowerPriority"
+
+
+def taint_new_node(node: Object) -> None:
+    """A new node takes no pods until somebody says that it is ready (NODE-2)."""
+    spec = node.get("spec")
+    if not isinstance(spec, dict):
+        spec = node["spec"] = {}
+    taints = list(spec.get("taints") or ())
+    if not any(t.get("key") == NOT_READY and t.get("effect") == "NoSchedule" for t in taints):
+        taints.append({"key": NOT_READY, "effect": "NoSchedule"})
+    spec["taints"] = taints

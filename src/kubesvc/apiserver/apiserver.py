@@ -1,0 +1,219 @@
+"""`ApiServer`: the parts put together, started and stopped in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import EVENT, KINDS
+from kubesvc.client.interface import Client
+from kubesvc.clock import Clock, Random, parse_rfc3339
+from kubesvc.store import Delete, Moved, Store, StoreError
+
+from .allocators import Allocations
+from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file
+from .authorization import AlwaysAllow, Authorizer
+from .bootstrap import Bootstrap
+from .cache import Cache, Event
+from .discovery import Discovery
+from .health import Health
+from .hooks import Observer, WriteHooks
+from .local import LocalClient
+from .metrics import Metrics
+from .openapi import OpenApi
+from .registry import Registry
+from .resources import Resources
+from .reviews import Reviews
+from .server import HttpServer
+from .service_rest import ServiceHooks
+from .settings import ApiServerSettings
+from .storage import decode
+from .subresources import Forward, Subresources
+from .tokens import TokenIssuer
+from .watching import WatchRequests
+
+log = logging.getLogger("kubesvc.apiserver")
+
+EXPIRY_SECONDS = 60.0
+COMPACTION_TURNS = 5
+
+
+class ApiServer:
+    """One API server over a started store. Listen before or after `start`; until then requests wait for the caches.
+
+    Raises OSError if the token file cannot be read, ValueError if it is malformed.
+    """
+
+    def __init__(
+        self, store: Store, settings: ApiServerSettings, clock: Clock, random: Random, *, token_key: bytes = b""
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+        self.random = random
+        self.cache = Cache(KINDS, store, clock, settings.history_events)
+        self.allocations = Allocations(settings.service_ranges, settings.node_ports)
+        service_hooks = ServiceHooks(self.allocations, random)
+        service = next((k for k in KINDS if k.plural == "services" and not k.group), None)
+        hooks: dict[Kind, WriteHooks] = {service: service_hooks} if service else {}
+        self.observers: list[Observer] = [service_hooks]
+        self.registry = Registry(self.cache, store, settings, clock, random, hooks)
+        self.tokens = TokenIssuer(settings.service_account_issuer, clock, random, token_key)
+        self.tokens.cache = self.cache
+        self.subresources = Subresources(self.registry, self.tokens)
+        users = read_token_file(settings.token_file) if settings.token_file else {}
+        if settings.admin_token:
+            users[settings.admin_token] = User("admin", "admin-uid", (MASTERS, ALL_AUTHENTICATED))
+        self.authenticator = Authenticator(users, anonymous=settings.anonymous_auth)
+        self.authenticator.others.append(self.tokens.user_of)
+        self.authorizer: Authorizer = self._authorizer()
+        self.health = Health()
+        self.metrics = Metrics()
+        self.watches = WatchRequests(self.registry, clock)
+        self.http = HttpServer(
+            Resources(self.registry, self.watches, self.subresources),
+            Reviews(self.authenticator, self.authorizer, self.subresources, clock),
+            Discovery(KINDS),
+            OpenApi(KINDS),
+            self.authenticator,
+            self.authorizer,
+            self.health,
+            self.metrics,
+            clock,
+            random,
+        )
+        self.port = 0
+        self.local = LocalClient(self.registry, self.subresources, "kube-apiserver")
+        self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port)
+        self.stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.health.ready["informer-sync"] = lambda: self.cache.loaded
+        self.health.ready["poststarthook/start-system-namespaces-controller"] = lambda: (
+            self.bootstrap.done or not settings.bootstrap
+        )
+        self.health.ready["shutdown"] = lambda: not self.stopping
+        self.metrics.gauge("apiserver_registered_watchers", "Open watches.", lambda: len(self.watches.open))
+        self.metrics.gauge(
+            "apiserver_storage_objects",
+            "Stored objects.",
+            lambda: sum(len(c.items) for c in self.cache.kinds.values()),
+        )
+
+    @property
+    def client(self) -> Client:
+        """Objects without HTTP, for the parts that live in this process."""
+        return self.local
+
+    @property
+    def forward(self) -> Forward | None:
+        """Who answers logs, exec, port forwarding and proxies; set it where there are nodes."""
+        return self.subresources.forward
+
+    @forward.setter
+    def forward(self, forward: Forward | None) -> None:
+        self.subresources.forward = forward
+
+    def _authorizer(self) -> Authorizer:
+        return AlwaysAllow()
+
+    def _advertised_port(self) -> int:
+        return self.settings.advertise_port or self.port or 6443
+
+    async def start(self) -> None:
+        """Load the caches, make the server's own objects, and begin to look after them."""
+        await self.cache.start()
+        self._observe()
+        if self.settings.bootstrap:
+            await self.bootstrap.once()
+            self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
+        self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+
+    def _observe(self) -> None:
+        """Tell observers of everything stored, and of every change from now on."""
+        for observer in self.observers:
+            for kind in observer.observed:
+                cache = self.cache.kinds.get(kind)
+                if cache is None:
+                    continue
+                for item in cache.items.values():
+                    observer.observe(kind, None, decode(item.value, item.revision))
+
+                def sink(events: list[Event], kind: Kind = kind, observer: Observer = observer) -> None:
+                    for event in events:
+                        old = decode(event.old.value, event.old.revision) if event.old else None
+                        gone = event.type == "DELETED"
+                        new = None if gone else decode(event.new.value, event.new.revision)
+                        observer.observe(kind, old, new)
+
+                cache.sinks.append(sink)
+
+    async def listen_tls(self, host: str, port: int, certfile: str, keyfile: str, client_ca: str | None = None) -> int:
+        """Serve HTTPS; the port it got. OSError if the address cannot be had."""
+        found = await self.http.listen_tls(host, port, certfile, keyfile, client_ca)
+        self.port = self.port or found
+        return found
+
+    async def listen_unix(self, path: str) -> None:
+        """Serve plain HTTP on a unix socket whose peers are trusted as admin."""
+        await self.http.listen_unix(path)
+
+    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
+        """Serve HTTPS on a unix socket, for relays from other network namespaces."""
+        await self.http.listen_tls_unix(path, certfile, keyfile, client_ca)
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """End cleanly: readyz first, then watches, requests in flight, and the own address (HEALTH-3, KSVC-8)."""
+        self.stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self.settings.bootstrap and self.bootstrap.done:
+            try:
+                await self.bootstrap.withdraw()
+            except StoreError as e:
+                log.warning("own address not withdrawn: %s", e)
+        await self.http.close(grace_seconds)
+        self.cache.stop()
+
+    async def compact(self) -> None:
+        """Forget all history now: older revisions can no longer be read or watched from."""
+        await self.store.compact(self.cache.revision)
+        self.cache.forget_all()
+
+    async def _tidy(self) -> None:
+        """Drop old history and old Events, for ever (LIST-6, EVENT-2)."""
+        revision_then = self.cache.revision
+        turn = 0
+        while True:
+            await asyncio.sleep(min(EXPIRY_SECONDS, self.settings.history_seconds / COMPACTION_TURNS))
+            turn += 1
+            self.cache.forget_before(self.clock.monotonic() - self.settings.history_seconds)
+            try:
+                await self._expire_events()
+                if turn % COMPACTION_TURNS == 0:
+                    if revision_then > self.store.compacted:
+                        await self.store.compact(revision_then)
+                    revision_then = self.cache.revision
+            except StoreError as e:
+                log.warning("history not tidied: %s", e)
+
+    async def _expire_events(self) -> None:
+        """Remove Events whose last write is older than their time to live."""
+        limit = self.clock.now() - self.settings.event_ttl_seconds
+        cache = self.cache.of(EVENT)
+        for item in [i for i in cache.items.values() if written_at(i.value) < limit]:
+            try:
+                await self.store.commit(Delete(cache.prefix + item.key, item.revision))
+            except Moved:
+                continue
+
+
+def written_at(value: bytes) -> float:
+    """When an Event was last written, seconds since 1970, from its newest managedFields time or its creation."""
+    meta = msgspec.json.decode(value)["metadata"]
+    times = [m["time"] for m in meta.get("managedFields") or () if m.get("time")]
+    return max(parse_rfc3339(t) for t in [*times, meta["creationTimestamp"]])

@@ -1,0 +1,106 @@
+"""Who a request comes from: client certificate, bearer token, or nobody (AUTH-1, AUTH-2, AUTH-5)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kubesvc.api.errors import Unauthorized
+
+ALL_AUTHENTICATED = "system:authenticated"
+MASTERS = "system:masters"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An identity: name, uid ("" if unknown), groups, and further attributes."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def may_everything(self) -> bool:
+        return MASTERS in self.groups
+
+
+ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
+ADMIN = User("system:admin", groups=(MASTERS, ALL_AUTHENTICATED))
+"""Who speaks over the instance's own unix socket, whose directory only its owner may enter."""
+
+
+class TokenAuthenticator(Protocol):
+    """Knows tokens of one sort. None: not one of mine; Unauthorized: mine, and bad."""
+
+    def __call__(self, token: str) -> User | None: ...
+
+
+def read_token_file(path: str) -> dict[str, User]:
+    """Users by token from lines `token,user,uid,"group1,group2"`; ValueError for a line with fewer than 3 columns."""
+    users: dict[str, User] = {}
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
+            if not row or row[0].startswith("#"):
+                continue
+            if len(row) < 3:
+                raise ValueError(f"{path}: line {number}: needs token, user name and uid")
+            groups = tuple(g.strip() for g in row[3].split(",") if g.strip()) if len(row) > 3 else ()
+            users[row[0]] = User(row[1], row[2], (*groups, ALL_AUTHENTICATED))
+    return users
+
+
+def user_of_certificate(certificate: Mapping[str, Any]) -> User | None:
+    """The user a verified client certificate names: CN is the name, each O a group. `certificate` as
+    `ssl.SSLSocket.getpeercert()` gives it; None if it has no CN."""
+    name, groups = "", []
+    for pair in (p for part in certificate.get("subject", ()) for p in part):
+        if pair[0] == "commonName":
+            name = pair[1]
+        elif pair[0] == "organizationName":
+            groups.append(pair[1])
+    return User(name, groups=(*groups, ALL_AUTHENTICATED)) if name else None
+
+
+class Authenticator:
+    """All ways of one server to know its users."""
+
+    def __init__(self, tokens: Mapping[str, User], *, anonymous: bool) -> None:
+        self.tokens = dict(tokens)
+        self.anonymous = anonymous
+        self.others: list[TokenAuthenticator] = []
+
+    def user_of_token(self, token: str) -> User | None:
+        """The user of a bearer token, None if nobody knows it."""
+        found = self.tokens.get(token)
+        if found is not None:
+            return found
+        for other in self.others:
+            user = other(token)
+            if user is not None:
+                return user
+        return None
+
+    def user_of(self, authorization: str, certificate: Mapping[str, Any] | None, *, open_path: bool) -> User:
+        """The user of a request; Unauthorized (AUTH-1).
+
+        authorization: the header, "" if absent
+        certificate:   the verified certificate of the connection, if any
+        open_path:     whether the path is open to anonymous users even if anonymous access is off
+        """
+        if certificate:
+            user = user_of_certificate(certificate)
+            if user is not None:
+                return user
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            user = self.user_of_token(token.strip())
+            if user is None:
+                raise Unauthorized("Unauthorized")
+            return user
+        if self.anonymous or open_path:
+            return ANONYMOUS
+        raise Unauthorized("Unauthorized")

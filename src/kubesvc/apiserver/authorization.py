@@ -1,0 +1,89 @@
+"""Who may do what: the question, its answers, and the modes that answer it (AUTH-3, AUTH-4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kubesvc.api.errors import Forbidden
+from kubesvc.api.fields import quote
+
+from .authentication import User
+from .routing import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """One access to be judged. Either `resource` or `path` is set."""
+
+    user: User
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a user may do in a namespace, as a SelfSubjectRulesReview tells it."""
+
+    resource_rules: tuple[dict[str, list[str]], ...]
+    non_resource_rules: tuple[dict[str, list[str]], ...]
+    incomplete: bool = False
+
+
+class Authorizer(Protocol):
+    """Judges accesses. Pure but for reading the rules."""
+
+    def allows(self, access: Attributes) -> tuple[bool, str]:
+        """Whether it is allowed, and why ("" for no reason to give)."""
+        ...
+
+    def rules_of(self, user: User, namespace: str) -> Rules: ...
+
+
+class AlwaysAllow:
+    """Everybody who is authenticated may do everything."""
+
+    def allows(self, access: Attributes) -> tuple[bool, str]:
+        return True, ""
+
+    def rules_of(self, user: User, namespace: str) -> Rules:
+        everything = ({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},)
+        return Rules(everything, ({"verbs": ["*"], "nonResourceURLs": ["*"]},))
+
+
+def attributes_of(target: Target, user: User) -> Attributes:
+    """The access that a request is."""
+    if not target.is_resource:
+        return Attributes(user, target.verb, path=target.path)
+    return Attributes(
+        user, target.verb, target.group, target.version, target.resource, target.subresource, target.namespace,
+        target.name,
+    )  # fmt: skip
+
+
+def refusal(access: Attributes, reason: str = "") -> Forbidden:
+    """The 403 for an access, in AUTH-3's words."""
+    why = f": {reason}" if reason else ""
+    if not access.resource:
+        return Forbidden(
+            f"forbidden: User {quote(access.user.name)} cannot {access.verb} path {quote(access.path)}{why}", details={}
+        )
+    resource = f"{access.resource}/{access.subresource}" if access.subresource else access.resource
+    where = f"in the namespace {quote(access.namespace)}" if access.namespace else "at the cluster scope"
+    qualified = f"{access.resource}.{access.group}" if access.group else access.resource
+    subject = f"{qualified} {quote(access.name)}" if access.name else qualified
+    details = {"name": access.name} if access.name else {}
+    if access.group:
+        details["group"] = access.group
+    details["kind"] = access.resource
+    return Forbidden(
+        f"{subject} is forbidden: User {quote(access.user.name)} cannot {access.verb} resource {quote(resource)} in API "
+        f"group {quote(access.group)} {where}{why}",
+        details=details,
+    )

@@ -1,0 +1,187 @@
+"""What the server itself puts into an empty cluster and keeps there: namespaces, the service range, Service
+`kubernetes` with its endpoints (KSVC-1 to KSVC-8, CIDR-4)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+
+from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import NAMESPACE, by_resource
+from kubesvc.api.meta import Object
+from kubesvc.client.interface import Client
+from kubesvc.clock import Clock, rfc3339
+
+from .settings import ApiServerSettings
+
+log = logging.getLogger("kubesvc.apiserver.bootstrap")
+
+SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+TURN_SECONDS = 10.0
+NAMESPACE_TURNS = 6
+SERVICE_LABELS = {"component": "apiserver", "provider": "kubernetes"}
+CIDR_READY = "Kubernetes default Service CIDR is ready"
+
+
+class Bootstrap:
+    """Keeps the server's own objects. `port`: the secure port as clients reach it, once known."""
+
+    def __init__(self, client: Client, settings: ApiServerSettings, clock: Clock, port: Callable[[], int]) -> None:
+        self.client = client
+        self.settings = settings
+        self.clock = clock
+        self.port = port
+        self.done = False
+
+    async def once(self) -> None:
+        """Make everything that is missing."""
+        await self.namespaces()
+        await self.service_cidr()
+        await self.kubernetes_service()
+        await self.endpoints([self.settings.advertise_address])
+        self.done = True
+
+    async def run(self) -> None:
+        """Look after it every 10 s until cancelled; what fails is tried again in the next turn."""
+        turn = 0
+        while True:
+            await asyncio.sleep(TURN_SECONDS)
+            turn += 1
+            steps: list[Callable[[], Awaitable[None]]] = [
+                self.service_cidr,
+                self.kubernetes_service,
+                self.own_endpoints,
+            ]
+            if turn % NAMESPACE_TURNS == 0:
+                steps.insert(0, self.namespaces)
+            for step in steps:
+                try:
+                    await step()
+                except ApiError as e:
+                    log.warning("own objects: %s", e)
+
+    async def withdraw(self) -> None:
+        """Take this server's address out of the endpoints (KSVC-8)."""
+        try:
+            await self.endpoints([])
+        except ApiError as e:
+            log.warning("own address not withdrawn: %s", e)
+
+    async def namespaces(self) -> None:
+        """KSVC-7."""
+        for name in SYSTEM_NAMESPACES:
+            try:
+                await self.client.get(NAMESPACE, name)
+            except NotFound:
+                try:
+                    await self.client.create(NAMESPACE, {"metadata": {"name": name}})
+                except AlreadyExists:
+                    pass
+
+    async def service_cidr(self) -> None:
+        """CIDR-4."""
+        kind = by_resource("networking.k8s.io", "v1", "servicecidrs")
+        if kind is None:
+            return
+        wanted = list(self.settings.service_ranges)
+        try:
+            found = await self.client.get(kind, "kubernetes")
+        except NotFound:
+            found = await self.client.create(kind, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": wanted}})
+        stored = found["spec"]["cidrs"]
+        if stored != wanted and len(stored) == 1 and wanted[: len(stored)] == stored:
+            found["spec"]["cidrs"] = wanted
+            found = await self.client.update(kind, found)
+        conditions = (found.get("status") or {}).get("conditions") or []
+        if not any(c.get("type") == "Ready" for c in conditions) and not found["metadata"].get("deletionTimestamp"):
+            ready = {
+                "type": "Ready",
+                "status": "True",
+                "reason": "",
+                "message": CIDR_READY,
+                "lastTransitionTime": rfc3339(self.clock.now()),
+            }
+            found["status"] = {"conditions": [*conditions, ready]}
+            await self.client.update(kind, found, subresource="status")
+
+    def service_address(self) -> str:
+        """The first usable address of the primary range."""
+        return str(ipaddress.ip_network(self.settings.service_ranges[0], strict=False)[1])
+
+    async def kubernetes_service(self) -> None:
+        """KSVC-1, KSVC-2."""
+        kind = by_resource("", "v1", "services")
+        if kind is None:
+            return
+        try:
+            await self.client.get(kind, "kubernetes", "default")
+            return
+        except NotFound:
+            pass
+        address = self.service_address()
+        service: Object = {
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": dict(SERVICE_LABELS)},
+            "spec": {
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": self.port()}],
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "type": "ClusterIP",
+                "sessionAffinity": "None",
+                "ipFamilyPolicy": "SingleStack",
+            },
+        }
+        try:
+            await self.client.create(kind, service, "default")
+        except AlreadyExists:
+            pass
+
+    async def own_endpoints(self) -> None:
+        await self.endpoints([self.settings.advertise_address])
+
+    async def endpoints(self, addresses: list[str]) -> None:
+        """Endpoints and slice `kubernetes` with these addresses of API servers (KSVC-3, KSVC-4)."""
+        endpoints, slices = by_resource("", "v1", "endpoints"), by_resource("discovery.k8s.io", "v1", "endpointslices")
+        port = {"name": "https", "port": self.port(), "protocol": "TCP"}
+        if endpoints is not None:
+            subsets = [{"addresses": [{"ip": a} for a in addresses], "ports": [port]}] if addresses else []
+            await self.put(
+                endpoints,
+                {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+                {"subsets": subsets} if subsets else {},
+                ("subsets",),
+            )
+        if slices is not None:
+            family = "IPv6" if ":" in self.settings.advertise_address else "IPv4"
+            listed = [{"addresses": [a], "conditions": {"ready": True}} for a in addresses]
+            await self.put(
+                slices,
+                {"labels": {"kubernetes.io/service-name": "kubernetes"}},
+                {"addressType": family, "endpoints": listed, "ports": [port]},
+                ("endpoints", "ports"),
+            )
+
+    async def put(self, kind: Kind, meta: Object, content: Object, parts: tuple[str, ...]) -> None:
+        """Make `default/kubernetes` of a kind hold this content; other fields of an existing one are kept."""
+        try:
+            found = await self.client.get(kind, "kubernetes", "default")
+        except NotFound:
+            obj = {"metadata": {"name": "kubernetes", "namespace": "default", **meta}, **content}
+            try:
+                await self.client.create(kind, obj, "default")
+            except AlreadyExists:
+                pass
+            return
+        if all((found.get(p) or None) == (content.get(p) or None) for p in parts):
+            return
+        for part in parts:
+            if part in content:
+                found[part] = content[part]
+            else:
+                found.pop(part, None)
+        try:
+            await self.client.update(kind, found)
+        except Conflict:
+            pass  # somebody wrote at the same moment; the next turn looks again

@@ -1,0 +1,154 @@
+"""One HTTP request under way, and how its answer is put together: formats, headers, warnings, Status errors."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from kubesvc.api.errors import ApiError, BadRequest, RequestTooLarge
+from kubesvc.api.meta import Object
+
+from .authentication import ANONYMOUS, User
+from .negotiation import PLAIN, Form, Format, error_format, wants_pretty
+from .options import Query, first
+from .routing import NO_METHOD, NO_RESOURCE, Target
+from .settings import MAX_BODY_BYTES
+
+GZIP_FROM_BYTES = 128 * 1024
+WARNINGS_BUDGET = 4096
+WARNING_CUT = 256
+BARE_DETAILS = (NO_RESOURCE, NO_METHOD, "406: Not Acceptable", "415: Unsupported Media Type")
+"""Messages of answers that carry an empty `details` (upstream makes them from the status code alone)."""
+
+_json = msgspec.json.Encoder()
+
+
+class Call:
+    """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
+
+    __slots__ = ("form", "id", "query", "request", "target", "trusted", "user", "warnings")
+
+    def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, *, trusted: bool) -> None:
+        self.request = request
+        self.target = target
+        self.query = query
+        self.id = id
+        self.trusted = trusted
+        self.user: User = ANONYMOUS
+        self.form: Form = PLAIN
+        self.warnings: list[str] = []
+
+    @property
+    def accept(self) -> str:
+        return ", ".join(self.request.headers.getall("Accept", ()))
+
+    @property
+    def user_agent(self) -> str:
+        return self.request.headers.get("User-Agent", "")
+
+    @property
+    def media_type(self) -> str:
+        """Content-Type without parameters, "" if absent."""
+        return self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The request's body; RequestTooLarge beyond WRITE-11's limit."""
+        length = self.request.content_length
+        too_large = RequestTooLarge(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+        if length is not None and length > MAX_BODY_BYTES:
+            raise too_large
+        if not self.request.body_exists:
+            return b""
+        chunks, size = [], 0
+        try:
+            while True:
+                chunk = await self.request.content.readany()
+                if not chunk:
+                    break
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise too_large
+                chunks.append(chunk)
+        except (web.PayloadAccessError, ValueError) as e:
+            raise BadRequest(f"unexpected end of the body: {type(e).__name__}") from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def headers(self) -> dict[str, str]:
+        return {"Audit-Id": self.id, "Cache-Control": "no-cache, private"}
+
+    # ------------------------------------------------------------------ answers
+
+    def answer(self, body: bytes, status: int = 200, *, headers: Mapping[str, str] | None = None) -> web.Response:
+        """Encoded JSON as the client wants it: YAML, indented, or compressed (TABLE-7, TABLE-8)."""
+        return self.formatted(body, status, self.form.format, self.form.media_type, headers)
+
+    def formatted(
+        self, body: bytes, status: int, format: Format, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
+        if format == "yaml":
+            body = to_yaml(body)
+        elif wants_pretty(first(self.query, "pretty") if "pretty" in self.query else None, self.user_agent):
+            body = msgspec.json.format(body, indent=2) + b"\n"
+        response = web.Response(body=body, status=status, headers={**self.headers(), **(headers or {})})
+        response.headers["Content-Type"] = media_type
+        if len(body) >= GZIP_FROM_BYTES and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            response.body = gzip.compress(body, compresslevel=1, mtime=0)
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers["Vary"] = "Accept-Encoding"
+        self.add_warnings(response)
+        return response
+
+    def object(self, obj: Any, status: int = 200) -> web.Response:
+        return self.answer(_json.encode(obj), status)
+
+    def text(self, text: str, status: int = 200) -> web.Response:
+        response = web.Response(body=text.encode(), status=status, headers=self.headers())
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def error(self, error: ApiError) -> web.Response:
+        """A Status (ERR-1), in YAML for YAML clients."""
+        format = error_format(self.accept)
+        response = self.formatted(
+            _json.encode(status_object(error)), error.status_code, format, f"application/{format}"
+        )
+        if error.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        return response
+
+    def add_warnings(self, response: web.StreamResponse) -> None:
+        """WARN-1."""
+        if not self.warnings:
+            return
+        texts = list(dict.fromkeys(self.warnings))
+        if sum(map(len, texts)) > WARNINGS_BUDGET:
+            texts = [t[:WARNING_CUT] for t in texts]
+        for text in texts:
+            escaped = "".join(c if c.isprintable() else " " for c in text).replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{escaped}"')
+
+
+def status_object(error: ApiError) -> Object:
+    """The Status of an error; with empty details where upstream has them."""
+    status = error.status()
+    if "details" not in status and error.message.startswith(BARE_DETAILS):
+        code = status.pop("code")
+        status["details"], status["code"] = {}, code
+    return status
+
+
+def to_yaml(body: bytes) -> bytes:
+    """The YAML of encoded JSON, keys sorted as upstream prints them."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(
+        msgspec.json.decode(body), Dumper=dumper, sort_keys=True, default_flow_style=False, allow_unicode=True,
+        width=2**31,
+    )  # fmt: skip
+    return text.encode()

@@ -1,0 +1,217 @@
+"""The in-process client: the `Client` protocol straight on the registry, without HTTP, trusted as admin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from kubesvc.api.decode import decode_plain
+from kubesvc.api.errors import BadRequest, MethodNotAllowed, NotFound
+from kubesvc.api.kind import Kind
+from kubesvc.api.meta import Object, metadata
+from kubesvc.client.interface import Client, PatchType, RawList, WatchEvent
+from kubesvc.clock import rfc3339
+
+from .apply import Applied, apply_patch
+from .negotiation import PLAIN
+from .options import DeleteOptions, ListOptions, WriteOptions, selectors
+from .patches import patch_object
+from .registry import Registry, base_of, render
+from .routing import NO_METHOD, NO_RESOURCE
+from .storage import decode
+from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of
+from .watching import Lines, open_watch, wake_within
+
+BODIES = {"binding": BINDING, "eviction": EVICTION, "token": TOKEN_REQUEST, "scale": SCALE}
+
+
+class LocalClient(Client):
+    """Reads and writes objects of one registry under a field manager's name."""
+
+    def __init__(self, registry: Registry, subresources: Subresources, manager: str = "kubesvc") -> None:
+        self.registry = registry
+        self.subresources = subresources
+        self.manager = manager
+        self.options = WriteOptions(manager=manager, validation="Ignore", trusted=True)
+
+    def as_manager(self, manager: str) -> Client:
+        return LocalClient(self.registry, self.subresources, manager)
+
+    async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Object:
+        item = await self.registry.get(kind, namespace, name)
+        obj = decode(item.value, item.revision)
+        if subresource == "scale":
+            return scale_of(obj)
+        return kind.from_stored(obj) if kind.stored else obj
+
+    async def list_raw(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        limit: int = 0,
+        continue_token: str = "",
+    ) -> RawList:
+        labels, found = selectors(kind, label_selector, field_selector)
+        options = ListOptions(
+            labels=labels, fields=found, resource_version=resource_version, limit=limit, continue_token=continue_token
+        )
+        page = await self.registry.list_page(kind, namespace, options)
+        items = [render(kind, i.value, i.revision) for i in page.items]
+        return RawList(str(page.revision), items, page.continue_token)
+
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        initial_events: bool = False,
+        bookmarks: bool = True,
+        timeout_seconds: int | None = None,
+    ) -> AsyncIterator[WatchEvent]:
+        labels, found = selectors(kind, label_selector, field_selector)
+        options = ListOptions(
+            labels=labels,
+            fields=found,
+            resource_version=resource_version,
+            match="NotOlderThan" if initial_events else "",
+            initial_events=True if initial_events else None,
+            bookmarks=bookmarks,
+        )
+        registry, clock = self.registry, self.registry.clock
+        plan = await open_watch(registry, kind, namespace, options)
+        watcher, lines = plan.watcher, Lines(PLAIN, kind, "", registry)
+        view = kind is not base_of(kind)
+        try:
+            initial, plan.initial = plan.initial, []
+            for item in initial:
+                yield WatchEvent("ADDED", render(kind, item.value, item.revision))
+            del initial
+            if plan.announces:
+                yield WatchEvent("BOOKMARK", lines.bookmark_object(plan.revision, initial_end=True))
+            end = clock.monotonic() + timeout_seconds if timeout_seconds else None
+            while not watcher.overrun and not (watcher.closed and not watcher.queue):
+                for seen in watcher.take():
+                    if view:
+                        item = lines.seen_item(seen)
+                        yield WatchEvent(seen.type, render(kind, item.value, item.revision))
+                    else:
+                        yield WatchEvent(seen.type, seen.object())
+                if watcher.queue:
+                    continue
+                wait = registry.settings.bookmark_seconds
+                if end is not None:
+                    wait = min(wait, end - clock.monotonic())
+                    if wait <= 0:
+                        return
+                await wake_within(watcher, wait)
+                if bookmarks and not watcher.queue and not watcher.wake.is_set():
+                    yield WatchEvent("BOOKMARK", lines.bookmark_object(registry.cache.revision))
+        finally:
+            watcher.close()
+
+    async def create(
+        self, kind: Kind, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
+    ) -> Object:
+        namespace = namespace or (metadata(dict(obj)).get("namespace") or "")
+        if subresource:
+            body = decode_plain(obj, BODIES[subresource], "Ignore").obj
+            if subresource == "binding":
+                return await self.subresources.bind(kind, namespace, name, body, self.options, [])
+            if subresource == "eviction":
+                return await self.subresources.evict(namespace, name, body, self.options)
+            if subresource == "token":
+                return await self.subresources.token(kind, namespace, name, body, self.options)
+            raise MethodNotAllowed(NO_METHOD)
+        body = decode_plain(obj, kind, "Ignore").obj
+        return (await self.registry.create(kind, namespace, body, self.options, [])).object()
+
+    async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
+        meta = obj.get("metadata") or {}
+        name, namespace = meta.get("name") or "", meta.get("namespace") or ""
+        if subresource == "scale":
+            scale = decode_plain(obj, SCALE, "Ignore").obj
+            return await self.subresources.put_scale(kind, namespace, name, scale, self.options, [])
+        body = decode_plain(obj, kind, "Ignore").obj
+        if subresource == "finalize":
+            return (await self.subresources.finalize(kind, name, body, self.options, [])).object()
+        if subresource not in ("", "status"):
+            raise NotFound(NO_RESOURCE)
+        written = await self.registry.update(kind, namespace, name, body, self.options, [], subresource=subresource)
+        return written.object()
+
+    async def patch(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str,
+        patch: Any,
+        type: PatchType,
+        *,
+        subresource: str = "",
+        force: bool = False,
+    ) -> Object:
+        registry, options = self.registry, self.options
+        if subresource == "scale":
+            if type == "apply":
+                forced = replace(options, force=force)
+                return await self.subresources.apply_scale(kind, namespace, name, patch, forced, [])
+            return await self.subresources.patch_scale(kind, namespace, name, patch, type, options, [])
+        if type == "apply":
+            now = rfc3339(registry.clock.now())
+
+            def merge(live: Object | None) -> Applied:
+                return apply_patch(
+                    live, patch, base_of(kind), options.manager, now, name=name, namespace=namespace, force=force,
+                    subresource=subresource,
+                )  # fmt: skip
+
+            written = await registry.apply(kind, namespace, name, merge, options, [], subresource=subresource)
+            return written.object()
+
+        def edit(live: Object) -> Object:
+            seen = kind.from_stored(live) if kind.stored else live
+            patched = patch_object(seen, patch, type, kind, "Ignore").obj
+            if (patched.get("metadata") or {}).get("name") != name:
+                raise BadRequest(f"the name of the object does not match the name on the URL ({name})")
+            return kind.to_stored(patched) if kind.stored else patched
+
+        written = await registry.change(kind, namespace, name, edit, options, [], subresource=subresource)
+        return written.object()
+
+    async def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str = "",
+        *,
+        grace_seconds: int | None = None,
+        propagation: str = "",
+        uid: str = "",
+        resource_version: str = "",
+    ) -> Object:
+        options = DeleteOptions(
+            grace_seconds=grace_seconds,
+            propagation=propagation,
+            uid=uid or None,
+            resource_version=resource_version or None,
+            manager=self.manager,
+        )
+        done = await self.registry.delete(kind, namespace, name, options)
+        return done.object() if done.answers_object() else done.status()
+
+    async def delete_collection(
+        self, kind: Kind, namespace: str, *, label_selector: str = "", grace_seconds: int | None = None
+    ) -> None:
+        labels, found = selectors(kind, label_selector, "")
+        options = DeleteOptions(grace_seconds=grace_seconds, manager=self.manager)
+        await self.registry.delete_collection(kind, namespace, ListOptions(labels=labels, fields=found), options)
+        await asyncio.sleep(0)

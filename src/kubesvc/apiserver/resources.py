@@ -1,0 +1,259 @@
+"""Requests for objects: HTTP calls to the registry's verbs, and its results to answers."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from kubesvc.api.decode import Target as BodyTarget
+from kubesvc.api.decode import decode_body
+from kubesvc.api.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+from kubesvc.api.kind import Kind
+from kubesvc.api.meta import Object
+from kubesvc.clock import rfc3339
+
+from .apply import Applied, apply_patch
+from .cache import Item
+from .calls import Call
+from .negotiation import negotiate
+from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
+from .patches import MEDIA_TYPES, patch_object
+from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
+from .routing import kind_of
+from .subresources import Subresources
+from .tables import check_include, partial, row, table
+from .watching import WatchRequests
+
+ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+BODY_TYPES = ("", "application/json", "application/yaml")
+UNKNOWN_FORMAT = (
+    "the body of the request was in an unknown format - accepted media types include: application/json, "
+    "application/yaml, application/vnd.kubernetes.protobuf"
+)
+
+_json = msgspec.json.Encoder()
+
+
+class Resources:
+    """Answers requests whose target is a kind's collection, object or subresource."""
+
+    def __init__(self, registry: Registry, watches: WatchRequests, subresources: Subresources) -> None:
+        self.registry = registry
+        self.watches = watches
+        self.subresources = subresources
+
+    async def handle(self, call: Call) -> web.StreamResponse:
+        target = call.target
+        kind = kind_of(target)
+        if kind.plural == "endpoints" and not kind.group:
+            call.warnings.append(ENDPOINTS_WARNING)
+        call.form = negotiate(call.accept, transforms=not target.subresource or target.verb != "create", streams=True)
+        if target.subresource not in ("", "status") and not (
+            target.subresource in ("resize", "ephemeralcontainers") and target.verb == "get"
+        ):
+            return await self.subresources.handle(call, kind)
+        verb = target.verb
+        if target.subresource and verb in ("list", "watch"):
+            verb = "get"
+        match verb:
+            case "get":
+                return await self.get(call, kind)
+            case "list":
+                return await self.list(call, kind)
+            case "watch":
+                return await self.watches.handle(call, kind)
+            case "create":
+                return await self.create(call, kind)
+            case "update":
+                return await self.update(call, kind)
+            case "patch":
+                return await self.patch(call, kind)
+            case "delete":
+                return await self.delete(call, kind)
+            case _:
+                return await self.delete_collection(call, kind)
+
+    # ------------------------------------------------------------------ forms
+
+    def one(self, call: Call, kind: Kind, body: bytes, item: Item, status: int = 200) -> web.Response:
+        """One object in the negotiated form."""
+        return call.answer(self.formed(call, kind, body, item), status)
+
+    def formed(self, call: Call, kind: Kind, body: bytes, item: Item) -> bytes:
+        form = call.form
+        if not form.as_kind:
+            return body
+        if form.as_kind == "Table":
+            include = check_include(first(call.query, "includeObject"))
+            rows = [row(kind, item, body, include, self.registry.clock.now(), form.as_version)]
+            return table(kind, {"resourceVersion": str(item.revision)}, rows, form.as_version)
+        if form.as_kind == "PartialObjectMetadata":
+            return partial(body, form.as_version)
+        raise NotAcceptable(
+            f"you requested PartialObjectMetadataList, but the requested object is not a list (*core.{kind.name})"
+        )
+
+    def written(self, call: Call, kind: Kind, result: Written) -> web.Response:
+        item = Item(base_of(kind), "", result.value, result.revision)
+        return self.one(call, kind, result.body(), item, 201 if result.created else 200)
+
+    # ------------------------------------------------------------------ verbs
+
+    async def get(self, call: Call, kind: Kind) -> web.Response:
+        target = call.target
+        item = await self.registry.get(
+            kind, target.namespace_of(kind), target.name, first(call.query, "resourceVersion")
+        )
+        return self.one(call, kind, render(kind, item.value, item.revision), item)
+
+    async def list(self, call: Call, kind: Kind) -> web.Response:
+        target, form = call.target, call.form
+        options = list_options(kind, call.query, watch=False)
+        if form.as_kind == "Table":
+            include = check_include(first(call.query, "includeObject"))
+        elif form.as_kind == "PartialObjectMetadata":
+            raise NotAcceptable(
+                f"you requested PartialObjectMetadata, but the requested object is a list (*{go_package(kind)}.{kind.name}List)"
+            )
+        page = await self.registry.list_page(kind, target.namespace_of(kind), options)
+        if form.as_kind == "Table":
+            now = self.registry.clock.now()
+            rows = [row(kind, i, render(kind, i.value, i.revision), include, now, form.as_version) for i in page.items]
+            return call.answer(table(kind, list_metadata(page), rows, form.as_version))
+        if form.as_kind:
+            items = [partial(render(kind, i.value, i.revision), form.as_version) for i in page.items]
+            return call.answer(list_body("PartialObjectMetadataList", f"meta.k8s.io/{form.as_version}", page, items))
+        return call.answer(list_answer(kind, page))
+
+    async def decoded(self, call: Call, kind: Kind, validation: str) -> Object:
+        if call.media_type not in BODY_TYPES:
+            raise UnsupportedMediaType(UNKNOWN_FORMAT)
+        body = await call.body()
+        result = decode_body(body, call.media_type, kind, validation)
+        call.warnings += result.warnings
+        return result.obj
+
+    async def create(self, call: Call, kind: Kind) -> web.Response:
+        options = write_options(call.query, call.user_agent, "CreateOptions")
+        obj = await self.decoded(call, kind, options.validation)
+        namespace = call.target.namespace_of(kind)
+        return self.written(call, kind, await self.registry.create(kind, namespace, obj, options, call.warnings))
+
+    async def update(self, call: Call, kind: Kind) -> web.Response:
+        target = call.target
+        options = write_options(call.query, call.user_agent, "UpdateOptions")
+        obj = await self.decoded(call, kind, options.validation)
+        result = await self.registry.update(
+            kind, target.namespace_of(kind), target.name, obj, options, call.warnings, subresource=target.subresource
+        )
+        return self.written(call, kind, result)
+
+    async def patch(self, call: Call, kind: Kind) -> web.Response:
+        target, registry = call.target, self.registry
+        namespace = target.namespace_of(kind)
+        type = MEDIA_TYPES.get(call.media_type)
+        if type is None:
+            raise UnsupportedMediaType("415: Unsupported Media Type")
+        options = patch_options(call.query, call.user_agent, apply=type == "apply")
+        body = await call.body()
+        stored = base_of(kind)
+        if type == "apply":
+            now = rfc3339(registry.clock.now())
+
+            def merge(live: Object | None) -> Applied:
+                return apply_patch(
+                    live, body, stored, options.manager, now, name=target.name, namespace=namespace,
+                    force=bool(options.force), subresource=target.subresource, field_validation=options.validation,
+                )  # fmt: skip
+
+            result = await registry.apply(
+                kind, namespace, target.name, merge, options, call.warnings, subresource=target.subresource
+            )
+            return self.written(call, kind, result)
+
+        warned: tuple[str, ...] = ()
+
+        def edit(live: Object) -> Object:
+            nonlocal warned
+            seen = kind.from_stored(live) if kind.stored else live
+            patched = patch_object(seen, body, type, kind, options.validation)
+            warned = patched.warnings
+            found = (patched.obj.get("metadata") or {}).get("name")
+            if found != target.name:
+                raise BadRequest(
+                    f"the name of the object ({found or ''}) does not match the name on the URL ({target.name})"
+                )
+            return kind.to_stored(patched.obj) if kind.stored else patched.obj
+
+        result = await registry.change(
+            kind, namespace, target.name, edit, options, call.warnings, subresource=target.subresource
+        )
+        call.warnings += warned
+        return self.written(call, kind, result)
+
+    async def delete_options(self, call: Call) -> DeleteOptions:
+        body = await call.body()
+        decoded: Object | None = None
+        if body:
+            if call.media_type not in BODY_TYPES:
+                raise UnsupportedMediaType(UNKNOWN_FORMAT)
+            decoded = self.decode_delete_options(body, call.media_type, call.target.group, call.target.version)
+        return delete_options(call.query, decoded, call.user_agent)
+
+    def decode_delete_options(self, body: bytes, media_type: str, group: str, version: str) -> Object:
+        """DeleteOptions may name the core version or the group's (DEL-1)."""
+        target = DELETE_OPTIONS
+        if group and b'"' + f"{group}/{version}".encode() + b'"' in body:
+            target = DELETE_OPTIONS._replace(group=group, version=version)
+        elif b"meta.k8s.io/v1" in body:
+            target = DELETE_OPTIONS._replace(group="meta.k8s.io", version="v1")
+        return decode_body(body, media_type, target, "Ignore").obj
+
+    async def delete(self, call: Call, kind: Kind) -> web.Response:
+        target = call.target
+        options = await self.delete_options(call)
+        result = await self.registry.delete(kind, target.namespace_of(kind), target.name, options)
+        return self.deleted(call, kind, result, options)
+
+    def deleted(self, call: Call, kind: Kind, result: Deleted, options: DeleteOptions) -> web.Response:
+        if not result.answers_object():
+            return call.object(result.status())
+        item = Item(base_of(kind), "", result.value, result.revision)
+        status = 202 if not result.gone and options.orphan is False else 200
+        return self.one(call, kind, render(kind, result.value, result.revision), item, status)
+
+    async def delete_collection(self, call: Call, kind: Kind) -> web.Response:
+        listing = list_options(kind, call.query, watch=False)
+        options = await self.delete_options(call)
+        page = await self.registry.delete_collection(kind, call.target.namespace_of(kind), listing, options)
+        return call.answer(list_answer(kind, page))
+
+
+def go_package(kind: Kind) -> str:
+    """The name of upstream's internal package for a kind, which some messages show."""
+    return kind.group.partition(".")[0] or "core"
+
+
+def list_metadata(page: ListPage) -> Object:
+    metadata: Object = {"resourceVersion": str(page.revision)}
+    if page.continue_token:
+        metadata["continue"] = page.continue_token
+    if page.remaining:
+        metadata["remainingItemCount"] = page.remaining
+    return metadata
+
+
+def list_body(kind: str, api_version: str, page: ListPage, items: list[bytes]) -> bytes:
+    """A list's JSON from the JSON of its items (LIST-1)."""
+    return b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":[%s]}' % (
+        kind.encode(),
+        api_version.encode(),
+        _json.encode(list_metadata(page)),
+        b",".join(items),
+    )
+
+
+def list_answer(kind: Kind, page: ListPage) -> bytes:
+    """The list of objects of a kind: joined bytes, nothing decoded."""
+    return list_body(kind.list_name, kind.api_version, page, [render_item(kind, i) for i in page.items])

@@ -1,0 +1,342 @@
+"""The HTTP server: listeners, who is calling and whether they may, and the way to whoever answers.
+
+No routing framework: a path of the API has a fixed shape, which `routing` reads. Whatever goes wrong becomes a Status;
+a bug becomes a 500 with the request's id, whose traceback is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, Unauthorized
+from kubesvc.clock import Clock, Random
+
+from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User
+from .authorization import Attributes, Authorizer, attributes_of, refusal
+from .calls import Call
+from .discovery import CREATE_ONLY, Discovery
+from .health import VERSION, Health
+from .metrics import Metrics
+from .negotiation import negotiate
+from .openapi import OpenApi
+from .options import TRUE, Query, first
+from .resources import Resources
+from .reviews import Reviews
+from .routing import NO_METHOD, not_allowed, not_served, parse_target
+
+log = logging.getLogger("kubesvc.apiserver")
+
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/version")
+"""Paths that answer anonymous users whatever the settings (HEALTH-1, HEALTH-2)."""
+HEADER_BYTES = 64 * 1024
+LINE_BYTES = 64 * 1024
+NOT_FOUND_TEXT = "404 page not found\n"
+
+
+def parse_query(text: str) -> Query:
+    """All values of all parameters."""
+    query: dict[str, list[str]] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        query.setdefault(name, []).append(value)
+    return query
+
+
+class HttpServer:
+    """Serves one API over any number of listeners."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        reviews: Reviews,
+        discovery: Discovery,
+        openapi: OpenApi,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        health: Health,
+        metrics: Metrics,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self.resources = resources
+        self.reviews = reviews
+        self.discovery = discovery
+        self.openapi = openapi
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.health = health
+        self.metrics = metrics
+        self.clock = clock
+        self.random = random
+        self.address = ""
+        self._servers: list[asyncio.Server] = []
+        self._runners: list[web.Server] = []
+        self._paths: list[str] = []
+
+    # ------------------------------------------------------------------ listeners
+
+    def _protocol(self, *, trusted: bool) -> web.Server:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            return await self.handle(request, trusted=trusted)
+
+        runner = web.Server(
+            handle,
+            access_log=None,
+            tcp_keepalive=True,
+            keepalive_timeout=120.0,
+            max_line_size=LINE_BYTES,
+            max_field_size=HEADER_BYTES,
+        )
+        self._runners.append(runner)
+        return runner
+
+    async def listen_tls(self, host: str, port: int, certfile: str, keyfile: str, client_ca: str | None = None) -> int:
+        """Serve HTTPS on an address; the port, chosen by the system if 0 was asked. OSError if it cannot be had.
+
+        client_ca: file of the CA whose client certificates name users; None: certificates are not asked for
+        """
+        context = tls_context(certfile, keyfile, client_ca)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._protocol(trusted=False), host, port, ssl=context, backlog=512)
+        self._servers.append(server)
+        found: int = server.sockets[0].getsockname()[1]
+        if not self.address:
+            self.address = f"{host}:{found}"
+        return found
+
+    async def listen_unix(self, path: str) -> None:
+        """Serve plain HTTP on a socket whose directory only the owner may enter: its peers are trusted as admin."""
+        Path(path).unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(self._protocol(trusted=True), path, backlog=512)
+        os.chmod(path, 0o600)
+        self._servers.append(server)
+        self._paths.append(path)
+
+    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
+        """Serve HTTPS on a unix socket, for relays: peers are nobody until they authenticate."""
+        Path(path).unlink(missing_ok=True)
+        context = tls_context(certfile, keyfile, client_ca)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(self._protocol(trusted=False), path, ssl=context, backlog=512)
+        os.chmod(path, 0o600)
+        self._servers.append(server)
+        self._paths.append(path)
+
+    async def close(self, grace_seconds: float = 5.0) -> None:
+        """Take no more connections, let requests in flight finish, and close (HEALTH-3)."""
+        for server in self._servers:
+            server.close()
+        self.resources.watches.stop()
+        await asyncio.gather(*(r.shutdown(grace_seconds) for r in self._runners), return_exceptions=True)
+        for path in self._paths:
+            Path(path).unlink(missing_ok=True)
+        self._servers.clear()
+        self._runners.clear()
+
+    # ------------------------------------------------------------------ requests
+
+    async def handle(self, request: web.BaseRequest, *, trusted: bool) -> web.StreamResponse:
+        """Answer one request. Never raises but for cancellation."""
+        began = self.clock.monotonic()
+        raw_path, _, raw_query = request.raw_path.partition("?")
+        if not raw_path.startswith("/"):  # absolute form, or the * of OPTIONS
+            raw_path = request.path
+        query = parse_query(raw_query)
+        watch = first(query, "watch") in TRUE or ("watch" in query and first(query, "watch") == "")
+        target = parse_target(request.method, raw_path, watch=watch)
+        call = Call(request, target, query, f"{self.random.getrandbits(64):016x}", trusted=trusted)
+        response: web.StreamResponse
+        try:
+            call.user = self.authenticate(call)
+            self.authorize(call)
+            response = await self.dispatch(call)
+        except ApiError as e:
+            response = call.error(e)
+        except asyncio.CancelledError:
+            raise
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("request %s: %s %s", call.id, request.method, raw_path)
+            response = call.error(InternalError(f"Internal error occurred: see the server's log for request {call.id}"))
+        seconds = self.clock.monotonic() - began
+        self.metrics.request(target.verb, target.group, target.resource, response.status, seconds)
+        return response
+
+    def authenticate(self, call: Call) -> User:
+        """The user, after impersonation (AUTH-1, AUTH-3)."""
+        headers = call.request.headers
+        if call.trusted and "Authorization" not in headers:
+            user = ADMIN
+        else:
+            transport = call.request.transport
+            certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert") if transport else None
+            open_path = call.target.path.startswith(OPEN_PATHS)
+            user = self.authenticator.user_of(headers.get("Authorization", ""), certificate, open_path=open_path)
+        name, groups = headers.get("Impersonate-User", ""), tuple(headers.getall("Impersonate-Group", ()))
+        if not name and not groups and "Impersonate-Uid" not in headers:
+            return user
+        return self.impersonated(call, user, name, groups, headers.get("Impersonate-Uid", ""))
+
+    def impersonated(self, call: Call, user: User, name: str, groups: tuple[str, ...], uid: str) -> User:
+        if not name:
+            listed = ", ".join(f'"{g}"' for g in groups)
+            found = f"[]string{{{listed}}}" if groups else "[]string(nil)"
+            raise BadRequest(
+                f'requested &user.DefaultInfo{{Name:"", UID:"{uid}", Groups:{found}, Extra:map[string][]string(nil)}} '
+                "without impersonating a user name"
+            )
+        if not user.may_everything:
+            asked = [("users", name), *(("groups", g) for g in groups)]
+            if not all(
+                self.authorizer.allows(Attributes(user, "impersonate", resource=r, name=n))[0] for r, n in asked
+            ):
+                access = attributes_of(call.target, user)
+                raise refusal(replace(access, verb=f"impersonate-on:user-info:{access.verb}"))
+        if name != "system:anonymous":
+            groups = (*groups, ALL_AUTHENTICATED)
+        return User(name, uid, groups)
+
+    def authorize(self, call: Call) -> None:
+        if call.user.may_everything:
+            return
+        access = attributes_of(call.target, call.user)
+        allowed, reason = self.authorizer.allows(access)
+        if not allowed:
+            if call.user.name == "system:anonymous" and not self.authenticator.anonymous:
+                raise Unauthorized("Unauthorized")
+            raise refusal(access, reason)
+
+    async def dispatch(self, call: Call) -> web.StreamResponse:
+        """Answer an admitted request."""
+        target = call.target
+        path = target.path
+        if path == "/api" or path.startswith(("/api/", "/apis/")) or path == "/apis":
+            return await self.api(call)
+        if call.request.method not in ("GET", "HEAD"):
+            return call.text(NOT_FOUND_TEXT, 404)
+        parts = path.strip("/").split("/")
+        if parts[0] in ("livez", "readyz", "healthz"):
+            return self.health_answer(call, parts)
+        if parts == ["version"]:
+            return call.object(VERSION)
+        if parts[0] == "openapi":
+            return await self.openapi_answer(call, parts)
+        if parts == ["metrics"]:
+            return call.text(self.metrics.render())
+        if parts == [""]:
+            return call.object({"paths": self.paths()})
+        return call.text(NOT_FOUND_TEXT, 404)
+
+    def paths(self) -> list[str]:
+        found = ["/api", "/api/v1", "/apis"]
+        for group in self.discovery.groups:
+            found.append(f"/apis/{group}")
+            found += [f"/apis/{group}/{v}" for v in self.discovery.versions_of(group)]
+        return [*found, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+
+    async def api(self, call: Call) -> web.StreamResponse:
+        target = call.target
+        if target.is_resource:
+            if target.group and not self.discovery.has_group(target.group):
+                return call.text(NOT_FOUND_TEXT, 404)
+            virtual = next(
+                (
+                    c
+                    for c in CREATE_ONLY
+                    if (c.group, c.version, c.plural) == (target.group, target.version, target.resource)
+                ),
+                None,
+            )
+            if virtual is not None:
+                return await self.reviews.handle(call, virtual)
+            return await self.resources.handle(call)
+        parts = [p for p in target.path.split("/") if p]
+        if len(parts) >= 2 and parts[0] == "apis" and not self.discovery.has_group(parts[1]):
+            return call.text(NOT_FOUND_TEXT, 404)
+        if target.empty_segment:
+            raise not_served()
+        if call.request.method != "GET":
+            raise not_allowed() if call.request.method != "HEAD" else MethodNotAllowed(NO_METHOD)
+        return self.discovery_answer(call, parts)
+
+    def discovery_answer(self, call: Call, parts: list[str]) -> web.Response:
+        """DISC-1 to DISC-3."""
+        discovery = self.discovery
+        if len(parts) == 1:
+            call.form = negotiate(call.accept, transforms=False, discovery=True)
+            if call.form.as_kind:
+                body, etag = discovery.core_aggregated if parts[0] == "api" else discovery.groups_aggregated
+                return self.aggregated_answer(call, body, etag)
+            if parts[0] == "api":
+                return call.object(discovery.core_versions(self.address))
+            return call.object(discovery.group_list())
+        call.form = negotiate(call.accept, transforms=False)
+        if parts[0] == "apis" and len(parts) == 2:
+            return call.object(discovery.group_document(parts[1]))
+        group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+        document = discovery.resource_list(group, version)
+        if document is None:
+            raise not_served()
+        return call.object(document)
+
+    def aggregated_answer(self, call: Call, body: bytes, etag: str) -> web.Response:
+        headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "public"}
+        if call.request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={**call.headers(), **headers})
+        media_type = f"application/{call.form.format};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        return call.formatted(body, 200, call.form.format, media_type, headers)
+
+    def health_answer(self, call: Call, parts: list[str]) -> web.Response:
+        excluded = list(call.query.get("exclude", ()))
+        report = self.health.report(parts[0], "/".join(parts[1:]), excluded, verbose="verbose" in call.query)
+        if report is None:
+            return call.text(NOT_FOUND_TEXT, 404)
+        return call.text(report[1], report[0])
+
+    async def openapi_answer(self, call: Call, parts: list[str]) -> web.Response:
+        """DISC-6."""
+        if parts[1:] == ["v2"]:
+            document, content_type = self.openapi.swagger(), "application/json"
+        elif parts[1:] == ["v3"]:
+            document, content_type = self.openapi.index(), "text/plain; charset=utf-8"
+        elif parts[1:2] == ["v3"] and len(parts) > 2:
+            path = "/".join(parts[2:])
+            found = self.openapi.group(path)
+            if found is None:
+                return call.text(NOT_FOUND_TEXT, 404)
+            wanted = first(call.query, "hash")
+            if wanted and wanted != found.hash:
+                location = self.openapi.location(path)
+                return web.Response(status=301, headers={**call.headers(), "Location": location})
+            document, content_type = found, "application/json"
+        else:
+            return call.text(NOT_FOUND_TEXT, 404)
+        headers = {"ETag": document.etag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
+        if first(call.query, "hash"):
+            headers["Cache-Control"] = "public, immutable"
+        if call.request.headers.get("If-None-Match") == document.etag:
+            return web.Response(status=304, headers={**call.headers(), **headers})
+        return call.formatted(document.body, 200, "json", content_type, headers)
+
+
+def tls_context(certfile: str, keyfile: str, client_ca: str | None) -> ssl.SSLContext:
+    """The server side of TLS; client certificates are welcome where there is a CA for them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certfile, keyfile)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context

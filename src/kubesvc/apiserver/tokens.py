@@ -1,0 +1,218 @@
+"""Tokens of service accounts: issued on request, known again when they come back (AUTH-5 to AUTH-7)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from kubesvc.api import fields
+from kubesvc.api.errors import BadRequest, Unauthorized
+from kubesvc.api.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT
+from kubesvc.api.meta import Object
+from kubesvc.clock import Clock, Random, rfc3339
+
+from . import refusals
+from .authentication import ALL_AUTHENTICATED, User
+from .bookkeeping import new_uid
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from .cache import Cache
+    from .registry import Registry
+
+DEFAULT_SECONDS = 3600
+LEAST_SECONDS = 600
+MOST_SECONDS = 1 << 32
+MOST_KNOWN = 4096
+BOUND_KINDS = {"Pod": POD, "Secret": SECRET, "Node": NODE}
+GROUP, KIND = "authentication.k8s.io", "TokenRequest"
+
+
+class TokenIssuer:
+    """Signs and checks service account tokens with one EC key, made when first needed if none is given."""
+
+    def __init__(self, issuer: str, clock: Clock, random: Random, key_pem: bytes = b"") -> None:
+        self.issuer = issuer
+        self.clock = clock
+        self.random = random
+        self.key_pem = key_pem
+        self.cache: Cache | None = None
+        self._key: EllipticCurvePrivateKey | None = None
+        self._key_id = ""
+        self._known: dict[str, dict[str, Any]] = {}  # verified tokens and their claims
+
+    @property
+    def audiences(self) -> list[str]:
+        """The API server's own."""
+        return [self.issuer]
+
+    def key(self) -> EllipticCurvePrivateKey:
+        """The signing key; `cryptography` is only imported here."""
+        if self._key is None:
+            import hashlib
+
+            from cryptography.hazmat.primitives import serialization
+            from cryptography.hazmat.primitives.asymmetric import ec
+
+            if self.key_pem:
+                loaded = serialization.load_pem_private_key(self.key_pem, None)
+                assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+                self._key = loaded
+            else:
+                self._key = ec.generate_private_key(ec.SECP256R1())
+            public = self._key.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            self._key_id = base64.urlsafe_b64encode(hashlib.sha256(public).digest()).rstrip(b"=").decode()
+        return self._key
+
+    async def issue(self, registry: Registry, account: Object, request: Object) -> Object:
+        """The TokenRequest with its token. Raises the 4xx of AUTH-6."""
+        import jwt
+
+        meta = account["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        sent, spec = request.get("metadata") or {}, request.get("spec") or {}
+        wrong: fields.Errors = []
+        if sent.get("name") and sent["name"] != name:
+            wrong.append(
+                fields.invalid("metadata.name", sent["name"], "must match the service account name if specified")
+            )
+        if sent.get("namespace") and sent["namespace"] != namespace:
+            wrong.append(
+                fields.invalid(
+                    "metadata.namespace", sent["namespace"], "must match the service account namespace if specified"
+                )
+            )
+        if wrong:
+            raise fields.invalid_object(GROUP, KIND, name, wrong)
+        if sent.get("uid") and sent["uid"] != meta["uid"]:
+            raise refusals.conflict(
+                SERVICE_ACCOUNT,
+                name,
+                f"the UID in the token request ({sent['uid']}) does not match the UID of the service account "
+                f"({meta['uid']})",
+            )
+        seconds = spec.get("expirationSeconds")
+        seconds = DEFAULT_SECONDS if seconds is None else seconds
+        path = "spec.expirationSeconds"
+        if seconds < LEAST_SECONDS:
+            wrong.append(fields.invalid(path, seconds, "may not specify a duration less than 10 minutes"))
+        if seconds > MOST_SECONDS:
+            wrong.append(fields.invalid(path, seconds, "may not specify a duration larger than 2^32 seconds"))
+        if wrong:
+            raise fields.invalid_object(GROUP, KIND, "", wrong)
+        bound = await self.bound_object(registry, namespace, spec.get("boundObjectRef"))
+        now = int(self.clock.now())
+        private: Object = {"namespace": namespace, "serviceaccount": {"name": name, "uid": meta["uid"]}, **bound}
+        audiences = spec.get("audiences") or self.audiences
+        claims = {
+            "aud": audiences,
+            "exp": now + seconds,
+            "iat": now,
+            "iss": self.issuer,
+            "jti": new_uid(self.random),
+            "kubernetes.io": private,
+            "nbf": now,
+            "sub": f"system:serviceaccount:{namespace}:{name}",
+        }
+        key = self.key()
+        token = jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
+        answered: Object = {"audiences": audiences, "expirationSeconds": seconds}
+        answered["boundObjectRef"] = spec.get("boundObjectRef")
+        return {
+            "kind": KIND,
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": rfc3339(now)},
+            "spec": answered,
+            "status": {"token": token, "expirationTimestamp": rfc3339(now + seconds)},
+        }
+
+    async def bound_object(self, registry: Registry, namespace: str, reference: Object | None) -> Object:
+        """The claims of the object a token is bound to, which must exist."""
+        if not reference:
+            return {}
+        kind_name, version = reference.get("kind") or "", reference.get("apiVersion") or ""
+        kind = BOUND_KINDS.get(kind_name)
+        if kind is None or version != "v1":
+            raise BadRequest(f"cannot bind token to object of type /{version}, Kind={kind_name}")
+        name, uid = reference.get("name") or "", reference.get("uid") or ""
+        item = await registry.get(kind, namespace if kind.namespaced else "", name)
+        found = item.typed().metadata.uid
+        if uid and uid != found:
+            raise refusals.conflict(
+                kind,
+                name,
+                f"the UID in the bound object reference ({uid}) does not match the UID in record. The object might "
+                "have been deleted and then recreated",
+            )
+        claims: Object = {kind_name.lower(): {"name": name, "uid": found}}
+        node_name = getattr(getattr(item.typed(), "spec", None), "node_name", "") if kind is POD else ""
+        if node_name:
+            node = registry.of(NODE).get("", node_name)
+            claims["node"] = {"name": node_name}
+            if node is not None:
+                claims["node"]["uid"] = node.typed().metadata.uid
+        return claims
+
+    def user_of(self, token: str) -> User | None:
+        """The account a token speaks for; None if it is no token of this issuer, Unauthorized if it is not valid."""
+        claims = self._known.get(token)
+        if claims is None:
+            claims = self.verified(token)
+            if claims is None:
+                return None
+            if len(self._known) >= MOST_KNOWN:
+                self._known.pop(next(iter(self._known)))
+            self._known[token] = claims
+        now = self.clock.now()
+        if claims["exp"] <= now or claims["nbf"] > now + 60 or self.issuer not in claims["aud"]:
+            raise Unauthorized("Unauthorized")
+        private = claims["kubernetes.io"]
+        namespace, account = private["namespace"], private["serviceaccount"]
+        self.check_alive(SERVICE_ACCOUNT, namespace, account)
+        for part, kind in (("pod", POD), ("secret", SECRET)):
+            if part in private:
+                self.check_alive(kind, namespace, private[part])
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", ALL_AUTHENTICATED)
+        extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims['jti']}",)}
+        for part in ("node", "pod"):
+            if part in private:
+                extra[f"authentication.kubernetes.io/{part}-name"] = (private[part]["name"],)
+                if "uid" in private[part]:
+                    extra[f"authentication.kubernetes.io/{part}-uid"] = (private[part]["uid"],)
+        return User(claims["sub"], account["uid"], groups, extra)
+
+    def check_alive(self, kind: Any, namespace: str, reference: Object) -> None:
+        """AUTH-7: what a token is bound to still exists."""
+        item = self.cache.of(kind).get(namespace, reference["name"]) if self.cache is not None else None
+        if item is None or item.typed().metadata.uid != reference["uid"]:
+            raise Unauthorized("Unauthorized")
+
+    def verified(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token signed here; None for anything else."""
+        if token.count(".") != 2:
+            return None
+        try:
+            part = token.split(".")[1]
+            if json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("iss") != self.issuer:
+                return None
+        except (ValueError, AttributeError):
+            return None
+        import jwt
+
+        try:
+            options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+            found: dict[str, Any] = jwt.decode(
+                token,
+                self.key().public_key(),
+                algorithms=["ES256"],
+                options=options,  # type: ignore[arg-type]
+            )
+        except jwt.InvalidTokenError:
+            raise Unauthorized("Unauthorized") from None
+        if not isinstance(found.get("aud"), list):
+            found["aud"] = [found.get("aud")]
+        return found
