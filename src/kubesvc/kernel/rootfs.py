@@ -120,12 +120,6 @@ class Root:
         sc.mount(source, target, "", sc.MS_BIND | sc.MS_REC)
         sc.mount_setattr(target, sc.MOUNT_ATTR_RDONLY, recursive=True)
 
-    def do_directory(self, source: str, read_only: bool) -> None:
-        """The new root: a directory as it is, such as an unpacked image."""
-        sc.mount(source, self.path, "", sc.MS_BIND | sc.MS_REC)
-        if read_only:
-            sc.mount_setattr(self.path, sc.MOUNT_ATTR_RDONLY, recursive=True)
-
     def do_tmpfs(self, target: str, options: str) -> None:
         fd = self.directory(target)
         sc.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, options)
@@ -158,6 +152,40 @@ class Root:
             sc.mount_setattr(f"/proc/self/fd/{fd}", sc.MOUNT_ATTR_RDONLY, recursive=True)
         finally:
             os.close(fd)
+
+    def do_text(self, target: str, text: str, mode: int) -> None:
+        """A file with this text, in place of what is there."""
+        parent, name = os.path.split(target)
+        holder = self.directory(parent)
+        try:
+            try:
+                os.unlink(name, dir_fd=holder)
+            except FileNotFoundError:
+                pass
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=holder)
+            with os.fdopen(fd, "wb") as file:
+                file.write(text.encode())
+        finally:
+            os.close(holder)
+
+    def do_link(self, target: str, to: str) -> None:
+        parent, name = os.path.split(target)
+        holder = self.directory(parent)
+        try:
+            try:
+                os.unlink(name, dir_fd=holder)
+            except FileNotFoundError:
+                pass
+            os.symlink(to, name, dir_fd=holder)
+        finally:
+            os.close(holder)
+
+    def do_place_for(self, target: str, like: str) -> None:
+        os.close(self.place(target, like=like))
+
+    def do_seal(self) -> None:
+        """No writes to the root from now on; what is mounted on it stays as it is."""
+        sc.mount_setattr(self.path, sc.MOUNT_ATTR_RDONLY)
 
     def do_directory_at(self, target: str) -> None:
         """A directory that ought to exist, such as a working directory."""

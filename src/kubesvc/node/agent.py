@@ -1,0 +1,251 @@
+"""The node agent: accepts the Pods that are bound to its node and gives each a worker; keeps Node and routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+
+from kubesvc.api.errors import ApiError
+from kubesvc.api.kinds import NODE, POD, SERVICE
+from kubesvc.api.node import Node
+from kubesvc.api.pod import Pod
+from kubesvc.api.service import Service
+from kubesvc.client import Client, Informer, Unreachable
+from kubesvc.clock import Clock, Random
+from kubesvc.kernel.links import Links, Route
+from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
+from kubesvc.kernel.process import Spawner, WatchedProcess
+
+from .context import NodeContext
+from .events import NodeEvents
+from .ipam import AddressPool
+from .nodestatus import NodeKeeper
+from .podworker import PodWorker
+from .records import PodRecord, Records
+from .sandbox import LinuxSandboxes
+from .settings import NodeSettings
+from .simulated import SimulatedPod
+
+log = logging.getLogger(__name__)
+
+REGISTER_RETRY_SECONDS = 0.5
+LOCAL_SYNC_SECONDS = 60.0
+
+Worker = PodWorker | SimulatedPod
+
+
+class NodeAgent:
+    """One node's agent.
+
+    agent = NodeAgent(client, settings, clock, random)
+    task = asyncio.create_task(agent.run())
+    await agent.ready.wait()      # the Node is registered and Pods are accepted
+    await agent.stop()            # Pods go on running; the next agent adopts them
+    """
+
+    def __init__(self, client: Client, settings: NodeSettings, clock: Clock, random: Random) -> None:
+        self.client = client.as_manager("kubelet")
+        self.settings = settings
+        self.clock = clock
+        self.random = random
+        self.ready = asyncio.Event()
+        self.workers: dict[str, Worker] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.records: dict[str, PodRecord] = {}
+        self.context: NodeContext | None = None
+        self.main: asyncio.Task[None] | None = None
+        self.pods: Informer[Pod]
+        self.services: Informer[Service]
+        self.nodes: Informer[Node]
+        self.routes: dict[str, Route] = {}
+
+    async def run(self) -> None:
+        """Run until stopped or cancelled."""
+        self.main = asyncio.ensure_future(self.work())
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.main
+        if (current := asyncio.current_task()) is not None and current.cancelling():
+            raise asyncio.CancelledError
+
+    async def stop(self) -> None:
+        """End the agent and leave its Pods running."""
+        if self.main is not None:
+            self.main.cancel()
+            await asyncio.wait([self.main])
+
+    async def work(self) -> None:
+        settings = self.settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        keeper = NodeKeeper(self.client, settings, self.clock)
+        events = NodeEvents(self.client, settings.node_name, self.clock, self.random)
+        spawner = Spawner()
+        sandboxes = LinuxSandboxes(spawner, self.random, settings.node_addresses, settings.mtu, settings.own_network)
+        selector = f"spec.nodeName={settings.node_name}"
+        self.pods = Informer(self.client, POD, field_selector=selector, clock=self.clock, random=self.random)
+        self.services = Informer(self.client, SERVICE, clock=self.clock, random=self.random)
+        self.nodes = Informer(self.client, NODE, clock=self.clock, random=self.random)
+        context = self.context = NodeContext(
+            client=self.client,
+            settings=settings,
+            clock=self.clock,
+            random=self.random,
+            spawner=spawner,
+            sandboxes=sandboxes,
+            records=Records(settings.state_dir),
+            events=events,
+            services=self.services.values,
+            allocatable=keeper.capacity,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for run in (events.run, self.services.run, self.nodes.run):
+                    group.create_task(run())
+                if not settings.simulated:
+                    await self.prepare(context)
+                await self.register(keeper)
+                context.pools = [AddressPool(cidr) for cidr in await self.pod_cidrs()]
+                events.node("Normal", "Starting", "Starting kubelet.")
+                await self.services.synced.wait()  # NODE-75
+                for record in context.records.load():
+                    self.records[record.uid] = record
+                    for pool in context.pools:
+                        for ip in record.ips:
+                            pool.take(ip)
+                self.pods.on_change(self.on_pod)
+                group.create_task(self.pods.run())
+                await self.pods.synced.wait()
+                await self.clean_up(context)
+                if settings.own_network and not settings.simulated:
+                    self.nodes.on_change(lambda old, new: self.sync_routes(sandboxes.links))
+                group.create_task(keeper.run())
+                self.ready.set()
+                events.node("Normal", "NodeReady", f"Node {settings.node_name} status is now: NodeReady")
+        finally:
+            for task in self.tasks.values():
+                task.cancel()
+            if self.tasks:
+                await asyncio.wait(self.tasks.values())
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1.0):
+                    await events.flush()
+            await sandboxes.close()
+            spawner.close()
+
+    async def prepare(self, context: NodeContext) -> None:
+        """What the kernel allows here, and the node's network."""
+        place = self.settings.state_dir / "trial"
+        place.mkdir(exist_ok=True)
+        try:
+            context.overlay = await context.spawner.call(lambda: overlay_options(str(place)), new=("mnt",))
+        except OSError as error:
+            log.warning("no mount namespace: %s", error)
+        place.rmdir()
+        hidden = (*self.settings.hidden_paths, str(self.settings.state_dir))
+        context.carried = read_carried_mounts(hidden)
+        await context.sandboxes.prepare_node()
+
+    async def register(self, keeper: NodeKeeper) -> None:
+        """Register the Node, however long the server takes to answer."""
+        while True:
+            try:
+                await keeper.register()
+                return
+            except (ApiError, Unreachable) as error:
+                log.warning("node %s not registered: %s", self.settings.node_name, error)
+            await asyncio.sleep(REGISTER_RETRY_SECONDS)
+
+    async def pod_cidrs(self) -> tuple[str, ...]:
+        """The ranges of this node: as told, else as the control plane gives them."""
+        while not self.settings.pod_cidrs:
+            node = self.nodes.get(("", self.settings.node_name))
+            if node is not None and node.spec.pod_cidr:
+                return tuple(node.spec.pod_cidrs or [node.spec.pod_cidr])
+            await asyncio.sleep(0.02)
+        return self.settings.pod_cidrs
+
+    # -- Pods ---------------------------------------------------------------------------------------------------------
+
+    def on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        """A Pod of this node came, changed or went; each uid has a worker of its own."""
+        if new is None:
+            assert old is not None
+            worker = self.workers.get(old.metadata.uid)
+            if worker is not None:
+                worker.removed()
+            return
+        uid = new.metadata.uid
+        if uid in self.workers:
+            self.workers[uid].update(new)
+            return
+        assert self.context is not None
+        if self.settings.simulated:
+            worker = SimulatedPod(self.context, new)
+        else:
+            worker = PodWorker(self.context, new, self.records.pop(uid, None))
+        self.workers[uid] = worker
+        task = asyncio.create_task(worker.run())
+        self.tasks[uid] = task
+        task.add_done_callback(lambda done: self.on_done(uid, done))
+
+    def on_done(self, uid: str, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(uid, None)
+        self.workers.pop(uid, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("worker of pod %s failed", uid, exc_info=error)
+
+    async def clean_up(self, context: NodeContext) -> None:
+        """Remove what is recorded of Pods that the API knows no more."""
+        for record in list(self.records.values()):
+            for pid, started in [
+                *((c.pid, c.start_time) for c in record.containers.values()),
+                (record.pause_pid, record.pause_start_time),
+            ]:
+                left = WatchedProcess.adopt(pid, started) if pid else None
+                if left is not None:
+                    left.signal(signal.SIGKILL)
+                    await left.wait()
+            with contextlib.suppress(OSError):
+                context.sandboxes.disconnect(record.device)
+            for pool in context.pools:
+                for ip in record.ips:
+                    pool.release(ip)
+            context.records.remove(record.uid)
+            del self.records[record.uid]
+
+    # -- routes between nodes -----------------------------------------------------------------------------------------
+
+    def sync_routes(self, links: Links) -> None:
+        """One route per other node's range, through that node's address."""
+        wanted = plan_routes(self.nodes.values(), self.settings.node_name)
+        for destination in [d for d in self.routes if d not in wanted]:
+            with contextlib.suppress(OSError):
+                links.delete_route(self.routes[destination])
+            del self.routes[destination]
+        for destination, route in wanted.items():
+            if self.routes.get(destination) == route:
+                continue
+            try:
+                links.replace_route(route)
+                self.routes[destination] = route
+            except OSError as error:
+                log.warning("%s", error)
+
+
+def plan_routes(nodes: object, own_name: str) -> dict[str, Route]:
+    """The routes to the other nodes' Pods, by destination. Pure."""
+    found: dict[str, Route] = {}
+    for node in nodes:  # type: ignore[attr-defined]
+        if node.name == own_name:
+            continue
+        addresses = [a.address for a in node.status.addresses or () if a.type == "InternalIP"]
+        for cidr in node.spec.pod_cidrs or ([node.spec.pod_cidr] if node.spec.pod_cidr else []):
+            gateway = next((a for a in addresses if (":" in a) == (":" in cidr)), "")
+            if gateway:
+                found[cidr] = Route(cidr, gateway=gateway)
+    return found
+
+
+__all__ = ["NodeAgent", "plan_routes", "socket"]

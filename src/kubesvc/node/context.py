@@ -1,0 +1,133 @@
+"""What the agent's workers share: doors, settings, caches. One per agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kubesvc.api.errors import ApiError, NotFound
+from kubesvc.api.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT
+from kubesvc.api.pod import Pod
+from kubesvc.api.service import Service
+from kubesvc.client import Client
+from kubesvc.clock import Clock, Random
+from kubesvc.kernel.process import Spawner
+
+from .environment import Sources
+from .events import NodeEvents
+from .images import Image, load_map, resolve
+from .ipam import AddressPool
+from .records import Records
+from .sandbox import Sandboxes
+from .settings import NodeSettings
+from .volumes import Material, bytes_of_config_map, bytes_of_secret
+
+
+@dataclass(kw_only=True)
+class NodeContext:
+    """The agent's doors and what its workers must agree on.
+
+    services:  lists all Services known now
+    overlay:   options by which a writable layer can be laid over the machine's files, None: it cannot
+    pools:     where the Pods' addresses come from, primary family first
+    carried:   mounts of the machine that containers see too
+    """
+
+    client: Client
+    settings: NodeSettings
+    clock: Clock
+    random: Random
+    spawner: Spawner
+    sandboxes: Sandboxes
+    records: Records
+    events: NodeEvents
+    services: Callable[[], Iterable[Service]]
+    overlay: str | None = None
+    pools: list[AddressPool] = field(default_factory=list)
+    carried: list[str] = field(default_factory=list)
+    allocatable: Mapping[str, str | int | float] = field(default_factory=dict)
+    probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
+    """Counts by probe type, result, container, pod, namespace (NODE-55)."""
+
+    def image(self, name: str) -> Image:
+        """What an image runs here, by the map as it is now. ImageProblem if nothing does."""
+        return resolve(name, load_map(self.settings.images_map), self.settings.images_map)
+
+    async def config_map(self, namespace: str, name: str) -> dict[str, bytes] | None:
+        """Its values, None if it does not exist."""
+        try:
+            found = await self.client.get(CONFIG_MAP, name, namespace)
+        except NotFound:
+            return None
+        return bytes_of_config_map(found.get("data"), found.get("binaryData"))
+
+    async def secret(self, namespace: str, name: str) -> dict[str, bytes] | None:
+        try:
+            found = await self.client.get(SECRET, name, namespace)
+        except NotFound:
+            return None
+        return bytes_of_secret(found.get("data"))
+
+    async def token(self, pod: Pod, audience: str, seconds: int) -> str | None:
+        """A token of the Pod's account, bound to the Pod; None where the server gives none."""
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [audience] if audience else [],
+                "expirationSeconds": max(600, seconds),
+                "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": pod.name, "uid": pod.metadata.uid},
+            },
+        }
+        account = pod.spec.service_account_name or "default"
+        try:
+            answer = await self.client.create(
+                SERVICE_ACCOUNT, request, pod.namespace, name=account, subresource="token"
+            )
+        except ApiError:
+            return None
+        token = (answer.get("status") or {}).get("token")
+        return token if isinstance(token, str) else None
+
+    def sources(
+        self,
+        pod: Pod,
+        ips: Iterable[str],
+        maps: Mapping[str, dict[str, bytes]],
+        secrets: Mapping[str, dict[str, bytes]],
+    ) -> Sources:
+        """What environment values come from, for one Pod now."""
+        return Sources(
+            config_maps={n: text_values(v) for n, v in maps.items()},
+            secrets={n: text_values(v) for n, v in secrets.items()},
+            services=self.services(),
+            host_ips=self.settings.node_addresses,
+            pod_ips=tuple(ips),
+            node_name=self.settings.node_name,
+            allocatable=self.allocatable,
+        )
+
+    async def fetch(
+        self, namespace: str, maps: Iterable[str], secrets: Iterable[str]
+    ) -> tuple[dict[str, dict[str, bytes]], dict[str, dict[str, bytes]]]:
+        """The named ConfigMaps and Secrets that exist."""
+        found_maps = {n: v for n in sorted(maps) if (v := await self.config_map(namespace, n)) is not None}
+        found_secrets = {n: v for n in sorted(secrets) if (v := await self.secret(namespace, n)) is not None}
+        return found_maps, found_secrets
+
+    async def material(
+        self, pod: Pod, ips: Iterable[str], needed: tuple[set[str], set[str], set[tuple[str, int]]]
+    ) -> Material:
+        """What the Pod's volumes are filled with."""
+        maps, secrets = await self.fetch(pod.namespace, needed[0], needed[1])
+        tokens = {}
+        for audience, seconds in sorted(needed[2]):
+            token = await self.token(pod, audience, seconds)
+            if token is not None:
+                tokens[audience, seconds] = token
+        return Material(config_maps=maps, secrets=secrets, tokens=tokens, sources=self.sources(pod, ips, maps, secrets))
+
+
+def text_values(values: Mapping[str, bytes]) -> dict[str, str]:
+    """Values as environment variables can hold them."""
+    return {key: value.decode(errors="replace") for key, value in values.items()}

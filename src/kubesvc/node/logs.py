@@ -1,0 +1,274 @@
+"""Container logs: read from a named pipe, kept in files, bounded by rotation (NODE-95 to NODE-99).
+
+A container writes to a named pipe that it also holds open for reading, so the agent may die and come back without the
+container noticing; up to a megabyte waits in the pipe meanwhile. Each kept line reads
+`2026-01-02T03:04:05.000000006Z stdout F the line`; `P` in place of `F` marks a line that goes on in the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubesvc.clock import Clock, parse_rfc3339, rfc3339
+
+CHUNK_BYTES = 1 << 16
+LINE_BYTES = 1 << 14
+PIPE_BYTES = 1 << 20
+BURST_BYTES = 4 << 20
+BURST_SECONDS = 0.1
+"""A container that writes more than BURST_BYTES in this time is read no further until it is over."""
+F_SETPIPE_SZ = 1031
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """What of a log is wanted; the names of the API's query (NODE-95)."""
+
+    follow: bool = False
+    timestamps: bool = False
+    since_seconds: int | None = None
+    since_time: str = ""
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+    stream: str = "All"
+
+
+class LogFile:
+    """One run's log: `<directory>/<attempt>.log`, older parts beside it as `.1`, `.2` …"""
+
+    def __init__(self, path: Path, clock: Clock, file_bytes: int, files: int) -> None:
+        self.path = path
+        self.clock = clock
+        self.file_bytes = file_bytes
+        self.files = files
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self.size = os.fstat(self.fd).st_size
+        self.grown = asyncio.Event()
+
+    def write(self, stream: str, lines: Iterable[tuple[bytes, bool]]) -> None:
+        """Keep lines (without their end; True when the line is whole)."""
+        now = self.clock.now()
+        stamp = f"{rfc3339(now)[:-1]}.{int(now % 1 * 1e9):09d}Z {stream} ".encode()
+        data = b"".join(stamp + (b"F " if whole else b"P ") + line + b"\n" for line, whole in lines)
+        if self.size and self.size + len(data) > self.file_bytes:
+            self.rotate()
+        if self.fd >= 0 and data:
+            with contextlib.suppress(OSError):  # a full disk loses lines, never the container
+                self.size += os.write(self.fd, data)
+        self.grown.set()
+
+    def rotate(self) -> None:
+        os.close(self.fd)
+        for number in range(self.files - 1, 0, -1):
+            older = self.path.with_suffix(f".log.{number}")
+            newer = self.path.with_suffix(f".log.{number - 1}") if number > 1 else self.path
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(newer, older)
+        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self.size = 0
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self.grown.set()
+
+
+class LogPipe:
+    """One stream of one run: reads the named pipe in the loop and writes lines to the log."""
+
+    def __init__(self, path: Path, stream: str, file: LogFile) -> None:
+        self.stream = stream
+        self.file = file
+        self.rest = b""
+        self.burst = 0
+        self.loop = asyncio.get_running_loop()
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o622)
+            os.chmod(path, 0o622)
+        # Both ways open: neither side ever sees the end or a broken pipe because the other is away.
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self.fd, F_SETPIPE_SZ, PIPE_BYTES)
+        self.path = path
+        self.loop.add_reader(self.fd, self.on_readable)
+
+    def for_container(self) -> int:
+        """A blocking descriptor for the container; the caller closes it after the spawn."""
+        return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+
+    def on_readable(self) -> None:
+        if not self.read_chunk():
+            return
+        if self.burst > BURST_BYTES:  # the pipe fills up and the writer waits
+            self.loop.remove_reader(self.fd)
+            self.loop.call_later(BURST_SECONDS, self.resume)
+
+    def forget_burst(self) -> None:
+        self.burst = 0
+
+    def resume(self) -> None:
+        self.burst = 0
+        if self.fd >= 0:
+            self.loop.add_reader(self.fd, self.on_readable)
+
+    def read_chunk(self) -> bool:
+        """Move one chunk from the pipe to the log; False when the pipe is empty or closed."""
+        if self.fd < 0:
+            return False
+        try:
+            data = os.read(self.fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        first = self.burst == 0
+        self.burst += len(data)
+        if first:
+            self.loop.call_later(BURST_SECONDS, self.forget_burst)
+        lines, self.rest = split_lines(self.rest + data)
+        if lines:
+            self.file.write(self.stream, lines)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Read what is left after the container's end, a burst at most, and close."""
+        for _ in range(PIPE_BYTES // CHUNK_BYTES + 1):
+            if not self.read_chunk():
+                break
+        if self.rest:
+            self.file.write(self.stream, [(self.rest, True)])
+            self.rest = b""
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self.loop.remove_reader(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+
+
+def split_lines(data: bytes) -> tuple[list[tuple[bytes, bool]], bytes]:
+    """(lines, rest): whole lines without their ends, pieces of over-long ones marked as not whole."""
+    *whole, rest = data.split(b"\n")
+    lines: list[tuple[bytes, bool]] = []
+    for line in whole:
+        while len(line) > LINE_BYTES:
+            lines.append((line[:LINE_BYTES], False))
+            line = line[LINE_BYTES:]
+        lines.append((line, True))
+    while len(rest) > LINE_BYTES:
+        lines.append((rest[:LINE_BYTES], False))
+        rest = rest[LINE_BYTES:]
+    return lines, rest
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def log_parts(path: Path) -> list[Path]:
+    """The files of one run's log, the oldest first."""
+    parts = []
+    number = 1
+    while (older := path.with_suffix(f".log.{number}")).exists():
+        parts.append(older)
+        number += 1
+    return [*reversed(parts), path]
+
+
+def stored_lines(path: Path) -> Iterator[bytes]:
+    """Every kept line of one run, in the form of the file, without its end."""
+    for part in log_parts(path):
+        try:
+            with open(part, "rb") as file:
+                for line in file:
+                    yield line.rstrip(b"\n")
+        except FileNotFoundError:
+            continue
+
+
+def wanted_lines(lines: Iterable[bytes], options: LogOptions, now: float) -> Iterator[bytes]:
+    """The lines of `lines` that the options ask for, as they are sent, tail and limit not yet applied. Pure."""
+    since = 0.0
+    if options.since_seconds is not None:
+        since = now - options.since_seconds
+    elif options.since_time:
+        since = parse_rfc3339(options.since_time)
+    for line in lines:
+        stamp, _, tail = line.partition(b" ")
+        stream, _, tail = tail.partition(b" ")
+        mark, _, text = tail.partition(b" ")
+        if not mark:
+            continue
+        if since and parse_stamp(stamp) < since:
+            continue
+        if options.stream != "All" and stream.decode() != options.stream.lower():
+            continue
+        end = b"\n" if mark == b"F" else b""
+        yield (stamp + b" " if options.timestamps else b"") + text + end
+
+
+def parse_stamp(stamp: bytes) -> float:
+    """Seconds of a kept line's time, nanoseconds cut to microseconds; 0 for what is no time."""
+    text = stamp.decode(errors="replace").rstrip("Z")
+    whole, _, fraction = text.partition(".")
+    try:
+        return parse_rfc3339(whole + "Z") + float(f"0.{fraction or 0}")
+    except ValueError:
+        return 0.0
+
+
+async def read_log(path: Path, options: LogOptions, clock: Clock, live: LogFile | None = None) -> AsyncIterator[bytes]:
+    """The log of one run by the options, in pieces; with follow until `live` is closed."""
+    last_part = path
+    chosen = list(wanted_lines(stored_lines(path), options, clock.now()))
+    position = last_part.stat().st_size if last_part.exists() else 0
+    if options.tail_lines is not None:
+        chosen = chosen[-options.tail_lines :] if options.tail_lines > 0 else []
+    left = options.limit_bytes
+    for start in range(0, len(chosen), 512):
+        piece = b"".join(chosen[start : start + 512])
+        if left is not None:
+            piece, left = piece[:left], left - len(piece[:left])
+        if piece:
+            yield piece
+        if left == 0:
+            return
+    if not options.follow or live is None:
+        return
+    following = LogOptions(timestamps=options.timestamps, stream=options.stream)
+    inode = path.stat().st_ino if path.exists() else 0
+    while True:
+        live.grown.clear()
+        size, now_inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, inode)
+        if now_inode != inode:  # rotated: what was left of the old part, then the new one
+            piece, _ = read_from(path.with_suffix(".log.1"), position)
+            position, inode = 0, now_inode
+        else:
+            piece, position = read_from(path, position) if size > position else (b"", position)
+        text = b"".join(wanted_lines(piece.splitlines(), following, 0))
+        if left is not None:
+            text, left = text[:left], left - len(text[:left])
+        if text:
+            yield text
+        if left == 0 or (live.fd < 0 and not piece):
+            return
+        if not piece:
+            await live.grown.wait()
+
+
+def read_from(path: Path, position: int) -> tuple[bytes, int]:
+    """(whole lines from the position on, the position after them)."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(position)
+            data = file.read(1 << 20)
+    except FileNotFoundError:
+        return b"", position
+    end = data.rfind(b"\n") + 1
+    return data[:end], position + end

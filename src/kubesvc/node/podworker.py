@@ -1,0 +1,580 @@
+"""One Pod on this node, from acceptance to its last trace: sandbox, volumes, containers, status, end.
+
+A worker owns its Pod's containers and writes its status. It is told of changes by `update` and `removed`, and it
+never reads the API for its Pod. Cancelled, it leaves everything running for the next agent to adopt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kubesvc.api.container import (
+    Container,
+    ContainerState,
+    ContainerStateTerminated,
+    ContainerStatus,
+)
+from kubesvc.api.errors import ApiError, Conflict, Invalid, NotFound
+from kubesvc.api.kinds import POD
+from kubesvc.api.meta import typed
+from kubesvc.api.pod import Pod
+from kubesvc.client import Unreachable
+from kubesvc.clock import parse_rfc3339, rfc3339
+from kubesvc.kernel.mounts import Mount
+from kubesvc.kernel.process import WatchedProcess
+
+from .containers import ContainerRunner, Role
+from .context import NodeContext
+from .hostsfile import pod_fqdn, pod_hostname, render_host_network_hosts, render_hosts
+from .ipam import Exhausted
+from .podstatus import Observed, ended, patch_of, plan_status
+from .records import PodRecord
+from .resolver import resolver_text
+from .sandbox import Sandbox
+from .volumes import VolumeProblem, make_volume, needed_objects, plan_files, write_files
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+ORPHAN_GRACE_SECONDS = 1.0
+"""Grace of a Pod whose object vanished (NODE-71)."""
+VOLUME_REFRESH_SECONDS = 30.0
+RECONCILE_SECONDS = 10.0
+
+
+class PodWorker:
+    """Runs one Pod. `run` ends when nothing of the Pod is left here."""
+
+    def __init__(self, node: NodeContext, pod: Pod, record: PodRecord | None = None) -> None:
+        self.node = node
+        self.pod = pod
+        self.uid = pod.metadata.uid
+        self.known = record is not None
+        self.record = record or PodRecord(uid=self.uid, namespace=pod.namespace, name=pod.name)
+        self.runners: dict[str, ContainerRunner] = {}
+        self.pause: WatchedProcess | None = None
+        self.held_sandbox: Sandbox | None = None
+        self.places: dict[str, Path] = {}
+        self.files: list[Mount] = []
+        self.resolver_environment: Mapping[str, str] = {}
+        self.dirty = asyncio.Event()
+        self.stop_wanted = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when the Pod is being deleted or its object is gone: nothing of it shall stay."""
+        self.deadline_changed = asyncio.Event()
+        self.deadline = 0.0
+        self.gone = False
+        self.stopped = False
+        self.reason = self.message = ""
+        self.wrote = asyncio.Condition()
+        if pod.terminating:
+            self.begin_deletion()
+
+    # -- told from outside --------------------------------------------------------------------------------------------
+
+    def update(self, pod: Pod) -> None:
+        """The Pod's object has changed."""
+        if newer(pod, self.pod):
+            self.pod = pod
+        if pod.terminating:
+            self.begin_deletion()
+        self.touch()
+
+    def removed(self) -> None:
+        """The Pod's object is gone, by force or under another uid (NODE-71)."""
+        self.gone = True
+        self.shorten(ORPHAN_GRACE_SECONDS)
+        self.over.set()
+        self.stop_wanted.set()
+
+    def begin_deletion(self) -> None:
+        """It has a deletionTimestamp: stop within its grace; a later one may be shorter (NODE-62)."""
+        grace = self.pod.metadata.deletion_grace_period_seconds
+        self.shorten(float(30 if grace is None else grace))
+        self.over.set()
+        self.stop_wanted.set()
+
+    def shorten(self, grace_seconds: float) -> None:
+        until = self.node.clock.monotonic() + grace_seconds
+        if not self.deadline or until < self.deadline - 0.5:
+            self.deadline = until
+            self.deadline_changed.set()
+
+    # -- what containers see of it ------------------------------------------------------------------------------------
+
+    @property
+    def sandbox(self) -> Sandbox:
+        assert self.held_sandbox is not None, "a container without a sandbox"
+        return self.held_sandbox
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop_wanted.is_set()
+
+    def touch(self) -> None:
+        self.dirty.set()
+
+    def save(self) -> None:
+        self.node.records.save(self.record)
+
+    @property
+    def directory(self) -> Path:
+        return self.node.records.pod_directory(self.uid)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        tasks: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self.write_statuses()),
+            asyncio.create_task(self.refresh_volumes()),
+        ]
+        life: asyncio.Task[None] | None = None
+        stop = asyncio.create_task(self.stop_wanted.wait())
+        tasks.append(stop)
+        try:
+            if not self.pod.terminal:
+                life = asyncio.create_task(self.live())
+                tasks.append(life)
+                if self.pod.spec.active_deadline_seconds is not None:
+                    tasks.append(asyncio.create_task(self.watch_deadline()))
+                await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if self.stopping:
+                    await self.end_containers(life)
+            elif self.known:
+                await self.resume_sandbox()
+            self.stopped = True
+            await self.drop_sandbox()
+            await self.write_status()
+            await self.over.wait()
+            self.touch()
+            if not self.gone:
+                await self.write_status()
+            shutil.rmtree(self.directory / "volumes", ignore_errors=True)
+            if not self.gone:
+                await self.delete_object()
+            self.node.records.remove(self.uid)
+        finally:
+            for runner in self.runners.values():
+                for task in (runner.task, runner.kill_task):
+                    if task is not None:
+                        task.cancel()
+            for task in tasks:
+                task.cancel()
+            if self.pause is not None:
+                self.pause.close()
+
+    async def live(self) -> None:
+        """Bring everything up, then wait until all containers have ended for good."""
+        delays = iter(RETRY_SECONDS)
+        while True:
+            try:
+                await self.bring_up()
+                return
+            except ApiError as error:
+                log.warning("pod %s/%s: %s", self.pod.namespace, self.pod.name, error)
+            except Unreachable as error:
+                log.info("pod %s/%s: %s", self.pod.namespace, self.pod.name, error)
+            except Exception:
+                log.exception("pod %s/%s", self.pod.namespace, self.pod.name)
+            await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+    async def bring_up(self) -> None:
+        if not self.record.start_time:
+            self.record.start_time = self.pod.status.start_time or rfc3339(self.node.clock.now())
+            self.save()
+        before = {s.name: s for s in self.all_statuses()}
+        adopted = await self.resume_sandbox() if self.known else False
+        if not self.runners:
+            self.make_runners(before, adopted)
+        self.touch()
+        await self.make_volumes()
+        if self.held_sandbox is None:
+            await self.make_sandbox()
+        await self.make_files()
+        self.touch()
+        running = any(r.running for r in self.runners.values() if r.role == "ordinary")
+        if not running and not await self.run_init_containers():
+            return
+        for runner in self.of_role("sidecar"):
+            self.start(runner)
+        for runner in self.of_role("ordinary", "ephemeral"):
+            self.start(runner)
+            await runner.launched.wait()
+        await self.wait_all(self.of_role("ordinary"))
+        for runner in reversed(self.of_role("sidecar")):  # they end when the work is done (NODE-7, NODE-69)
+            self.stop_wanted.set()
+            await self.end_runner(runner, float(runner.grace_seconds))
+
+    def of_role(self, *roles: Role) -> list[ContainerRunner]:
+        return [r for r in self.runners.values() if r.role in roles]
+
+    def start(self, runner: ContainerRunner) -> None:
+        if runner.task is None:
+            runner.task = asyncio.create_task(runner.run())
+
+    async def wait_all(self, runners: list[ContainerRunner]) -> None:
+        tasks = [r.task for r in runners if r.task is not None]
+        if tasks:
+            await asyncio.gather(*tasks)
+
+    async def run_init_containers(self) -> bool:
+        """One by one, each to its end; sidecars until they are started (NODE-29). False when one failed for good."""
+        for runner in self.of_role("init", "sidecar"):
+            if runner.completed:
+                continue
+            self.start(runner)
+            assert runner.task is not None
+            if runner.role == "init":
+                await runner.task
+                if not runner.completed:
+                    return False
+            else:
+                while not runner.started:
+                    await asyncio.sleep(0.01)
+        return True
+
+    def make_runners(self, before: Mapping[str, ContainerStatus], adopted: bool) -> None:
+        """A runner for each container; those of an earlier agent are adopted or taken for ended."""
+        spec = self.pod.spec
+        parts: list[tuple[Role, Container]] = [
+            *(("sidecar" if c.sidecar else "init", c) for c in spec.init_containers or ()),
+            *(("ordinary", c) for c in spec.containers or ()),
+            *(("ephemeral", c) for c in spec.ephemeral_containers or ()),
+        ]
+        for role, container in parts:
+            status = before.get(container.name)
+            self.runners[container.name] = self.make_runner(role, container, status, adopted)
+
+    def make_runner(
+        self, role: Role, container: Container, status: ContainerStatus | None, adopted: bool
+    ) -> ContainerRunner:
+        runner = ContainerRunner(self, container, role, status)
+        if status is None:
+            return runner
+        record = self.record.containers.get(container.name)
+        if adopted and record is not None:
+            process = WatchedProcess.adopt(record.pid, record.start_time)
+            if process is not None:
+                runner.adopt(process, record, status)
+                return runner
+        end = status.state.terminated
+        if end is not None and role == "init" and end.exit_code == 0 and adopted:
+            runner.completed = True
+            runner.state, runner.image_shown = status.state, status.image
+            runner.container_id, runner.image_id = status.container_id, status.image_id
+        elif status.state.running is not None:  # it ran when the node went away
+            lost = ContainerStateTerminated(
+                exit_code=137,
+                reason="ContainerStatusUnknown",
+                message="The container could not be located when the node came back",
+                started_at=status.state.running.started_at,
+                finished_at=rfc3339(self.node.clock.now()),
+                container_id=status.container_id,
+            )
+            runner.last_state = ContainerState(terminated=lost)
+            if not runner.will_restart(137):
+                runner.state = ContainerState(terminated=lost)
+            runner.restart_count += 1
+        elif end is not None:
+            runner.last_state = status.state
+            runner.restart_count += 1
+        return runner
+
+    def all_statuses(self) -> list[ContainerStatus]:
+        status = self.pod.status
+        parts = (status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses)
+        return [s for part in parts for s in part or ()]
+
+    # -- sandbox, volumes, files --------------------------------------------------------------------------------------
+
+    async def resume_sandbox(self) -> bool:
+        """Take over the sandbox that the record names, if it still stands; else remove what is left of it."""
+        record = self.record
+        if not record.pause_pid:
+            return False
+        self.pause = WatchedProcess.adopt(record.pause_pid, record.pause_start_time)
+        if self.pause is not None:
+            self.held_sandbox = Sandbox(
+                pid=record.pause_pid,
+                start_time=record.pause_start_time,
+                ips=tuple(record.ips),
+                device=record.device,
+                host_network=self.pod.spec.host_network,
+            )
+            return True
+        for container in record.containers.values():
+            left = WatchedProcess.adopt(container.pid, container.start_time)
+            if left is not None:
+                left.signal(signal.SIGKILL)
+                await left.wait()
+        await self.drop_sandbox()
+        self.node.events.pod(
+            self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
+        )
+        return False
+
+    async def make_sandbox(self) -> None:
+        """Namespaces and network, tried until they stand (NODE-10, NODE-56)."""
+        delays = iter(RETRY_SECONDS)
+        host_network = self.pod.spec.host_network
+        while True:
+            try:
+                hostname = pod_hostname(self.pod, self.node.settings.node_name)
+                if self.pause is None:
+                    self.pause = await self.node.sandboxes.start(self.uid, host_network=host_network, hostname=hostname)
+                    self.record.pause_pid, self.record.pause_start_time = self.pause.pid, self.pause.start_time
+                    self.save()
+                device = ""
+                if not host_network:
+                    if not self.record.ips:
+                        self.record.ips = [pool.allocate() for pool in self.node.pools]
+                        self.save()
+                    device = await self.node.sandboxes.connect(self.uid, self.pause.pid, self.record.ips)
+                    self.record.device = device
+                    self.save()
+                ips = self.node.settings.node_addresses if host_network else tuple(self.record.ips)
+                self.held_sandbox = Sandbox(
+                    pid=self.pause.pid,
+                    start_time=self.pause.start_time,
+                    ips=ips,
+                    device=device,
+                    host_network=host_network,
+                )
+                return
+            except (OSError, Exhausted) as error:
+                words = f"Failed to create pod sandbox: {error}"
+                self.node.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", words)
+                await self.drop_sandbox()
+            await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+    async def drop_sandbox(self) -> None:
+        """End the holding process, remove link and routes, give the addresses back."""
+        pause, self.pause, self.held_sandbox = self.pause, None, None
+        if self.record.device:
+            with contextlib.suppress(OSError):
+                self.node.sandboxes.disconnect(self.record.device)
+        if pause is not None:
+            pause.signal(signal.SIGKILL)
+            await pause.wait()
+        for ip in self.record.ips:
+            for pool in self.node.pools:
+                pool.release(ip)
+        if self.record.pause_pid:
+            self.record.pause_pid = self.record.pause_start_time = 0
+            self.record.device = ""
+            self.record.ips = []
+            self.save()
+        self.touch()
+
+    async def make_volumes(self) -> None:
+        """All volumes of the Pod, tried until what they are made of exists."""
+        delays = iter(RETRY_SECONDS)
+        volumes = self.pod.spec.volumes or ()
+        while volumes:
+            try:
+                material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
+                for volume in volumes:
+                    place = self.directory / "volumes" / volume.name
+                    self.places[volume.name] = make_volume(volume, self.pod, material, place)
+                return
+            except (VolumeProblem, OSError) as error:
+                words = f"MountVolume.SetUp failed for volume: {error}"
+                self.node.events.pod(self.pod, "Warning", "FailedMount", words)
+            await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+    async def refresh_volumes(self) -> None:
+        """Bring changed ConfigMaps, Secrets and labels into the volumes, now and then."""
+        while True:
+            await asyncio.sleep(VOLUME_REFRESH_SECONDS * (0.5 + self.node.random.random()))
+            if self.held_sandbox is None or self.stopping:
+                continue
+            made_of_objects = [v for v in self.pod.spec.volumes or () if v.empty_dir is None and v.host_path is None]
+            if not made_of_objects:
+                continue
+            try:
+                material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
+                for volume in made_of_objects:
+                    files = plan_files(volume, self.pod, material)
+                    if files is not None and volume.name in self.places:
+                        write_files(self.places[volume.name], files)
+            except (VolumeProblem, OSError, ApiError, Unreachable) as error:
+                log.info("pod %s/%s: volumes not refreshed: %s", self.pod.namespace, self.pod.name, error)
+
+    async def make_files(self) -> None:
+        """The Pod's /etc/hosts, /etc/hostname and /etc/resolv.conf (NODE-80 to NODE-82, DNS-58 to DNS-66)."""
+        settings, spec = self.node.settings, self.pod.spec
+        hostname = pod_hostname(self.pod, settings.node_name)
+        if spec.host_network:
+            try:
+                node_file = Path("/etc/hosts").read_text(encoding="utf-8")
+            except OSError:
+                node_file = "127.0.0.1\tlocalhost\n"
+            hosts = render_host_network_hosts(node_file, spec.host_aliases or ())
+        else:
+            fqdn = pod_fqdn(self.pod, settings.node_name, settings.cluster_domain)
+            hosts = render_hosts(hostname, fqdn, self.sandbox.ips, spec.host_aliases or ())
+        resolver, warnings = resolver_text(self.pod, settings)
+        for reason, message in warnings:
+            self.node.events.pod(self.pod, "Warning", reason, message)
+        self.resolver_environment = {"HOSTNAME": hostname}
+        directory = self.directory / "etc"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.files = []
+        for name, text in (("hosts", hosts), ("hostname", hostname + "\n"), ("resolv.conf", resolver)):
+            (directory / name).write_text(text, encoding="utf-8")
+            self.files.append(Mount(str(directory / name), f"/etc/{name}"))
+
+    # -- end ----------------------------------------------------------------------------------------------------------
+
+    async def watch_deadline(self) -> None:
+        """End the Pod when it has been active for too long (NODE-73)."""
+        seconds = self.pod.spec.active_deadline_seconds
+        while not self.record.start_time:
+            await asyncio.sleep(0.01)
+        began = parse_rfc3339(self.record.start_time)
+        await asyncio.sleep(max(0.0, began + (seconds or 0) - self.node.clock.now()))
+        self.reason = "DeadlineExceeded"
+        self.message = "Pod was active on the node longer than the specified deadline"
+        self.node.events.pod(self.pod, "Normal", "DeadlineExceeded", self.message)
+        grace = self.pod.spec.termination_grace_period_seconds
+        self.shorten(float(30 if grace is None else grace))
+        self.stop_wanted.set()
+
+    async def end_containers(self, life: asyncio.Task[None]) -> None:
+        """Stop everything that runs, sidecars last, all within the deadline (NODE-65, NODE-69)."""
+        life.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await life
+        for runner in self.runners.values():
+            runner.keep_readiness_only()
+        hurry = asyncio.create_task(self.hurry_when_shortened())
+        try:
+            first = self.of_role("ordinary", "init", "ephemeral")
+            await asyncio.gather(*(self.end_runner(r, self.left()) for r in first))
+            for runner in reversed(self.of_role("sidecar")):
+                await self.end_runner(runner, self.left())
+        finally:
+            hurry.cancel()
+
+    def left(self) -> float:
+        return max(0.0, self.deadline - self.node.clock.monotonic())
+
+    async def hurry_when_shortened(self) -> None:
+        """A later deletion gave less time: end what still runs when that is up."""
+        self.deadline_changed.clear()
+        await self.deadline_changed.wait()
+        while (left := self.left()) > 0:
+            await asyncio.sleep(left)
+        await asyncio.sleep(2.0)
+        for runner in self.runners.values():
+            runner.hurry()
+
+    async def end_runner(self, runner: ContainerRunner, grace_seconds: float) -> None:
+        """End one container for good and wait until its end is noted."""
+        task = runner.task
+        if task is None and runner.process is not None:  # adopted, and not started on anything yet
+            task = runner.task = asyncio.create_task(runner.run())
+            await asyncio.sleep(0)
+        if task is None:
+            return
+        if runner.process is None:
+            task.cancel()
+        else:
+            await runner.terminate(grace_seconds, f"Stopping container {runner.name}")
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+    # -- status -------------------------------------------------------------------------------------------------------
+
+    def observed(self) -> Observed:
+        settings = self.node.settings
+        ips: tuple[str, ...] = ()
+        if self.held_sandbox is not None:
+            ips = self.held_sandbox.ips
+        elif self.stopped:
+            ips = tuple(self.pod.ips)  # NODE-59
+        return Observed(
+            statuses={r.name: r.status for r in self.runners.values()},
+            ips=ips,
+            host_ips=settings.node_addresses,
+            networked=self.held_sandbox is not None,
+            stopped=self.stopped and self.stop_wanted.is_set(),
+            reason=self.reason,
+            message=self.message,
+            start_time=self.record.start_time or self.pod.status.start_time,
+        )
+
+    async def write_statuses(self) -> None:
+        """Write the status whenever something it says has changed, and look again every few seconds (NODE-18)."""
+        delays = iter(RETRY_SECONDS)
+        while True:
+            try:
+                async with asyncio.timeout(RECONCILE_SECONDS):
+                    await self.dirty.wait()
+            except TimeoutError:
+                pass
+            try:
+                await self.write_status()
+                delays = iter(RETRY_SECONDS)
+            except (ApiError, Unreachable) as error:
+                log.info("status of pod %s/%s not written: %s", self.pod.namespace, self.pod.name, error)
+                self.touch()
+                await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+    async def write_status(self) -> None:
+        """Write what has changed; nothing if nothing has. A Pod that is gone or was made anew is left alone."""
+        async with self.wrote:
+            self.dirty.clear()
+            if self.gone or (not self.runners and not self.pod.terminal and not self.stopped):
+                return
+            if self.pod.terminal and not self.runners:
+                return
+            wanted = plan_status(self.pod, self.observed(), rfc3339(self.node.clock.now()))
+            patch = patch_of(self.pod, wanted, None)
+            if patch is None:
+                return
+            try:
+                answer = await self.node.client.patch(
+                    POD, self.pod.name, self.pod.namespace, patch, "strategic", subresource="status"
+                )
+            except (NotFound, Conflict, Invalid) as error:
+                log.info("status of pod %s/%s refused: %s", self.pod.namespace, self.pod.name, error)
+                if isinstance(error, NotFound):
+                    self.removed()
+                return
+            fresh = typed(answer, Pod)
+            if newer(fresh, self.pod):
+                self.pod = fresh
+
+    async def delete_object(self) -> None:
+        """The last act: the object itself, with its uid as a precondition (NODE-70)."""
+        delays = iter(RETRY_SECONDS)
+        while not self.gone:
+            try:
+                await self.node.client.delete(POD, self.pod.name, self.pod.namespace, grace_seconds=0, uid=self.uid)
+                return
+            except (NotFound, Conflict):
+                return
+            except (ApiError, Unreachable) as error:
+                log.info("pod %s/%s not deleted: %s", self.pod.namespace, self.pod.name, error)
+            await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+
+def newer(pod: Pod, than: Pod) -> bool:
+    """Whether one state of a Pod is not older than another of the same uid."""
+    if pod.metadata.uid != than.metadata.uid:
+        return False
+    try:
+        return int(pod.metadata.resource_version or 0) >= int(than.metadata.resource_version or 0)
+    except ValueError:
+        return True
+
+
+__all__ = ["PodWorker", "ended", "newer"]

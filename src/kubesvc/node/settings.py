@@ -1,0 +1,52 @@
+"""What a node agent is told at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """One node. All paths as the agent sees them; sizes in bytes, times in seconds.
+
+    state_dir:       where the agent keeps its Pods' records, volumes and logs, and its socket `node.sock`
+    pod_cidrs:       ranges that its Pods' addresses come from, primary family first; empty: those of Node.spec
+    node_addresses:  its own addresses, primary family first
+    simulated:       Pods become what a script says, without processes (NODE-116 to 119)
+    own_network:     the agent is alone in its network namespace and may set routes and forwarding there
+    hidden_paths:    directories of the host that containers see empty, such as the instance's state
+    """
+
+    node_name: str
+    state_dir: Path
+    pod_cidrs: tuple[str, ...] = ()
+    node_addresses: tuple[str, ...] = ()
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    zone: str = ""
+    region: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    simulated: bool = False
+    images_map: Path | None = None
+    resolver_file: str = "/etc/resolv.conf"
+    own_network: bool = True
+    hidden_paths: tuple[str, ...] = ()
+    max_pods: int = 110
+    mtu: int = 0
+    log_file_bytes: int = 10 << 20
+    log_files: int = 5
+    writable_layer_bytes: int = 256 << 20
+    crash_back_off_cap_seconds: float = 300.0
+    image_back_off_cap_seconds: float = 300.0
+    lease_seconds: int = 40
+    lease_renew_seconds: float = 10.0
+    status_seconds: float = 10.0
+    status_report_seconds: float = 300.0
+    version: str = "v1.36.0"
+
+    @property
+    def simulated_script(self) -> str:
+        """The annotation that scripts a simulated Pod."""
+        return "kubesvc.dev/simulate"
