@@ -80,12 +80,11 @@ def errors(text: str) -> list[str]:
     found = parse_leniently(text)
     if found is None:
         return [NOT_AN_ADDRESS]
-    texts = []
-    if ":" in text and found.version == 4:
-        texts.append("must not be an IPv4-mapped IPv6 address")
     if without_zeros(text) != text:
-        texts.append("must not have leading 0s")
-    return texts
+        return ["must not have leading 0s"]
+    if ":" in text and found.version == 4:
+        return ["must not be an IPv4-mapped IPv6 address"]
+    return []
 
 
 def canonical_errors(text: str) -> list[str]:
@@ -127,20 +126,16 @@ def cidr_errors(text: str) -> list[str]:
     found = parse_leniently(base)
     if found is None or not slash or not prefix.isascii() or not prefix.isdigit() or len(prefix) > 4:
         return [NOT_A_CIDR]
-    bits = int(prefix)
-    was_mapped = ":" in base and found.version == 4
-    if bits > (128 if ":" in base else 32):
+    width = 128 if ":" in base else 32
+    if int(prefix) > width:
         return [NOT_A_CIDR]
-    texts = []
-    if was_mapped:
-        texts.append("must not have an IPv4-mapped IPv6 address")
     if without_zeros(base) != base or (len(prefix) > 1 and prefix.startswith("0")):
-        texts.append("must not have leading 0s in IP or prefix length")
-    width = 128 if ":" in base else found.max_prefixlen
-    whole = int(ipaddress.IPv6Address(without_zeros(base))) if was_mapped else int(found)
-    if whole & ((1 << (width - bits)) - 1):
-        texts.append("must not have bits set beyond the prefix length")
-    return texts
+        return ["must not have leading 0s in IP or prefix length"]
+    if ":" in base and found.version == 4:
+        return ["must not have an IPv4-mapped IPv6 address"]
+    if int(found) & ((1 << (width - int(prefix))) - 1):
+        return ["must not have bits set beyond the prefix length"]
+    return []
 
 
 def canonical_cidr_errors(text: str) -> list[str]:
@@ -169,4 +164,4 @@ def cidr_warning(path: str, text: str) -> str:
     found = parse_cidr(text)
     if found is None or found.version == 4 or str(found) == text:
         return ""
-    return f'{path}: IPv6 prefix "{text}" should be in RFC 5952 canonical format ("{found}")'
+    return f'{path}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{found}")'

@@ -147,7 +147,7 @@ def validate(obj: Object, _: Situation) -> Errors:
 
 def validate_update(new: Object, old: Object, _: Situation) -> Errors:
     """Endpoints that were stored already are not looked at again (SLAPI-10); the address type stays."""
-    errors = content_errors(new, old.get("endpoints") or ())
+    errors = address_type_errors(new) + content_errors(new, old.get("endpoints") or ())
     if new.get("addressType") != old.get("addressType"):
         errors.append(fields.invalid("addressType", new.get("addressType") or "", "field is immutable"))
     return errors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import addresses, fields, shape
+from . import addresses, fields, names, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Situation
 from .meta import Object, Struct, Typed
@@ -10,6 +10,7 @@ from .meta import Object, Struct, Typed
 FAMILY_LABEL = "ipaddress.kubernetes.io/ip-family"
 MANAGED_BY_LABEL = "ipaddress.kubernetes.io/managed-by"
 MANAGED_BY = "ipallocator.k8s.io"
+PARTS = ("group", "resource", "namespace", "name")
 
 
 class ParentReference(Struct, frozen=True):
@@ -55,18 +56,24 @@ def validate(obj: Object, _: Situation) -> Errors:
     parent = (obj.get("spec") or {}).get("parentRef")
     if parent is None:
         return [fields.required(path)]
-    errors = []
-    for part in ("resource", "name"):
-        if not parent.get(part):
+    errors: Errors = []
+    if group := parent.get("group"):
+        errors += [fields.invalid(path / "group", group, text) for text in names.dns_subdomain(group)]
+    for part in ("resource", "name", "namespace"):
+        value = parent.get(part) or ""
+        if not value and part != "namespace":
             errors.append(fields.required(path / part))
+        errors += [fields.invalid(path / part, value, text) for text in names.path_segment(value)]
     return errors
 
 
-def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
-    errors = validate(new, situation)
-    if (parent := (new.get("spec") or {}).get("parentRef")) != (old.get("spec") or {}).get("parentRef"):
-        errors.append(fields.invalid("spec.parentRef", parent, "field is immutable"))
-    return errors
+def validate_update(new: Object, old: Object, _: Situation) -> Errors:
+    """The owner is for life; the value printed has its internal field names (ERR-3)."""
+    parent = (new.get("spec") or {}).get("parentRef")
+    if parent == (old.get("spec") or {}).get("parentRef"):
+        return []
+    printed = {part.capitalize(): parent.get(part) or "" for part in PARTS} if parent is not None else None
+    return [fields.invalid("spec.parentRef", printed, "field is immutable")]
 
 
 def parent_text(address: IPAddress) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from . import addresses, fields
 from .fields import Errors, Path
 from .meta import Object
-from .service_update import headless, needs_address
+from .service_update import headless
 from .service_validation import cluster_ips_errors
 
 SPEC = Path("spec")
@@ -68,20 +68,14 @@ def set_policy(spec: Object, policy: str | None) -> None:
 def unchanged_preference(spec: Object, before: Object) -> bool:
     """Whether a PreferDualStack Service is left alone, and so keeps its one or two addresses (FAM-14).
 
-    What was left out counts as left alone and is restored.
+    Policy and families must be in the request; leaving them out means having them worked out anew.
     """
-    if before.get("ipFamilyPolicy") != "PreferDualStack" or not needs_address(spec):
-        return False
-    if spec.get("ipFamilyPolicy") not in (None, "PreferDualStack"):
-        return False
-    if spec.get("type") != before.get("type") or (spec.get("clusterIPs") or []) != (before.get("clusterIPs") or []):
-        return False
-    if spec.get("ipFamilies") and spec["ipFamilies"] != before.get("ipFamilies"):
-        return False
-    spec["ipFamilyPolicy"] = "PreferDualStack"
-    if before.get("ipFamilies"):
-        spec["ipFamilies"] = list(before["ipFamilies"])
-    return True
+    return (
+        before.get("ipFamilyPolicy") == spec.get("ipFamilyPolicy") == "PreferDualStack"
+        and spec.get("type") == before.get("type")
+        and (spec.get("clusterIPs") or []) == (before.get("clusterIPs") or [])
+        and (spec.get("ipFamilies") or []) == (before.get("ipFamilies") or [])
+    )
 
 
 def cut_secondary(spec: Object, before: Object) -> None:
@@ -101,7 +95,7 @@ def policy_errors(spec: Object, before: Object | None) -> Errors:
         if policy == "SingleStack" and len(listed) > 1:
             text = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {many} are specified"
             errors.append(fields.invalid(POLICY, policy, text))
-        if policy != "SingleStack" and len(was) > 1 and len(listed) == 1 and not headless(spec):
+        if policy != "SingleStack" and 0 < len(listed) < len(was):
             errors.append(fields.invalid(POLICY, policy, f"must be 'SingleStack' to release the secondary {one}"))
     return errors
 

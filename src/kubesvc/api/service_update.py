@@ -13,7 +13,7 @@ TRAFFIC_POLICIES = ("Cluster", "Local")
 
 def needs_address(spec: Object) -> bool:
     """Whether Services of this type have cluster addresses (headless ones say None instead)."""
-    return spec.get("type") in ("ClusterIP", *EXTERNAL_TYPES)
+    return bool(spec.get("type") != "ExternalName")
 
 
 def needs_node_ports(spec: Object) -> bool:
@@ -78,7 +78,7 @@ def keep_allocated(after: Object, before: Object) -> None:
     if needs_address(after) and needs_address(before):
         if not after.get("clusterIP") and before.get("clusterIP"):
             after["clusterIP"] = before["clusterIP"]
-        if not after.get("clusterIPs") and after.get("clusterIP") == before.get("clusterIP"):
+        if not after.get("clusterIPs"):
             copy_field("clusterIPs", after, before)
     if allocates_node_ports(after) and needs_node_ports(before):
         keep_node_ports(after, before)
@@ -143,7 +143,9 @@ def drop_unfitting(after: Object, before: Object) -> None:
 
 
 def same(name: str, after: Object, before: Object) -> bool:
-    return (after.get(name) or None) == (before.get(name) or None)
+    """Whether the client left a field as it was; empty texts and lists are the same as none."""
+    now, was = (None if spec.get(name) in ("", []) else spec.get(name) for spec in (after, before))
+    return bool(now == was)
 
 
 def drop(spec: Object, *names: str) -> None:

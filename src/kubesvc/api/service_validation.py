@@ -440,8 +440,9 @@ def warn(new: Object, _: Object | None) -> list[str]:
         if external:
             found.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
     found += [addresses.warning(f"spec.externalIPs[{i}]", a) for i, a in enumerate(external)]
+    found.append(addresses.warning("spec.loadBalancerIP", spec.get("loadBalancerIP") or ""))
     ranges = spec.get("loadBalancerSourceRanges") or ()
-    found += [addresses.cidr_warning(f"spec.loadBalancerSourceRanges[{i}]", c.strip()) for i, c in enumerate(ranges)]
+    found += [addresses.cidr_warning(f"spec.loadBalancerSourceRanges[{i}]", c) for i, c in enumerate(ranges)]
     if kind == "ExternalName" and external:
         found.append('spec.externalIPs is ignored when spec.type is "ExternalName"')
     if kind != "ExternalName" and spec.get("externalName"):

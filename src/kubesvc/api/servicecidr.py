@@ -48,13 +48,12 @@ def validate(obj: Object, _: Situation) -> Errors:
     cidrs: list[str] = (obj.get("spec") or {}).get("cidrs") or []
     if not cidrs:
         return [fields.required(path, "at least one CIDR required")]
-    errors: Errors = []
+    whole = {"CIDRs": cidrs}  # the value printed is the whole spec under its internal name
     if len(cidrs) > 2:
-        errors.append(fields.invalid(path, cidrs, "may only hold up to 2 values"))
-    elif len(cidrs) == 2:
-        first, second = (addresses.parse_cidr(c) for c in cidrs)
-        if first and second and first.version == second.version:
-            errors.append(fields.invalid(path, cidrs, FAMILIES_TEXT))
+        return [fields.invalid(path, whole, "may only hold up to 2 values")]
+    if len(cidrs) == 2 and {":" in c for c in cidrs} != {True, False}:
+        return [fields.invalid(path, whole, FAMILIES_TEXT)]
+    errors: Errors = []
     for i, cidr in enumerate(cidrs):
         errors += [fields.invalid(path @ i, cidr, text) for text in addresses.canonical_cidr_errors(cidr)]
     return errors

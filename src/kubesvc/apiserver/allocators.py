@@ -7,7 +7,7 @@ chosen values into the new Service and say which IPAddress objects come and go; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from itertools import chain
@@ -29,6 +29,8 @@ TAKEN_PORT = "provided port is already allocated"
 TAKEN_ADDRESS = "provided IP is already allocated"
 OUTSIDE = "the provided network does not match the current range"
 FULL = "range is full"
+DUMMY_PORTS = 32768
+"""Dry runs count their made-up node ports from here."""
 
 Owner = tuple[str, str]
 """Namespace and name of a Service."""
@@ -286,11 +288,9 @@ class Draft:
         return port in self.ports or self.allocations.port_taken(port)
 
     def port_refusal(self, port: int) -> str:
-        """Why this port cannot be had; "" if it can. A dry run asks only about its own ports (NP-11)."""
-        if self.dry_run:
-            return TAKEN_PORT if port in self.ports else ""
+        """Why this port cannot be had; "" if it can. A dry run does not ask for the range (NP-11)."""
         first, last = self.allocations.node_ports
-        if not first <= port <= last:
+        if not self.dry_run and not first <= port <= last:
             return self.allocations.out_of_range()
         return TAKEN_PORT if self.port_taken(port) else ""
 
@@ -301,12 +301,15 @@ class Draft:
         self.ports.append(port)
 
     def choose_port(self, what: str) -> int:
-        taken: Callable[[int], bool] = self.ports.__contains__ if self.dry_run else self.port_taken
-        port = self.allocations.port_bands.choose(taken, self.random)
+        port = self.dummy_port() if self.dry_run else self.allocations.port_bands.choose(self.port_taken, self.random)
         if port is None:
             raise internal_error(f"failed to allocate {what}: {FULL}")
         self.ports.append(port)
         return port
+
+    def dummy_port(self) -> int:
+        """What a dry run shows for an automatic port: no real one, and another each time."""
+        return max(self.ports, default=DUMMY_PORTS) + 1
 
     def fill_ports_of_new(self) -> None:
         """Ports of one number share their node port over protocols (NP-3)."""
@@ -315,15 +318,15 @@ class Draft:
         ports: list[Object] = self.spec.get("ports") or []
         chosen: dict[int, int] = {}
         for i, port in enumerate(ports):
+            if not port.get("nodePort") and not allocates_node_ports(self.spec):
+                continue
             number = port["port"]
             if number not in chosen:
                 named = next((p["nodePort"] for p in ports if p["port"] == number and p.get("nodePort")), 0)
                 if named:
                     self.take_port(i, named)
-                elif allocates_node_ports(self.spec):
-                    named = self.choose_port("a nodePort")
                 else:
-                    continue
+                    named = self.choose_port("a nodePort")
                 chosen[number] = named
                 port["nodePort"] = port.get("nodePort") or named
             elif not port.get("nodePort"):
@@ -335,7 +338,7 @@ class Draft:
         """Every port gets its own; numbers the Service had already are its own to use (NP-4)."""
         if not needs_node_ports(self.spec):
             return
-        own: Container[int] = service_ports(before)
+        own = node_ports(before) if needs_node_ports(before) else []
         seen: set[tuple[str, int]] = set()
         for i, port in enumerate(self.spec.get("ports") or ()):
             number = port.get("nodePort") or 0
@@ -355,7 +358,7 @@ class Draft:
             return
         port = self.spec.get("healthCheckNodePort") or 0
         if not port:
-            self.spec["healthCheckNodePort"] = self.choose_port("a HealthCheck NodePort")
+            self.spec["healthCheckNodePort"] = self.choose_port("a HealthCheck NodePort 0")
             return
         if why := self.port_refusal(port):
             raise internal_error(f"failed to allocate requested HealthCheck NodePort {port}: {why}")

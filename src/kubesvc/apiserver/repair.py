@@ -62,8 +62,12 @@ class Step(NamedTuple):
 class RepairPlan:
     """What to do, and what to say about things that nobody but the user can put right."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: dict[str, Step] = field(default_factory=dict)
+    """By address."""
     complaints: list[Complaint] = field(default_factory=list)
+
+    def put_right(self, step: Step) -> None:
+        self.steps[step.address] = step
 
     def tell(self, service: Service, reason: str, message: str) -> None:
         self.complaints.append(Complaint(SERVICE, service, reason, message))
@@ -98,7 +102,7 @@ def plan_address_repair(
     for name, found in sorted(objects.items()):
         if name not in used and found.managed and age(found, now) > LEAK_SECONDS:
             why = f"no Service uses {name}; it is given back"
-            plan.steps.append(Step(name, Complaint(IP_ADDRESS, found, "IPAddressNotAllocated", why), delete=True))
+            plan.put_right(Step(name, Complaint(IP_ADDRESS, found, "IPAddressNotAllocated", why), delete=True))
     return plan
 
 
@@ -113,21 +117,21 @@ def repair_address(
 ) -> None:
     """Decide about one address of one living Service; `found` is the object that holds it, if any."""
     if found is None:
-        if any(step.address == address for step in plan.steps):
+        if address in plan.steps:
             shared(plan, address, service)
             return
         why = f"{address} was not held; it is now"
-        plan.steps.append(Step(address, Complaint(SERVICE, service, "ClusterIPNotAllocated", why), owner=owner))
+        plan.put_right(Step(address, Complaint(SERVICE, service, "ClusterIPNotAllocated", why), owner=owner))
         return
     if not found.managed or (held_for := owner_named(found)) == owner:
         return
     other = living.get(held_for)
     if other is not None and address in {addresses.canonical(a) for a in other.addresses}:
         shared(plan, address, service)
-    elif age(found, now) > REFERENCE_GRACE_SECONDS and all(step.address != address for step in plan.steps):
+    elif age(found, now) > REFERENCE_GRACE_SECONDS and address not in plan.steps:
         why = f"{address} was held for {'/'.join(held_for)}; it is held for {'/'.join(owner)} now"
         complaint = Complaint(IP_ADDRESS, found, "IPAddressWrongReference", why)
-        plan.steps.append(Step(address, complaint, delete=True, owner=owner))
+        plan.put_right(Step(address, complaint, delete=True, owner=owner))
 
 
 def shared(plan: RepairPlan, address: str, service: Service) -> None:
@@ -221,7 +225,7 @@ class Repairer:
         return [msgspec.json.decode(item, type=type_) for item in listed.items]
 
     async def apply(self, plan: RepairPlan) -> None:
-        for step in plan.steps:
+        for step in plan.steps.values():
             if await self.put_right(step):
                 self.tell(step.complaint)
         for complaint in plan.complaints:
