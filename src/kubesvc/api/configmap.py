@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import fields, names
+from . import fields, names, shape
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
 from .meta import Object, Typed
@@ -12,6 +12,10 @@ class ConfigMap(Typed, frozen=True):
     data: dict[str, str] | None = None
     binary_data: dict[str, str] | None = None
     immutable: bool | None = None
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, ConfigMap)
 
 
 def validate(obj: Object, _: Situation) -> Errors:
@@ -48,6 +52,7 @@ CONFIG_MAP = Kind(
     namespaced=True,
     type=ConfigMap,
     schema="io.k8s.api.core.v1.ConfigMap",
+    default=default,
     validate=validate,
     validate_update=validate_update,
     columns=(

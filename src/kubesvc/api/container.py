@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from .meta import Struct
@@ -13,6 +15,8 @@ ResourceList = dict[str, str | int | float]
 
 
 class ContainerPort(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("container_port",)
+
     name: str = ""
     host_port: int = 0
     container_port: int = 0
@@ -21,11 +25,15 @@ class ContainerPort(Struct, frozen=True):
 
 
 class ObjectFieldSelector(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("field_path",)
+
     api_version: str = ""
     field_path: str = ""
 
 
 class ResourceFieldSelector(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("resource",)
+
     container_name: str = ""
     resource: str = ""
     divisor: str | int | float = ""
@@ -33,6 +41,8 @@ class ResourceFieldSelector(Struct, frozen=True):
 
 class KeySelector(Struct, frozen=True):
     """One key of a ConfigMap or Secret."""
+
+    always: ClassVar[tuple[str, ...]] = ("key",)
 
     name: str = ""
     key: str = ""
@@ -55,6 +65,8 @@ class EnvVarSource(Struct, frozen=True):
 
 
 class EnvVar(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
     value: str = ""
     value_from: EnvVarSource | None = None
@@ -78,11 +90,15 @@ class ExecAction(Struct, frozen=True):
 
 
 class HTTPHeader(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "value")
+
     name: str = ""
     value: str = ""
 
 
 class HTTPGetAction(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port",)
+
     path: str = ""
     port: IntOrString = 0
     host: str = ""
@@ -91,16 +107,22 @@ class HTTPGetAction(Struct, frozen=True):
 
 
 class TCPSocketAction(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port",)
+
     port: IntOrString = 0
     host: str = ""
 
 
 class GRPCAction(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("port",)
+
     port: int = 0
     service: str | None = None
 
 
 class SleepAction(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("seconds",)
+
     seconds: int = 0
 
 
@@ -149,6 +171,8 @@ class ContainerResizePolicy(Struct, frozen=True):
 
 
 class VolumeMount(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "mount_path")
+
     name: str = ""
     read_only: bool = False
     recursive_read_only: str | None = None
@@ -257,10 +281,14 @@ class ContainerStateWaiting(Struct, frozen=True):
 
 
 class ContainerStateRunning(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("started_at",)
+
     started_at: str | None = None
 
 
 class ContainerStateTerminated(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("exit_code", "started_at", "finished_at")
+
     exit_code: int = 0
     signal: int = 0
     reason: str = ""
@@ -294,6 +322,8 @@ class ContainerUser(Struct, frozen=True):
 
 
 class ContainerStatus(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "ready", "restart_count", "image", "image_id")
+
     name: str = ""
     state: ContainerState = ContainerState()
     last_state: ContainerState = ContainerState()

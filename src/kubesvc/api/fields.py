@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from .errors import Invalid
 
-ErrorType = Literal["Required", "Invalid", "NotSupported", "Duplicate", "Forbidden", "TooLong", "TooMany", "Internal"]
+ErrorType = Literal[
+    "Required", "Invalid", "NotSupported", "Duplicate", "Forbidden", "TooLong", "TooMany", "Internal", "NotFound"
+]
 
 CAUSE: dict[ErrorType, str] = {
     "Required": "FieldValueRequired",
@@ -20,6 +22,7 @@ CAUSE: dict[ErrorType, str] = {
     "TooLong": "FieldValueTooLong",
     "TooMany": "FieldValueTooMany",
     "Internal": "InternalError",
+    "NotFound": "FieldValueNotFound",
 }
 TEXT: dict[ErrorType, str] = {
     "Required": "Required value",
@@ -30,6 +33,7 @@ TEXT: dict[ErrorType, str] = {
     "TooLong": "Too long",
     "TooMany": "Too many",
     "Internal": "Internal error",
+    "NotFound": "Not found",
 }
 WITHOUT_VALUE: frozenset[ErrorType] = frozenset({"Required", "Forbidden", "TooLong", "Internal"})
 
@@ -126,6 +130,11 @@ def not_supported(path: Path | str, value: Any, supported: Iterable[str], *, in_
 
 def duplicate(path: Path | str, value: Any) -> FieldError:
     return FieldError(str(path), "Duplicate", value)
+
+
+def not_found(path: Path | str, value: Any) -> FieldError:
+    """A name that refers to nothing in the same object."""
+    return FieldError(str(path), "NotFound", value)
 
 
 def forbidden(path: Path | str, detail: str) -> FieldError:

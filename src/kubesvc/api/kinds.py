@@ -3,40 +3,87 @@
 from __future__ import annotations
 
 from .configmap import CONFIG_MAP
+from .controllerrevision import CONTROLLER_REVISION
+from .cronjob import CRON_JOB
+from .customresourcedefinition import CUSTOM_RESOURCE_DEFINITION
+from .daemonset import DAEMON_SET
 from .deployment import DEPLOYMENT
 from .endpoints import ENDPOINTS
 from .endpointslice import ENDPOINT_SLICE
 from .event import EVENT, EVENTS_EVENT
+from .horizontalpodautoscaler import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
+from .ingress import INGRESS
+from .ingressclass import INGRESS_CLASS
 from .ipaddress import IP_ADDRESS
+from .job import JOB
 from .kind import Kind
 from .lease import LEASE
+from .limitrange import LIMIT_RANGE
 from .namespace import NAMESPACE
+from .networkpolicy import NETWORK_POLICY
 from .node import NODE
+from .persistentvolume import PERSISTENT_VOLUME
+from .persistentvolumeclaim import PERSISTENT_VOLUME_CLAIM
 from .pod import POD
+from .poddisruptionbudget import POD_DISRUPTION_BUDGET
+from .podtemplate import POD_TEMPLATE
+from .priorityclass import PRIORITY_CLASS
+from .rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from .replicaset import REPLICA_SET
+from .replicationcontroller import REPLICATION_CONTROLLER
+from .resourcequota import RESOURCE_QUOTA
 from .secret import SECRET
 from .service import SERVICE
 from .serviceaccount import SERVICE_ACCOUNT
 from .servicecidr import SERVICE_CIDR
+from .statefulset import STATEFUL_SET
+from .storageclass import STORAGE_CLASS
+from .webhookconfiguration import MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION
 
 __all__ = [
+    "CLUSTER_ROLE",
+    "CLUSTER_ROLE_BINDING",
     "CONFIG_MAP",
+    "CONTROLLER_REVISION",
+    "CRON_JOB",
+    "CUSTOM_RESOURCE_DEFINITION",
+    "DAEMON_SET",
     "DEPLOYMENT",
     "ENDPOINTS",
     "ENDPOINT_SLICE",
     "EVENT",
     "EVENTS_EVENT",
+    "HORIZONTAL_POD_AUTOSCALER",
+    "HORIZONTAL_POD_AUTOSCALER_V1",
+    "INGRESS",
+    "INGRESS_CLASS",
     "IP_ADDRESS",
+    "JOB",
     "KINDS",
     "LEASE",
+    "LIMIT_RANGE",
+    "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
+    "NETWORK_POLICY",
     "NODE",
+    "PERSISTENT_VOLUME",
+    "PERSISTENT_VOLUME_CLAIM",
     "POD",
+    "POD_DISRUPTION_BUDGET",
+    "POD_TEMPLATE",
+    "PRIORITY_CLASS",
+    "REPLICATION_CONTROLLER",
     "REPLICA_SET",
+    "RESOURCE_QUOTA",
+    "ROLE",
+    "ROLE_BINDING",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
     "SERVICE_CIDR",
+    "STATEFUL_SET",
+    "STORAGE_CLASS",
+    "VALIDATING_WEBHOOK_CONFIGURATION",
     "by_kind",
     "by_resource",
 ]
@@ -45,21 +92,47 @@ KINDS: tuple[Kind, ...] = (
     CONFIG_MAP,
     ENDPOINTS,
     EVENT,
+    LIMIT_RANGE,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
+    POD_TEMPLATE,
+    REPLICATION_CONTROLLER,
+    RESOURCE_QUOTA,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
+    CONTROLLER_REVISION,
+    DAEMON_SET,
     DEPLOYMENT,
     REPLICA_SET,
+    STATEFUL_SET,
+    EVENTS_EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
+    HORIZONTAL_POD_AUTOSCALER_V1,
+    CRON_JOB,
+    JOB,
+    INGRESS,
+    INGRESS_CLASS,
+    IP_ADDRESS,
+    NETWORK_POLICY,
+    SERVICE_CIDR,
+    POD_DISRUPTION_BUDGET,
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    ROLE,
+    ROLE_BINDING,
+    STORAGE_CLASS,
+    MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    CUSTOM_RESOURCE_DEFINITION,
+    PRIORITY_CLASS,
     LEASE,
     ENDPOINT_SLICE,
-    EVENTS_EVENT,
-    IP_ADDRESS,
-    SERVICE_CIDR,
 )
-"""Every kind, core first."""
+"""Every kind. Groups come in the order of their priority in discovery, the preferred version of each first."""
 
 BY_RESOURCE = {(k.group, k.version, k.plural): k for k in KINDS}
 BY_KIND = {(k.api_version, k.name): k for k in KINDS}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from .kind import Column, Kind, Since
-from .meta import Struct, Typed
+from . import checks, fields, shape
+from .checks import part
+from .fields import Errors, Path
+from .kind import Column, Kind, Since, Situation
+from .meta import Object, Struct, Typed
 
 
 class LeaseSpec(Struct, frozen=True):
@@ -20,6 +23,27 @@ class Lease(Typed, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
+SPEC = Path("spec")
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, Lease)
+
+
+def validate(obj: Object, _: Situation) -> Errors:
+    """A lease lasts, and changed hands no less than never."""
+    spec = part(obj, "spec")
+    errors = checks.positive(spec, "leaseDurationSeconds", SPEC)
+    errors += checks.nonnegative(spec, "leaseTransitions", SPEC)
+    if spec.get("preferredHolder") and not spec.get("strategy"):
+        errors.append(fields.forbidden(SPEC / "preferredHolder", "may only be specified when `strategy` is defined"))
+    return errors
+
+
+def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
+    return validate(new, situation)
+
+
 LEASE = Kind(
     group="coordination.k8s.io",
     version="v1",
@@ -28,6 +52,9 @@ LEASE = Kind(
     namespaced=True,
     type=Lease,
     schema="io.k8s.api.coordination.v1.Lease",
+    default=default,
+    validate=validate,
+    validate_update=validate_update,
     columns=(
         Column("Name", lambda x: x.name, format="name"),
         Column("Holder", lambda x: x.spec.holder_identity),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from . import names
-from .kind import Column, Kind, Since, Subresource
+from typing import ClassVar
+
+from . import fields, names, shape
+from .checks import items, part, texts
+from .fields import Errors, Path
+from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Condition, Object, Struct, Typed, metadata
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -13,9 +17,13 @@ class NamespaceSpec(Struct, frozen=True):
     finalizers: list[str] | None = None
 
 
+class NamespaceCondition(Condition, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("type", "status", "last_transition_time")
+
+
 class NamespaceStatus(Struct, frozen=True):
     phase: str = ""
-    conditions: list[Condition] | None = None
+    conditions: list[NamespaceCondition] | None = None
 
 
 class Namespace(Typed, frozen=True):
@@ -29,6 +37,7 @@ class Namespace(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     """The label that carries the name, for selectors (NS-1)."""
+    shape.normalize(obj, Namespace)
     meta = metadata(obj)
     if meta.get("name"):
         labels = meta.get("labels")
@@ -52,6 +61,30 @@ def prepare_update(new: Object, old: Object) -> None:
     new["spec"] = old.get("spec") or {}
 
 
+def validate(obj: Object, _: Situation) -> Errors:
+    """Its finalizers are names with a prefix, or the standard one."""
+    path = Path("spec") / "finalizers"
+    errors: Errors = []
+    for finalizer in items(part(obj, "spec"), "finalizers"):
+        errors += texts(path, finalizer, names.qualified_name(finalizer))
+        if "/" not in finalizer and finalizer not in names.STANDARD_FINALIZERS:
+            errors.append(
+                fields.invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified")
+            )
+    return errors
+
+
+def validate_status(new: Object, _: Object, __: Situation) -> Errors:
+    """The phase follows the deletionTimestamp."""
+    phase, path = part(new, "status").get("phase") or "", Path("status") / "Phase"
+    going = bool(part(new, "metadata").get("deletionTimestamp"))
+    if going and phase != "Terminating":
+        return [fields.invalid(path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")]
+    if not going and phase != "Active":
+        return [fields.invalid(path, phase, "may only be 'Active' if `deletionTimestamp` is empty")]
+    return []
+
+
 NAMESPACE = Kind(
     group="",
     version="v1",
@@ -69,6 +102,8 @@ NAMESPACE = Kind(
     default=default,
     prepare_create=prepare_create,
     prepare_update=prepare_update,
+    validate=validate,
+    validate_status=validate_status,
     name_errors=names.dns_label,
     columns=(
         Column("Name", lambda n: n.name, format="name"),

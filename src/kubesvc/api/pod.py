@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
+from . import podcolumns, podstrategy, shape
 from .container import Container, ContainerStatus, ProfileSource, ResourceList, ResourceRequirements, SELinuxOptions
-from .kind import Column, Kind, Since, Subresource
-from .meta import Condition, ObjectMeta, Struct, Typed
+from .kind import Kind, Subresource
+from .meta import Condition, Object, ObjectMeta, Struct, Typed
 from .volume import Volume
 
 
@@ -196,9 +197,13 @@ class PodIP(Struct, frozen=True):
     ip: str = ""
 
 
+class PodCondition(Condition, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("type", "status", "last_probe_time", "last_transition_time")
+
+
 class PodStatus(Struct, frozen=True):
     phase: str = ""
-    conditions: list[Condition] | None = None
+    conditions: list[PodCondition] | None = None
     message: str = ""
     reason: str = ""
     nominated_node_name: str = ""
@@ -214,7 +219,7 @@ class PodStatus(Struct, frozen=True):
     resize: str = ""
     observed_generation: int = 0
 
-    def condition(self, type_: str) -> Condition | None:
+    def condition(self, type_: str) -> PodCondition | None:
         return next((c for c in self.conditions or () if c.type == type_), None)
 
 
@@ -251,6 +256,12 @@ class PodTemplateSpec(Struct, frozen=True):
     spec: PodSpec = PodSpec()
 
 
+def default(obj: Object) -> None:
+    """The spelling of a pod, then POD-1."""
+    shape.normalize(obj, Pod)
+    podstrategy.default(obj)
+
+
 POD = Kind(
     group="",
     version="v1",
@@ -273,10 +284,26 @@ POD = Kind(
         Subresource(name="resize"),
         Subresource(name="status"),
     ),
-    columns=(
-        Column("Name", lambda p: p.name, format="name"),
-        Column("Age", lambda p: Since(p.metadata.creation_timestamp)),
-    ),
+    default=default,
+    prepare_create=podstrategy.prepare_create,
+    prepare_update=podstrategy.prepare_update,
+    validate=podstrategy.validate,
+    validate_update=podstrategy.validate_update,
+    validate_status=podstrategy.validate_status,
+    columns=podcolumns.COLUMNS,
+    row_conditions=podcolumns.row_conditions,
+    fields={  # SEL-3
+        "spec.nodeName": lambda p: p.spec.node_name,
+        "spec.restartPolicy": lambda p: p.spec.restart_policy,
+        "spec.schedulerName": lambda p: p.spec.scheduler_name,
+        "spec.serviceAccountName": lambda p: p.spec.service_account_name,
+        "spec.hostNetwork": lambda p: "true" if p.spec.host_network else "false",
+        "status.phase": lambda p: p.status.phase,
+        "status.podIP": lambda p: next(iter(p.ips), ""),
+        "status.podIPs": lambda p: ",".join(p.ips),
+        "status.nominatedNodeName": lambda p: p.status.nominated_node_name,
+    },
+    generation=lambda new, old: new.get("spec") != old.get("spec"),
     has_status=True,
     graceful=True,
     delete_returns_object=True,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from .kind import Column, Kind, Since, Subresource
-from .meta import Condition, Struct, Typed
+from typing import ClassVar
+
+from . import checks, shape, workload
+from .checks import part
+from .fields import Errors
+from .kind import Column, Kind, Since, Situation, Subresource
+from .meta import Condition, Object, Struct, Typed
 from .pod import LabelSelector, PodTemplateSpec
 
 
@@ -15,6 +20,8 @@ class ReplicaSetSpec(Struct, frozen=True):
 
 
 class ReplicaSetStatus(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("replicas",)
+
     replicas: int = 0
     fully_labeled_replicas: int = 0
     ready_replicas: int = 0
@@ -27,6 +34,45 @@ class ReplicaSetStatus(Struct, frozen=True):
 class ReplicaSet(Typed, frozen=True):
     spec: ReplicaSetSpec = ReplicaSetSpec()
     status: ReplicaSetStatus = ReplicaSetStatus()
+
+
+def default(obj: Object) -> None:
+    """One replica, unless told otherwise."""
+    shape.normalize(obj, ReplicaSet)
+    part(obj, "spec").setdefault("replicas", 1)
+    workload.default_template(obj)
+
+
+def prepare_create(obj: Object) -> None:
+    obj["status"] = {"replicas": 0}
+
+
+def validate(obj: Object, _: Situation) -> Errors:
+    spec = part(obj, "spec")
+    errors = checks.nonnegative(spec, "replicas", workload.SPEC)
+    errors += checks.nonnegative(spec, "minReadySeconds", workload.SPEC)
+    errors += workload.validate_selector(spec, "ReplicaSet")
+    return errors + workload.validate_template(spec)
+
+
+def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
+    """The selector is for ever."""
+    errors = validate(new, situation)
+    return errors + checks.immutable(part(new, "spec"), part(old, "spec"), "selector", workload.SPEC)
+
+
+def validate_status(new: Object, _: Object, __: Situation) -> Errors:
+    """Counts are not negative, and parts are not more than the whole."""
+    return workload.validate_counts(
+        part(new, "status"),
+        ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"),
+        (
+            ("fullyLabeledReplicas", "replicas"),
+            ("readyReplicas", "replicas"),
+            ("availableReplicas", "replicas"),
+            ("availableReplicas", "readyReplicas"),
+        ),
+    )
 
 
 REPLICA_SET = Kind(
@@ -45,7 +91,19 @@ REPLICA_SET = Kind(
     ),
     columns=(
         Column("Name", lambda r: r.name, format="name"),
+        Column("Desired", lambda r: r.spec.replicas or 0, type="integer"),  # KCTL-17
+        Column("Current", lambda r: r.status.replicas, type="integer"),
+        Column("Ready", lambda r: r.status.ready_replicas, type="integer"),
         Column("Age", lambda r: Since(r.metadata.creation_timestamp)),
+        workload.CONTAINERS,
+        workload.IMAGES,
+        workload.SELECTOR,
     ),
+    default=default,
+    prepare_create=prepare_create,
+    validate=validate,
+    validate_update=validate_update,
+    validate_status=validate_status,
+    generation=workload.spec_changed,
     has_status=True,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from . import shape
 from .kind import Column, Kind, Since, Subresource
-from .meta import ObjectReference, Typed
+from .meta import Object, ObjectReference, Typed
 from .pod import LocalObjectReference
 
 
@@ -11,6 +12,10 @@ class ServiceAccount(Typed, frozen=True):
     secrets: list[ObjectReference] | None = None
     image_pull_secrets: list[LocalObjectReference] | None = None
     automount_service_account_token: bool | None = None
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, ServiceAccount)
 
 
 SERVICE_ACCOUNT = Kind(
@@ -25,6 +30,7 @@ SERVICE_ACCOUNT = Kind(
     subresources=(
         Subresource(name="token", verbs=("create",), kind="TokenRequest", group="authentication.k8s.io", version="v1"),
     ),
+    default=default,
     columns=(
         Column("Name", lambda s: s.name, format="name"),
         Column("Age", lambda s: Since(s.metadata.creation_timestamp)),  # KCTL-23

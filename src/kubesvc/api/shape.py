@@ -54,7 +54,7 @@ def rule_of(hint: Any, always: bool) -> Rule:
     if set(options) == {str, int, float}:
         return quantity_rule(nullable)
     if set(options) == {str, int}:
-        return drop_null
+        return plain_rule(0, True) if always else drop_null
     inner = options[0]
     origin = typing.get_origin(inner) or inner
     if inner in PLAIN:
@@ -62,7 +62,8 @@ def rule_of(hint: Any, always: bool) -> Rule:
     if origin is list:
         return list_rule(typing.get_args(inner)[0], always)
     if origin is dict:
-        return map_rule(typing.get_args(inner)[1])
+        value_type = typing.get_args(inner)[1]
+        return drop_null if value_type is Any else map_rule(value_type)
     if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
         return struct_rule(inner, nullable)
     return drop_null

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -11,6 +11,8 @@ from .meta import Struct
 
 
 class KeyToPath(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("key", "path")
+
     key: str = ""
     path: str = ""
     mode: int | None = None
@@ -36,11 +38,15 @@ class EmptyDirVolumeSource(Struct, frozen=True):
 
 
 class HostPathVolumeSource(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("path",)
+
     path: str = ""
     type: str | None = None
 
 
 class DownwardAPIVolumeFile(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("path",)
+
     path: str = ""
     field_ref: ObjectFieldSelector | None = None
     resource_field_ref: ResourceFieldSelector | None = None
@@ -65,6 +71,8 @@ class SecretProjection(Struct, frozen=True):
 
 
 class ServiceAccountTokenProjection(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("path",)
+
     audience: str = ""
     expiration_seconds: int | None = None
     path: str = ""
@@ -85,6 +93,8 @@ class ProjectedVolumeSource(Struct, frozen=True):
 
 
 class PersistentVolumeClaimVolumeSource(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("claim_name",)
+
     claim_name: str = ""
     read_only: bool = False
 

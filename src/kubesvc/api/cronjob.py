@@ -1,0 +1,111 @@
+"""CronJob: jobs made by the calendar."""
+
+from __future__ import annotations
+
+from . import checks, fields, podspec, shape, workload
+from .checks import part
+from .fields import Errors
+from .job import JobTemplateSpec, default_spec, validate_spec
+from .kind import Cell, Column, Kind, Since, Situation, Subresource
+from .meta import Object, ObjectReference, Struct, Typed
+
+SPEC = workload.SPEC
+
+
+class CronJobSpec(Struct, frozen=True):
+    schedule: str = ""
+    time_zone: str | None = None
+    starting_deadline_seconds: int | None = None
+    concurrency_policy: str = ""
+    suspend: bool | None = None
+    job_template: JobTemplateSpec = JobTemplateSpec()
+    successful_jobs_history_limit: int | None = None
+    failed_jobs_history_limit: int | None = None
+
+
+class CronJobStatus(Struct, frozen=True):
+    active: list[ObjectReference] | None = None
+    last_schedule_time: str | None = None
+    last_successful_time: str | None = None
+
+
+class CronJob(Typed, frozen=True):
+    spec: CronJobSpec = CronJobSpec()
+    status: CronJobStatus = CronJobStatus()
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, CronJob)
+    spec = part(obj, "spec")
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    job = part(part(spec, "jobTemplate"), "spec")
+    if pod := part(part(job, "template"), "spec"):
+        podspec.default_pod_spec(pod)
+
+
+def prepare_create(obj: Object) -> None:
+    obj["status"] = {}
+
+
+def validate(obj: Object, _: Situation) -> Errors:
+    spec = part(obj, "spec")
+    errors: Errors = []
+    schedule = spec.get("schedule") or ""
+    if not schedule:
+        errors.append(fields.required(SPEC / "schedule"))
+    elif not schedule.startswith("@") and len(schedule.split()) != 5:
+        count = len(schedule.split())
+        errors.append(
+            fields.invalid(SPEC / "schedule", schedule, f"expected exactly 5 fields, found {count}: {schedule.split()}")
+        )
+    errors += checks.nonnegative(spec, "startingDeadlineSeconds", SPEC)
+    policy = spec.get("concurrencyPolicy")
+    errors += checks.one_of(policy, ("Allow", "Forbid", "Replace"), SPEC / "concurrencyPolicy")
+    job = dict(part(part(spec, "jobTemplate"), "spec"))
+    default_spec(job)
+    errors += validate_spec(job, SPEC / "jobTemplate" / "spec", template_only=True)
+    errors += checks.nonnegative(spec, "successfulJobsHistoryLimit", SPEC)
+    return errors + checks.nonnegative(spec, "failedJobsHistoryLimit", SPEC)
+
+
+def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
+    return validate(new, situation)
+
+
+def last_schedule(job: CronJob) -> Cell | Since:
+    return Since(job.status.last_schedule_time) if job.status.last_schedule_time else "<none>"
+
+
+CRON_JOB = Kind(
+    group="batch",
+    version="v1",
+    name="CronJob",
+    plural="cronjobs",
+    namespaced=True,
+    type=CronJob,
+    schema="io.k8s.api.batch.v1.CronJob",
+    short_names=("cj",),
+    categories=("all",),
+    subresources=(Subresource(name="status"),),
+    default=default,
+    prepare_create=prepare_create,
+    validate=validate,
+    validate_update=validate_update,
+    generation=workload.spec_changed,
+    columns=(
+        Column("Name", lambda c: c.name, format="name"),
+        Column("Schedule", lambda c: c.spec.schedule),
+        Column("Timezone", lambda c: c.spec.time_zone or "<none>"),
+        Column("Suspend", lambda c: "<unset>" if c.spec.suspend is None else str(c.spec.suspend)),
+        Column("Active", lambda c: len(c.status.active or ()), type="integer"),
+        Column("Last Schedule", last_schedule),
+        Column("Age", lambda c: Since(c.metadata.creation_timestamp)),
+        Column("Containers", lambda c: workload.containers(c.spec.job_template.spec.template), wide=True),
+        Column("Images", lambda c: workload.images(c.spec.job_template.spec.template), wide=True),
+        Column("Selector", lambda c: workload.selector_text(c.spec.job_template.spec.selector), wide=True),
+    ),
+    has_status=True,
+)

@@ -1,0 +1,203 @@
+"""Job: pods that run to their end."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from . import checks, fields, podcheck, shape, workload
+from .checks import part
+from .fields import Errors, Path
+from .kind import Cell, Column, Kind, Since, Situation, Subresource
+from .meta import Condition, Object, Struct, Typed
+from .pod import LabelSelector, PodTemplateSpec
+
+CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
+JOB_NAME = "batch.kubernetes.io/job-name"
+OLD_CONTROLLER_UID, OLD_JOB_NAME = "controller-uid", "job-name"
+UNLIMITED = 2**31 - 1
+
+
+class JobSpec(Struct, frozen=True):
+    parallelism: int | None = None
+    completions: int | None = None
+    active_deadline_seconds: int | None = None
+    pod_failure_policy: dict[str, Any] | None = None
+    success_policy: dict[str, Any] | None = None
+    backoff_limit: int | None = None
+    backoff_limit_per_index: int | None = None
+    max_failed_indexes: int | None = None
+    selector: LabelSelector | None = None
+    manual_selector: bool | None = None
+    template: PodTemplateSpec = PodTemplateSpec()
+    ttl_seconds_after_finished: int | None = None
+    completion_mode: str | None = None
+    suspend: bool | None = None
+    pod_replacement_policy: str | None = None
+    managed_by: str | None = None
+
+
+class JobTemplateSpec(Struct, frozen=True):
+    metadata: dict[str, Any] | None = None
+    spec: JobSpec = JobSpec()
+
+
+class JobCondition(Condition, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("type", "status", "last_probe_time", "last_transition_time")
+
+
+class UncountedTerminatedPods(Struct, frozen=True):
+    succeeded: list[str] | None = None
+    failed: list[str] | None = None
+
+
+class JobStatus(Struct, frozen=True):
+    conditions: list[JobCondition] | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    active: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    terminating: int | None = None
+    completed_indexes: str = ""
+    failed_indexes: str | None = None
+    uncounted_terminated_pods: UncountedTerminatedPods | None = None
+    ready: int | None = None
+
+
+class Job(Typed, frozen=True):
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    def has(self, condition: str) -> bool:
+        return any(c.type == condition and c.status == "True" for c in self.status.conditions or ())
+
+
+def default_spec(spec: Object) -> None:
+    """One completion, six failures, not suspended."""
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", 6 if spec.get("backoffLimitPerIndex") is None else UNLIMITED)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, Job)
+    default_spec(part(obj, "spec"))
+    workload.default_template(obj)
+    labels = part(part(part(obj, "spec"), "template"), "metadata").get("labels")
+    if labels and not part(obj, "metadata").get("labels"):
+        obj.setdefault("metadata", {})["labels"] = dict(labels)
+
+
+def prepare_create(obj: Object) -> None:
+    """The pods are told apart by the job's uid, unless a selector was made by hand."""
+    obj["status"] = {}
+    spec = part(obj, "spec")
+    if spec.get("manualSelector"):
+        return
+    meta = part(obj, "metadata")
+    uid, name = meta.get("uid", ""), meta.get("name", "")
+    template = spec.setdefault("template", {})
+    labels = template.setdefault("metadata", {}).setdefault("labels", {})
+    labels.update({OLD_CONTROLLER_UID: uid, OLD_JOB_NAME: name, CONTROLLER_UID: uid, JOB_NAME: name})
+    spec.setdefault("selector", {}).setdefault("matchLabels", {}).setdefault(CONTROLLER_UID, uid)
+
+
+def validate(obj: Object, _: Situation) -> Errors:
+    return validate_spec(part(obj, "spec"), workload.SPEC)
+
+
+def validate_spec(spec: Object, path: Path, *, template_only: bool = False) -> Errors:
+    errors: Errors = []
+    for field in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
+        errors += checks.nonnegative(spec, field, path)
+    mode = spec.get("completionMode")
+    if mode not in ("NonIndexed", "Indexed"):
+        errors.append(fields.not_supported(path / "completionMode", mode or "", ("NonIndexed", "Indexed")))
+    elif mode == "Indexed" and spec.get("completions") is None:
+        errors.append(fields.required(path / "completions", "when completion mode is Indexed"))
+    if not template_only and spec.get("selector") is None:
+        errors.append(fields.required(path / "selector"))
+    template = part(spec, "template")
+    if not template_only:
+        labels = part(template, "metadata").get("labels")
+        if not workload.selects(spec.get("selector"), labels):
+            errors.append(
+                fields.invalid(
+                    path / "template" / "metadata" / "labels", labels, "`selector` does not match template `labels`"
+                )
+            )
+    errors += podcheck.validate_template(template, path / "template")
+    policy = part(template, "spec").get("restartPolicy", "")
+    if policy == "Always":
+        where = path / "template" / "spec" / "restartPolicy"
+        errors.append(fields.required(where, 'valid values: "OnFailure", "Never"'))
+    return errors
+
+
+def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
+    """What was asked for stays; how many at a time may change."""
+    errors = validate(new, situation)
+    now, before = part(new, "spec"), part(old, "spec")
+    for field in ("completions", "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"):
+        if field == "template" and before.get("suspend") and not part(old, "status").get("startTime"):
+            continue  # a job that never ran may still change where it will run
+        if field == "completions" and now.get("completionMode") == "Indexed":
+            continue
+        errors += checks.immutable(now, before, field, workload.SPEC)
+    return errors
+
+
+def status_text(job: Job) -> str:
+    for condition, text in (("Complete", "Complete"), ("Failed", "Failed")):
+        if job.has(condition):
+            return text
+    if job.metadata.deletion_timestamp is not None:
+        return "Terminating"
+    return next((c for c in ("Suspended", "FailureTarget", "SuccessCriteriaMet") if job.has(c)), "Running")
+
+
+def completions(job: Job) -> str:
+    done, wanted, parallel = job.status.succeeded, job.spec.completions, job.spec.parallelism or 0
+    if wanted is not None:
+        return f"{done}/{wanted}"
+    return f"{done}/1 of {parallel}" if parallel > 1 else f"{done}/1"
+
+
+def duration(job: Job) -> Cell | Since:
+    if job.status.start_time is None:
+        return ""
+    return Since(job.status.start_time, until=job.status.completion_time)
+
+
+JOB = Kind(
+    group="batch",
+    version="v1",
+    name="Job",
+    plural="jobs",
+    namespaced=True,
+    type=Job,
+    schema="io.k8s.api.batch.v1.Job",
+    categories=("all",),
+    subresources=(Subresource(name="status"),),
+    default=default,
+    prepare_create=prepare_create,
+    validate=validate,
+    validate_update=validate_update,
+    generation=workload.spec_changed,
+    columns=(  # KCTL-29
+        Column("Name", lambda j: j.name, format="name"),
+        Column("Status", status_text),
+        Column("Completions", completions),
+        Column("Duration", duration),
+        Column("Age", lambda j: Since(j.metadata.creation_timestamp)),
+        workload.CONTAINERS,
+        workload.IMAGES,
+        workload.SELECTOR,
+    ),
+    fields={"status.successful": lambda j: str(j.status.succeeded)},
+    has_status=True,
+)
