@@ -307,14 +307,14 @@ def _plan_port(
 def source_ranges(
     ranges: Iterable[str], family: Family, place: Place, balancers: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """Who may use the load balancer's addresses, as networks of the family; None: everyone (PROXY-50, 51).
+    """Who may use the load balancer's addresses, as networks of the family; None: everyone, as when no range is of
+    this family (PROXY-50, 51).
 
     When the node itself lies in a range, the balancer's addresses may be sources as well: a process of this node that
     talks to an address bound here uses it as its own.
     """
     networks = []
-    given = [r.strip() for r in ranges]
-    for text in given:
+    for text in (r.strip() for r in ranges):
         try:
             network = ipaddress.ip_network(text, strict=False)
         except ValueError:
@@ -323,7 +323,7 @@ def source_ranges(
             if network.prefixlen == 0:
                 return None
             networks.append(network)
-    if not [r for r in given if r]:
+    if not networks:
         return None
     own = [ipaddress.ip_address(a) for a in of_family(family, place.addresses)]
     if any(address in network for address in own for network in networks):

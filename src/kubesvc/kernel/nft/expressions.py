@@ -26,7 +26,7 @@ VERDICT_NAMES = {DROP: "drop", ACCEPT: "accept", CONTINUE: "continue", JUMP: "ju
 NETWORK, TRANSPORT = 1, 2
 EQ, NEQ = 0, 1
 META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
-CT_STATE, CT_STATUS, CT_PROTO_DST, CT_SRC_IP, CT_DST_IP, CT_SRC_IP6, CT_DST_IP6 = 0, 2, 10, 19, 20, 21, 22
+CT_STATE, CT_STATUS, CT_PROTO_DST, CT_SRC_IP, CT_DST_IP, CT_SRC_IP6, CT_DST_IP6 = 0, 2, 12, 19, 20, 21, 22
 ORIGINAL, REPLY = 0, 1
 CT_NEW = 8
 STATUS_DNAT = 0x20
@@ -287,7 +287,7 @@ class Dynset:
 
     def encode(self) -> bytes:
         data = b"" if self.data_register is None else be32(5, self.data_register)
-        head = be32(4, self.key_register) + data + be32(2, UPDATE) + text(1, self.set)
+        head = be32(4, self.key_register) + data + be32(3, UPDATE) + text(1, self.set)
         return head + be64(6, self.timeout_ms) + be32(9, 0)
 
 
@@ -390,7 +390,7 @@ def _reject(a: Attributes) -> Expression:
 
 
 def _dynset(a: Attributes) -> Expression:
-    if _u32(a, 2) != UPDATE:
+    if _u32(a, 3) != UPDATE:
         raise KeyError("another operation")
     timeout_ms = BE64.unpack(a[6])[0] if 6 in a else 0
     return Dynset(name_of(a[1]), timeout_ms, _u32(a, 4), _u32(a, 5) if 5 in a else None)

@@ -12,12 +12,14 @@ class FakeNft:
     """As atomic and as strict as the kernel, and open to inspection: `tables` is what is applied, `log` what was run.
 
     `fail_next`: set to an exception to make the next transaction fail with it, nothing applied.
+    `disturbed`: raise it to tell that somebody else changed rules.
     """
 
     def __init__(self) -> None:
         self.tables: dict[tuple[int, str], Table] = {}
         self.log: list[Transaction] = []
         self.fail_next: Exception | None = None
+        self.disturbed = 0
 
     async def run(self, transaction: Transaction) -> None:
         await asyncio.sleep(0)
@@ -50,6 +52,9 @@ class FakeNft:
         if found is None or spec.name not in found.sets:
             raise NoSuchObject(f"set {spec.name!r}: no such set")
         return dict(found.elements[spec.name])
+
+    async def disturbances(self) -> int:
+        return self.disturbed
 
 
 class FakeDraft:

@@ -48,6 +48,7 @@ from .table import SET_EVAL, SET_INTERVAL, Base, ChainSpec, SetSpec, Table, Valu
 NFTABLES = 10
 """The netfilter subsystem: high byte of the message type."""
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
+GETGEN = 16
 GENERIC = struct.Struct(">BBH")  # family, version, resource
 
 
@@ -64,6 +65,9 @@ class Nft(Protocol):
     async def read_elements(self, family: int, table: str, spec: SetSpec) -> dict[bytes, Value]:
         """What one set holds. NoSuchObject if it does not exist."""
 
+    async def disturbances(self) -> int:
+        """How often somebody else has changed rules of this namespace since the door was opened; only grows."""
+
 
 class KernelNft:
     """nftables of the network namespace in which this object was made.
@@ -75,8 +79,11 @@ class KernelNft:
     def __init__(self, *, buffer_bytes: int = 8 << 20) -> None:
         self.socket = NetlinkSocket(NETLINK_NETFILTER, buffer_bytes=buffer_bytes)
         self.turn = asyncio.Lock()
+        self.disturbed = 0
+        self.generation = self._generation()
 
     def close(self) -> None:
+        """End the use of the socket; rules stay."""
         self.socket.close()
 
     async def run(self, transaction: Transaction) -> None:
@@ -87,6 +94,7 @@ class KernelNft:
         """As `run`, without a loop. The kernel commits while it is sent: milliseconds per thousand elements."""
         if not transaction.commands:
             return
+        self._look_round()
         data, owners = self._encode(transaction)
         try:
             self.socket.send(data)
@@ -104,6 +112,24 @@ class KernelNft:
                     failed.append((owners.get(error_.sequence), error_))
         if failed:
             raise _refusal(transaction, failed)
+        self.generation += 1
+
+    async def disturbances(self) -> int:
+        async with self.turn:
+            self._look_round()
+            return self.disturbed
+
+    def _generation(self) -> int:
+        """The kernel's number of the rules in force; every transaction of anybody raises it."""
+        reply = self.socket.request(NFTABLES << 8 | GETGEN, GENERIC.pack(0, 0, 0))
+        number: int = BE32.unpack(attribute_map(reply[0].payload, GENERIC.size)[1])[0]
+        return number
+
+    def _look_round(self) -> None:
+        found = self._generation()
+        if found != self.generation:
+            self.disturbed += 1
+            self.generation = found
 
     def _encode(self, transaction: Transaction) -> tuple[bytes, dict[int, Command]]:
         family = GENERIC.pack(transaction.family, 0, 0)
