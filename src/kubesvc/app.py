@@ -263,9 +263,9 @@ async def run_parts(control: Control) -> None:
     )
     client = control.server.client
     async with asyncio.TaskGroup() as group:
-        group.create_task(
-            run_controllers(client, options.controllers, clock=control.clock, random=control.random, settings=settings)
-        )
+        if options.controllers:
+            names, clock, random = options.controllers, control.clock, control.random
+            group.create_task(run_controllers(client, names, clock=clock, random=random, settings=settings))
         if options.nodes:
             group.create_task(run_host_ports(control, client))
 

@@ -14,7 +14,7 @@ class UpOptions:
     """store: "" for the instance's own durable file, "memory", or a path. port: 0 for any free one.
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
-    `run_controllers` takes it.
+    `run_controllers` takes it; () for none at all.
     """
 
     nodes: int = 1

@@ -1,0 +1,95 @@
+"""The command line as a stranger meets it: help, wrong words, wrong targets."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from kubesvc import __version__
+from kubesvc.cli import COMMANDS, WRONG_USAGE, main
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """(exit status, everything printed)"""
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"kubesvc.cli.{name}")
+    assert module.__doc__
+    if name in ("demo", "version"):
+        return
+    status, text = said(capsys, name, "--help")
+    assert status == 0 and module.__doc__.splitlines()[0][:40] in text
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text = said(capsys, "--help")
+    assert status == 0 and all(name in text for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "--version") == (0, f"kubesvc {__version__}\n")
+
+
+WRONG = (
+    (("frob",), "'frob' is no command"),
+    (("statsu",), "did you mean 'status'?"),
+    (("up", "--node", "2"), "unrecognized arguments: --node"),  # options are never abbreviated
+    (("up", "--nodes", "-1"), "must not be negative"),
+    (("up", "--nodes", "201"), "at most 200 nodes"),
+    (("up", "--service-node-port-range", "9-3"), "must be FIRST-LAST"),
+    (("up", "--images-map", "/nowhere.toml"), "/nowhere.toml: no such file"),
+    (("status", "--name", "No/Way"), "cannot be the name of an instance"),
+    (("outside", "frob"), "invalid choice: 'frob'"),
+    (("controllers", "--controllers", "nosuch"), "no controller 'nosuch'; there are "),
+    (("dns", "--address", "here"), "must be IP:PORT"),
+)
+
+
+@pytest.mark.parametrize(("words", "text"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_wrong_usage_exits_64_and_says_what_would_do(
+    words: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, printed = said(capsys, *words)
+    assert status == WRONG_USAGE and text in printed and "Traceback" not in printed
+
+
+NOT_RUNNING = (("kubectl", "get", "pods"), ("curl", "http://web"), ("shell",), ("outside", "list"), ("scheduler",))
+
+
+@pytest.mark.parametrize("words", NOT_RUNNING, ids=lambda w: w[0])
+def test_without_an_instance_the_next_step_is_named(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed = said(capsys, *words)
+    assert status == 1 and "no instance 'default' is running\nnext: kubesvc up" in printed
+
+
+def test_status_and_down_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "status") == (1, "default: not running\nnext: kubesvc up\n")
+    assert said(capsys, "down") == (0, "default: was not running\n")
+
+
+def test_kubeconfig_wins_over_name_and_must_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, printed = said(capsys, "scheduler", "--kubeconfig", "/nowhere", "--name", "x")
+    assert status == 1 and "kubeconfig /nowhere: no such file" in printed
+    monkeypatch.setenv("KUBECONFIG", "/elsewhere")
+    status, printed = said(capsys, "scheduler")
+    assert status == 1 and "KUBECONFIG names /elsewhere, which is no file" in printed
+    status, printed = said(capsys, "scheduler", "--name", "x")
+    assert status == 1 and "no instance 'x' is running" in printed
