@@ -23,6 +23,9 @@ MOST_CACHED = 8192
 MOST_TURNS = 8
 """Orders of one answer that are kept to be given out in turn (DNS-24)."""
 
+MOST_ADDITIONAL = 4
+"""Records a query may bring behind its question: EDNS and signatures."""
+
 UDP_BYTES = 1232
 """Largest response over UDP, whatever the client says it takes: it passes any path unfragmented (DNS-47)."""
 
@@ -122,11 +125,12 @@ class Responder:
         opcode = query[2] >> 3 & 0xF
         if opcode != wire.QUERY:
             return self._bare(query, wire.NOTIMP)
+        _, _, questions, answers, authority, additional = wire.HEADER.unpack_from(query)
+        if questions != 1 or answers or authority > 1 or additional > MOST_ADDITIONAL:
+            return self._bare(query, wire.FORMERR)  # not even read: reading is where an attacker could make work
         try:
             message = wire.decode(query)
         except FormatError:
-            return self._bare(query, wire.FORMERR)
-        if len(message.questions) != 1 or message.answers:
             return self._bare(query, wire.FORMERR)
         (question,) = message.questions
         self.counts[f"type {wire.TYPES.get(question.type, 'other')}"] += 1

@@ -42,6 +42,7 @@ TYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 16: "TXT", 28: "AAAA"
 QUERY: Final = 0
 HEADER_BYTES: Final = 12
 MOST_BYTES: Final = 65535
+MOST_JUMPS: Final = 127
 PLAIN_UDP_BYTES: Final = 512
 
 HEADER = struct.Struct("!HHHHHH")
@@ -218,10 +219,11 @@ def decode(data: bytes) -> Message:
 def decode_name(data: bytes, at: int) -> tuple[Name, int]:
     """The name at `at`, and where the bytes behind it begin.
 
-    Each pointer must lead to before the place where the labels read last began, so that reading ends.
+    Each pointer must lead to before the place where the labels read last began, so that reading ends; more pointers
+    than a name can have labels are refused, so that it ends soon.
     """
     labels: list[bytes] = []
-    begin, behind, total = at, -1, 1
+    begin, behind, total, jumps = at, -1, 1, 0
     while True:
         if at >= len(data):
             raise FormatError("a name is cut off")
@@ -242,8 +244,9 @@ def decode_name(data: bytes, at: int) -> tuple[Name, int]:
             target = (length & 0x3F) << 8 | data[at + 1]
             if behind < 0:
                 behind = at + 2
-            if target >= begin or target < HEADER_BYTES:
-                raise FormatError("a compression pointer does not lead back")
+            jumps += 1
+            if target >= begin or target < HEADER_BYTES or jumps > MOST_JUMPS:
+                raise FormatError("a compression pointer does not lead back, or there are too many")
             at = begin = target
         else:
             raise FormatError("a label of unknown kind")
