@@ -66,8 +66,10 @@ def pod(
     return typed({"metadata": meta, "spec": whole, "status": status}, Pod)
 
 
-def node(name: str = "n1", zone: str = "", *, cpu: str = "4", ready: bool = True, **labels: str) -> Node:
-    every = {k.replace("__", "/").replace("_", "-"): v for k, v in labels.items()}
+def node(
+    name: str = "n1", zone: str = "", *, cpu: str = "4", ready: bool = True, labels: Mapping[str, str] | None = None
+) -> Node:
+    every = dict(labels or {})
     every |= {"topology.kubernetes.io/zone": zone} if zone else {}
     condition = {"type": "Ready", "status": "True" if ready else "False"}
     return typed(
