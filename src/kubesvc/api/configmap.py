@@ -23,7 +23,7 @@ def validate(obj: Object, _: Situation) -> Errors:
     errors: Errors = []
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for part, keys in (("data", data), ("binaryData", binary)):
-        for key in sorted(keys):
+        for key in keys:
             path = Path(part).key(key)
             errors += [fields.invalid(path, key, text) for text in names.config_key(key)]
             if part == "data" and key in binary:

@@ -97,7 +97,6 @@ class Node(Typed, frozen=True):
         return condition is not None and condition.status == "True"
 
 
-NOT_READY = "node.kubernetes.io/not-ready"
 SPEC = Path("spec")
 NONE, UNKNOWN = "<none>", "<unknown>"
 ROLE_PREFIX, ROLE_LABEL = "node-role.kubernetes.io/", "kubernetes.io/role"
@@ -114,13 +113,6 @@ def default(obj: Object) -> None:
         spec["podCIDRs"] = [spec["podCIDR"]]
     elif first:
         spec["podCIDR"] = first
-
-
-def prepare_create(obj: Object) -> None:
-    """A new node is not ready before somebody says so (NODE-2). Its status may come along."""
-    taints = items(part(obj, "spec"), "taints")
-    if not any(t.get("key") == NOT_READY and t.get("effect") == "NoSchedule" for t in taints):
-        obj.setdefault("spec", {})["taints"] = [*taints, {"key": NOT_READY, "effect": "NoSchedule"}]
 
 
 def validate(obj: Object, _: Situation) -> Errors:
@@ -220,7 +212,6 @@ NODE = Kind(
     ),
     fields={"spec.unschedulable": lambda n: "true" if n.spec.unschedulable else "false"},
     default=default,
-    prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
     has_status=True,

@@ -90,7 +90,7 @@ def validate_metadata_update(new: Object, old: Object) -> Errors:
 def validate_labels(labels: Mapping[str, str] | None, path: Path) -> Errors:
     """Keys and values of labels (META-11); the path never names the key, the printed value does."""
     errors: Errors = []
-    for key in sorted(labels or ()):
+    for key in labels or ():
         errors += [fields.invalid(path, key, text) for text in names.label_key(key)]
         value = (labels or {})[key]
         errors += [fields.invalid(path, value, text) for text in names.label_value(value)]
@@ -100,7 +100,7 @@ def validate_labels(labels: Mapping[str, str] | None, path: Path) -> Errors:
 def validate_annotations(annotations: Mapping[str, str] | None, path: Path) -> Errors:
     """Keys of annotations in any case, and the size of all together (META-11)."""
     found = annotations or {}
-    errors = [fields.invalid(path, key, text) for key in sorted(found) for text in names.label_key(key.lower())]
+    errors = [fields.invalid(path, key, text) for key in found for text in names.label_key(key.lower())]
     if sum(len(k.encode()) + len(v.encode()) for k, v in found.items()) > ANNOTATIONS_BYTES:
         errors.append(fields.too_long(path, ANNOTATIONS_BYTES))
     return errors

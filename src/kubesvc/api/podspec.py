@@ -150,25 +150,6 @@ def default_lone_pod(spec: Object) -> None:
                 port.setdefault("hostPort", port.get("containerPort", 0))
 
 
-DEFAULT_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-
-
-def admit_pod_spec(spec: Object) -> None:
-    """What admission adds to a new pod whatever its account: tolerations and priority (POD-1)."""
-    tolerations = items(spec, "tolerations")
-    missing = [key for key in DEFAULT_TOLERATIONS if not any(tolerates(t, key) for t in tolerations)]
-    added = [{"key": k, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300} for k in missing]
-    if added:
-        spec["tolerations"] = [*tolerations, *added]
-    spec.setdefault("priority", 0)
-    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-
-
-def tolerates(toleration: Object, key: str) -> bool:
-    """Whether it already speaks of NoExecute taints of that key."""
-    return toleration.get("key", "") in ("", key) and toleration.get("effect", "") in ("", "NoExecute")
-
-
 def qos_class(spec: Object) -> str:
     """Guaranteed, Burstable or BestEffort, from the requests and limits of all containers."""
     if (level := part(spec, "resources")) and (part(level, "requests") or part(level, "limits")):

@@ -37,9 +37,8 @@ def default(obj: Object) -> None:
 
 
 def prepare_create(obj: Object) -> None:
-    """Nothing has happened to it yet; what admission adds to every pod is added here as well (POD-1)."""
+    """Nothing has happened to it yet (POD-1)."""
     spec = obj.setdefault("spec", {})
-    podspec.admit_pod_spec(spec)
     if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
         spec["terminationGracePeriodSeconds"] = 1
     obj["status"] = {"phase": "Pending", "qosClass": podspec.qos_class(spec)}

@@ -49,7 +49,7 @@ def validate(obj: Object, _: Situation) -> Errors:
     """Keys are file names, and known types have their keys."""
     data = part(obj, "data")
     errors: Errors = []
-    for key in sorted(data):
+    for key in data:
         errors += checks.texts(DATA.key(key), key, names.config_key(key))
     if sum(len(decoded(v)) for v in data.values()) > MOST_BYTES:
         errors.append(fields.too_long(DATA, MOST_BYTES))
