@@ -1,0 +1,159 @@
+"""Figures of the DNS server: `python bench/bench_dns.py`. Takes about fifteen seconds, on loopback, two processes.
+
+Answers per second of server CPU time are what one core would give; the client shares the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import resource
+import socket
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from kubesvc.api.endpointslice import EndpointSlice
+from kubesvc.api.meta import typed
+from kubesvc.api.namespace import Namespace
+from kubesvc.api.service import Service
+from kubesvc.dns import Snapshot, Zone, wire
+from kubesvc.dns.listeners import UdpListener, bound_socket
+from kubesvc.dns.responder import Responder
+from kubesvc.dns.wire import Message, Question
+
+SERVICES, ENDPOINTS = 10_000, 10
+
+
+def say(what: str, figure: str) -> None:
+    sys.stdout.write(f"{what:<66}{figure:>16}\n")
+    sys.stdout.flush()
+
+
+def cluster() -> Snapshot:
+    snapshot = Snapshot()
+    for n in range(50):
+        snapshot.namespace_changed(None, typed({"metadata": {"name": f"ns{n}"}}, Namespace), 1)
+    for i in range(SERVICES):
+        ip = f"10.{96 + i // 65536}.{i // 256 % 256}.{i % 256}"
+        meta = {"name": f"svc{i}", "namespace": f"ns{i % 50}"}
+        ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
+        spec = {"clusterIP": "None" if i % 10 == 0 else ip, "ports": ports}
+        snapshot.service_changed(None, typed({"metadata": meta, "spec": spec}, Service), 1)
+        endpoints = [
+            {"addresses": [f"10.244.{i % 256}.{j + 1}"], "conditions": {"ready": True}} for j in range(ENDPOINTS)
+        ]
+        labels = {"kubernetes.io/service-name": f"svc{i}"}
+        body = {"metadata": meta | {"labels": labels}, "addressType": "IPv4", "endpoints": endpoints, "ports": ports}
+        snapshot.slice_changed(None, typed(body, EndpointSlice), 1)
+    snapshot.mark_synced(1)
+    return snapshot
+
+
+def query(name: str, type_: int, id_: int = 0) -> bytes:
+    asked = wire.name_of(f"{name}.svc.cluster.local")
+    return wire.encode(Message(id=id_, recursion_desired=True, questions=(Question(asked, type_),)))
+
+
+def inside(snapshot: Snapshot) -> None:
+    """Without sockets: what one answer costs."""
+    cases = {
+        "ClusterIP A": [query(f"svc{i}.ns{i % 50}", wire.A) for i in range(1, SERVICES, 10)],
+        "headless A": [query(f"svc{i}.ns{i % 50}", wire.A) for i in range(0, SERVICES, 10)],
+        "headless SRV": [query(f"_http._tcp.svc{i}.ns{i % 50}", wire.SRV) for i in range(0, SERVICES, 10)],
+        "no such name": [query(f"www.example{i}.com.ns1", wire.A) for i in range(1000)],
+    }
+    for name, queries in cases.items():
+        responder = Responder(snapshot, Zone())
+        begin = time.perf_counter()
+        for raw in queries:
+            responder.answer(raw)
+        fresh = (time.perf_counter() - begin) / len(queries)
+        begin = time.perf_counter()
+        for _ in range(20):
+            for raw in queries:
+                responder.answer(raw)
+        kept = (time.perf_counter() - begin) / len(queries) / 20
+        say(f"{name}: made anew / kept", f"{fresh * 1e6:.0f} / {kept * 1e6:.1f} us")
+
+
+def serve(pipe: Connection, churn: int) -> None:
+    """Another process: the server; `churn` endpoint changes a second, each forgetting what is kept."""
+
+    async def main() -> None:
+        snapshot = cluster()
+        sock = bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0)
+        listener = UdpListener(sock, Responder(snapshot, Zone()))
+        listener.start()
+        pipe.send(sock.getsockname())
+        begin = time.process_time()
+        slices = next(iter(snapshot.slices[("ns1", "svc1")].values()))
+        emptied = EndpointSlice(metadata=slices.metadata, address_type="IPv4")
+        turn = 0
+        while not pipe.poll():
+            await asyncio.sleep(1 / churn if churn else 0.05)
+            if churn:
+                turn += 1
+                old, new = (slices, emptied) if turn % 2 else (emptied, slices)
+                snapshot.slice_changed(old, new, 1)
+        pipe.send((time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    asyncio.run(main())
+
+
+def load(churn: int, pace: float, seconds: float = 3.0) -> None:
+    """Queries over UDP: as many as go with 64 outstanding (pace 0), or `pace` a second, one answered at a time."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, churn), daemon=True)
+    process.start()
+    address = ours.recv()
+    chance = random.Random(1)
+    numbers = [chance.randrange(SERVICES) for _ in range(2000)]
+    queries = [query(f"svc{i}.ns{i % 50}", wire.A, n) for n, i in enumerate(numbers)]
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(address)
+    sock.settimeout(2)
+    answered, taken = 0, []
+    window = 1 if pace else 64
+    begin = time.perf_counter()
+    for n in range(window):
+        sock.send(queries[n])
+    sent = window
+    last = begin
+    while (now := time.perf_counter()) - begin < seconds:
+        sock.recv(2048)
+        answered += 1
+        if pace:
+            taken.append(time.perf_counter() - last)
+            while time.perf_counter() < begin + sent / pace:
+                pass
+        last = time.perf_counter()
+        sock.send(queries[sent % len(queries)])
+        sent += 1
+    elapsed = now - begin
+    ours.send(None)
+    cpu, rss = ours.recv()
+    process.join()
+    what = f"UDP, {churn} changes/s"
+    if pace:
+        taken.sort()
+        say(
+            f"{what}, {pace:,.0f} q/s: median / 99 of 100",
+            f"{statistics.median(taken) * 1e6:.0f} / {taken[len(taken) * 99 // 100] * 1e6:.0f} us",
+        )
+    else:
+        say(f"{what}: answers/s (client on the other core)", f"{answered / elapsed:,.0f}")
+        say(f"{what}: answers per CPU second of the server", f"{answered / cpu:,.0f}")
+        say(f"{what}: memory of the server, 10,000 x 10", f"{rss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    begin = time.perf_counter()
+    whole = cluster()
+    say("10,000 Services x 10 endpoints fed", f"{time.perf_counter() - begin:.2f} s")
+    inside(whole)
+    load(0, 0)
+    load(100, 0)
+    load(0, 5000)
