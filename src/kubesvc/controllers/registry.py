@@ -21,6 +21,9 @@ CONTROLLERS: dict[str, str] = {
     "replicaset-controller": "kubesvc.controllers.replicaset:ReplicaSetController",
     "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",
     "garbage-collector-controller": "kubesvc.controllers.garbagecollector:GarbageCollector",
+    "node-lifecycle-controller": "kubesvc.controllers.nodelifecycle:NodeLifecycleController",
+    "taint-eviction-controller": "kubesvc.controllers.nodelifecycle:TaintEvictionController",
+    "pod-garbage-collector-controller": "kubesvc.controllers.podgc:PodGarbageCollector",
     "scheduler": "kubesvc.controllers.scheduler:Scheduler",
     "cluster-dns": "kubesvc.controllers.clusterdns:ClusterDnsController",
 }

@@ -84,14 +84,16 @@ UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule
 
 def tolerated(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
     """Whether one of the tolerations puts up with the taint."""
-    for t in tolerations:
-        if t.effect and t.effect != taint.effect:
-            continue
-        if t.key and t.key != taint.key:
-            continue
-        if t.operator == "Exists" or (t.key and t.value == taint.value):
-            return True
-    return False
+    return any(tolerates(t, taint) for t in tolerations)
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Whether a toleration puts up with a taint; one without key and with Exists puts up with all."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    return toleration.operator == "Exists" or bool(toleration.key and toleration.value == taint.value)
 
 
 def affine(pod: Pod, node: Node) -> bool:
