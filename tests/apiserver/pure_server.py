@@ -58,6 +58,9 @@ class PureServer:
                 return self.delete(kind, name)
         raise AssertionError(method)
 
+    def snapshot(self) -> dict[Key, Object]:
+        return {key: copy.deepcopy(obj) for key, obj in self.objects.items()}
+
     def get(self, kind: Kind, name: str) -> Object:
         found = self.objects.get((kind, NAMESPACE if kind.namespaced else "", name))
         if found is None:
