@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .responder import Responder
+from .responder import Answers
 
 DATAGRAM_BYTES = 4096
 """Longest query that is read; a longer one is cut and then malformed."""
@@ -57,7 +57,7 @@ def bound_socket(kind: socket.SocketKind, address: str, port: int) -> socket.soc
 class UdpListener:
     """Answers datagrams: everything that waits is read and answered in one go."""
 
-    def __init__(self, sock: socket.socket, responder: Responder) -> None:
+    def __init__(self, sock: socket.socket, responder: Answers) -> None:
         self.sock = sock
         self.responder = responder
         self.tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +113,7 @@ class TcpListener:
     """Answers connections: any number of queries on each, answers as they are ready (DNS-47)."""
 
     def __init__(
-        self, sock: socket.socket, responder: Responder, *, connections: int = 256, idle_seconds: float = 10.0
+        self, sock: socket.socket, responder: Answers, *, connections: int = 256, idle_seconds: float = 10.0
     ) -> None:
         """connections: most at a time, further ones are closed at once; idle_seconds: without a whole query, closed"""
         self.sock = sock
@@ -124,7 +124,8 @@ class TcpListener:
         self.server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._serve, sock=self.sock, limit=WRITE_BUFFER_BYTES)
+        start = asyncio.start_unix_server if self.sock.family == socket.AF_UNIX else asyncio.start_server
+        self.server = await start(self._serve, sock=self.sock, limit=WRITE_BUFFER_BYTES)
 
     async def close(self) -> None:
         if self.server is None:

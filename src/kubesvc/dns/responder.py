@@ -86,6 +86,13 @@ def encoded(answer: Answer, query: Message, limit: int) -> bytes:
 
 Others = Literal["REFUSED", "NXDOMAIN"]
 Later = Callable[[], Awaitable[bytes]]
+Answered = bytes | Later | None
+
+
+class Answers(Protocol):
+    """What listeners need: the response to a query, or what to await for it, or None when none is due."""
+
+    def answer(self, query: bytes, tcp: bool = False) -> Answered: ...
 
 
 class Responder:
@@ -104,7 +111,7 @@ class Responder:
         self.counts: Counter[str] = Counter()
         """Queries by type name ("type A") and responses by code ("rcode NXDOMAIN") made anew; "kept" those reused."""
 
-    def answer(self, query: bytes, tcp: bool = False) -> bytes | Later | None:
+    def answer(self, query: bytes, tcp: bool = False) -> Answered:
         """The response; or what to await for it; or None when none is due: to responses and to shreds of queries."""
         if self.version != self.snapshot.version:
             self.kept.clear()
@@ -119,7 +126,7 @@ class Responder:
             log.exception("DNS: no answer to %s", query[:512].hex())
             return self._bare(query, wire.SERVFAIL)
 
-    def _answer(self, query: bytes, tcp: bool) -> bytes | Later | None:
+    def _answer(self, query: bytes, tcp: bool) -> Answered:
         if len(query) < wire.HEADER_BYTES or query[2] & 0x80:
             return None
         opcode = query[2] >> 3 & 0xF

@@ -11,6 +11,7 @@ from kubesvc.api.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE
 from kubesvc.client import Client, InformerFactory
 from kubesvc.clock import Clock, Random
 
+from .forward import ForwardSettings, UpstreamForwarder
 from .listeners import TcpListener, UdpListener, bound_socket
 from .records import PodNames, Zone
 from .responder import Forwarder, Others, Responder
@@ -32,6 +33,7 @@ class DnsSettings:
     endpoint_pod_names: name endpoints by their Pod instead of their address (DNS-18)
     service:     namespace/name of the Service that leads here, named in NS records
     others:      the answer to names outside the cluster when nothing forwards them
+    forward:     whom to ask about names outside the cluster; None: nobody
     sync_seconds: how long queries wait at the start for the first lists, before they get SERVFAIL (DNS-42)
     """
 
@@ -42,6 +44,7 @@ class DnsSettings:
     endpoint_pod_names: bool = False
     service: str = "kube-system/kube-dns"
     others: Others = "REFUSED"
+    forward: ForwardSettings | None = None
     tcp_connections: int = 256
     tcp_idle_seconds: float = 10.0
     sync_seconds: float = 5.0
@@ -65,6 +68,8 @@ class DnsSettings:
             raise ValueError(f"zone: {error}") from error
         if empty:
             raise ValueError("zone: must not be empty")
+        if self.forward is not None:
+            self.forward.refuse_loop(self.addresses)
 
     def as_zone(self) -> Zone:
         namespace, _, name = self.service.partition("/")
@@ -90,7 +95,7 @@ class DnsServer:
         forwarder: Forwarder | None = None,
         informers: InformerFactory | None = None,
     ) -> None:
-        """forwarder: asks others about names outside the cluster
+        """forwarder: asks others about names outside the cluster, instead of what `settings.forward` would make
         informers: caches shared with other parts of the process, which runs them; without, the server runs its own
         """
         self.settings = settings
@@ -98,6 +103,9 @@ class DnsServer:
         self.random = random
         self.own_informers = informers is None
         self.informers = informers.tracked() if informers else InformerFactory(client, clock, random)
+        self.own_forwarder: UpstreamForwarder | None = None
+        if forwarder is None and settings.forward is not None:
+            forwarder = self.own_forwarder = UpstreamForwarder(settings.forward, clock, random)
         self.snapshot = Snapshot(pod_names=settings.endpoint_pod_names)
         self.responder = Responder(self.snapshot, settings.as_zone(), forwarder=forwarder, others=settings.others)
         self.udp: list[UdpListener] = []
@@ -175,6 +183,8 @@ class DnsServer:
             udp.close()
         for tcp in self.tcp:
             await tcp.close()
+        if self.own_forwarder is not None:
+            await self.own_forwarder.close()
         self.listening.clear()
 
 
