@@ -131,7 +131,7 @@ class Walk:
                     out.pop(key, None)
                 continue
             read = self.value(inner, field, definition.short, here, names, out.get(key))
-            if read is None or (field.zero_absent and not read) or (not read and field.type in ("array", "map")):
+            if read is None or (not read and left_out(key, field)):
                 out.pop(key, None)
             else:
                 out[key] = read
@@ -232,6 +232,11 @@ class Walk:
         if field.format == "duration":
             return value
         return time_text(value, micro=field.format == "micro-time")
+
+
+def left_out(key: str, field: Field) -> bool:
+    """Whether nothing stands where this field is empty; empty managedFields alone say something (APPLY-6)."""
+    return field.zero_absent or (field.type in ("array", "map") and key != "managedFields")
 
 
 def zero_of(item: Field) -> Any:

@@ -89,7 +89,9 @@ def quick_struct(name: str, above: tuple[str, ...] = ()) -> type[msgspec.Struct]
         wire[attribute] = key
         type_ = quick_type(field, above)
         default: Any
-        if field.type == "array":
+        if key == "managedFields":  # an empty list says something: it resets them (APPLY-6)
+            type_, default = typing.Optional[type_], None  # noqa: UP045
+        elif field.type == "array":
             default = msgspec.field(default_factory=list)
         elif field.type == "map":
             default = msgspec.field(default_factory=dict)

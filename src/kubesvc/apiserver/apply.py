@@ -1,25 +1,219 @@
-"""Field managers: who owns which field, on every write, and server-side apply (APPLY-1 to APPLY-8)."""
+"""Field managers: who owns which field, on every write, and server-side apply (APPLY-1 to APPLY-8). Pure.
+
+Every entry of metadata.managedFields says that a manager, by one kind of operation through one endpoint, owns a set of
+fields. An ordinary write gives its manager what it changed and takes that from all others; an apply gives its manager
+all that it applied, and takes away what that manager applied before and nobody owns any more.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from kubesvc.api.decode import Target
+import msgspec
+
+from kubesvc.api import fields, goyaml
+from kubesvc.api.decode import Target, decode_plain, target_of
+from kubesvc.api.errors import ApiError, BadRequest, Cause, Conflict
+from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
+
+from . import fieldset
+from .fieldset import FieldSet
+from .structure import Shape, applied, compare, compare_maps, errors_in, merge, shape_of, with_structs, without
+
+MAX_UPDATERS = 10
+"""Most entries of operation Update; older ones are gathered under ANCIENT."""
+ANCIENT = "ancient-changes"
+BEFORE_APPLY = "before-first-apply"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+NEVER_TRACKED: FieldSet = {
+    "f:apiVersion": {},
+    "f:kind": {},
+    "f:metadata": {
+        ".": {},
+        "f:name": {},
+        "f:namespace": {},
+        "f:creationTimestamp": {},
+        "f:selfLink": {},
+        "f:uid": {},
+        "f:generation": {},
+        "f:managedFields": {},
+        "f:resourceVersion": {},
+    },
+}
+"""APPLY-7."""
+
+
+class Owner(NamedTuple):
+    """What tells entries apart: a manager's updates through each endpoint and in each version, and its applies."""
+
+    manager: str
+    operation: str
+    version: str
+    """apiVersion of an Update; "" for an Apply."""
+    subresource: str
+
+    def spell(self) -> str:
+        """As conflicts name it (APPLY-4)."""
+        text = fields.quote(self.manager)
+        if self.subresource:
+            text += f" with subresource {fields.quote(self.subresource)}"
+        return f"{text} using {self.version}" if self.operation == "Update" else text
+
+    def sort_key(self) -> str:
+        """Upstream sorts conflicts by the owner's JSON."""
+        parts = {"manager": self.manager, "operation": self.operation}
+        if self.version:
+            parts["apiVersion"] = self.version
+        if self.subresource:
+            parts["subresource"] = self.subresource
+        return msgspec.json.encode(parts).decode()
+
+
+class Entry(NamedTuple):
+    """What one owner owns, in which version of the API it said so, and when it last changed that ("": unknown)."""
+
+    fields: FieldSet
+    api_version: str
+    time: str
+
+
+Managed = dict[Owner, Entry]
 
 
 class Applied(NamedTuple):
     """What an apply makes of the live object.
 
-    obj:     the merged object with its new metadata.managedFields; to be defaulted, validated and stored
-    changed: whether anything besides managedFields differs from live
+    obj:      the merged object with its new metadata.managedFields; to be defaulted, validated and stored
+    changed:  whether anything besides managedFields differs from live
     warnings: texts (strictness of YAML)
     """
 
     obj: Object
     changed: bool
     warnings: tuple[str, ...] = ()
+
+
+# Entries
+
+
+def read_managed(given: Any) -> Managed | None:
+    """The entries of a managedFields list; None if it cannot be read."""
+    if not isinstance(given, list):
+        return None
+    out: Managed = {}
+    for entry in given:
+        if not isinstance(entry, dict) or entry.get("operation") not in ("Apply", "Update"):
+            return None
+        owned = entry.get("fieldsV1") or {}
+        if entry.get("fieldsType", "FieldsV1") != "FieldsV1" or not isinstance(owned, dict):
+            return None
+        operation, version = entry["operation"], entry.get("apiVersion") or ""
+        owner = Owner(
+            entry.get("manager") or "",
+            operation,
+            version if operation == "Update" else "",
+            entry.get("subresource") or "",
+        )
+        out[owner] = Entry(owned, version, entry.get("time") or "")
+    return out
+
+
+def write_managed(managed: Managed) -> list[Object]:
+    """The managedFields list of these entries, in APPLY-5's order."""
+    rows = sorted(
+        managed.items(),
+        key=lambda row: (row[0].operation, row[1].time, row[0].manager, row[1].api_version, row[0].subresource),
+    )
+    out: list[Object] = []
+    for owner, entry in rows:
+        written: Object = {"manager": owner.manager, "operation": owner.operation, "apiVersion": entry.api_version}
+        if entry.time:
+            written["time"] = entry.time
+        written["fieldsType"] = "FieldsV1"
+        written["fieldsV1"] = entry.fields
+        if owner.subresource:
+            written["subresource"] = owner.subresource
+        out.append(written)
+    return out
+
+
+def store(obj: Object, managed: Managed) -> None:
+    meta = obj.setdefault("metadata", {})
+    if managed:
+        meta["managedFields"] = write_managed(managed)
+    else:
+        meta.pop("managedFields", None)
+
+
+def starting_point(old: Object | None, given: Any, subresource: str) -> Managed:
+    """The entries a write starts from: the client's where it sends any, none where it resets them, else the stored ones
+    (APPLY-6, APPLY-8). Through a subresource the client's do not count."""
+    stored = (old or {}).get("metadata", {}).get("managedFields") or []
+    if not subresource and isinstance(given, list) and given is not stored:
+        if not given or (len(given) == 1 and not given[0]):
+            return {}
+        if given != stored and all(fieldset.valid(e.get("fieldsV1") or {}) for e in given if isinstance(e, dict)):
+            read = read_managed(given)
+            if read:
+                return read
+    return read_managed(stored) or {}
+
+
+def ignored_fields(target: Kind | Target, subresource: str) -> FieldSet:
+    """What a write to this endpoint cannot change and so does not own."""
+    if subresource == "status":
+        out: FieldSet = {"f:spec": {}}
+        if target.name == "Deployment":
+            out["f:metadata"] = {"f:labels": {}}
+        return out
+    return {"f:status": {}} if getattr(target, "has_status", True) else {}
+
+
+def without_trees(given: FieldSet, ignored: FieldSet) -> FieldSet:
+    """The set without the whole of what stands at or below the paths of another."""
+    if not ignored:
+        return given
+    out = dict(given)
+    for key, node in ignored.items():
+        if key in out:
+            if not node:
+                del out[key]
+            elif rest := without_trees(out[key], node):
+                out[key] = rest
+            else:
+                del out[key]
+    return out
+
+
+# Comparing objects
+
+UNTRACKED = frozenset(("apiVersion", "kind"))
+UNTRACKED_META = frozenset(
+    ("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion")
+)
+
+
+def tracked(obj: Object) -> Object:
+    """The object without what is never tracked (APPLY-7), sharing all else."""
+    out = {k: v for k, v in obj.items() if k not in UNTRACKED}
+    out["metadata"] = {k: v for k, v in (obj.get("metadata") or {}).items() if k not in UNTRACKED_META}
+    return out
+
+
+def differences(shape: Shape, old: Object, new: Object) -> tuple[FieldSet, FieldSet]:
+    """What was added or changed between two objects, and what is gone, without what is never tracked."""
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    compare_maps(shape, tracked(old), tracked(new), changed, removed)
+    return changed, removed
+
+
+# Ordinary writes
 
 
 def update_managed_fields(
@@ -41,7 +235,66 @@ def update_managed_fields(
     manager: the `fieldManager` parameter, or the User-Agent up to the first "/" (APPLY-6)
     now:     the time of this write as metadata prints it (`rfc3339`)
     """
-    raise NotImplementedError
+    meta = new.setdefault("metadata", {})
+    given = meta.pop("managedFields", None)
+    managed = starting_point(old, given, subresource)
+    if old is not None and not managed:
+        return  # not tracked, until somebody applies
+    body = target_of(target)
+    changed, removed = differences(shape_of(body.schema), old or {}, new)
+    ignored = ignored_fields(target, subresource)
+    changed, removed = without_trees(changed, ignored), without_trees(removed, ignored)
+    if not changed and not removed:
+        if old is not None and (given is None or given == old["metadata"].get("managedFields")):
+            meta["managedFields"] = old["metadata"]["managedFields"]
+        else:
+            store(new, managed)
+        return
+    store(new, updated(managed, changed, removed, Owner(manager, "Update", body.api_version, subresource), now))
+
+
+def updated(managed: Managed, changed: FieldSet, removed: FieldSet, me: Owner, now: str) -> Managed:
+    """The entries after `me` changed these fields by an ordinary write."""
+    out: Managed = {}
+    gone = fieldset.union(changed, removed)
+    for owner, entry in managed.items():
+        left = fieldset.difference(entry.fields, removed if owner == me else gone)
+        if left:
+            out[owner] = entry if left is entry.fields else entry._replace(fields=left)
+    if changed:
+        before = out.get(me)
+        mine = fieldset.union(before.fields, changed) if before else changed
+        out[me] = Entry(fieldset.ordered(mine), me.version, now)
+    return capped(out)
+
+
+def capped(managed: Managed) -> Managed:
+    """At most MAX_UPDATERS updaters: the oldest of each version are gathered in one (APPLY-6)."""
+    updaters = [o for o in managed if o.operation == "Update"]
+    excess = len(updaters) - MAX_UPDATERS
+    if excess <= 0:
+        return managed
+    out = dict(managed)
+    updaters.sort(key=lambda o: (managed[o].time, o.sort_key()))
+    first: dict[str, Owner] = {}
+    for owner in updaters:
+        if excess <= 0:
+            break
+        entry = out[owner]
+        bucket = Owner(ANCIENT, "Update", entry.api_version, "")
+        if entry.api_version not in first:
+            first[entry.api_version] = owner
+            continue
+        if bucket not in out:
+            out[bucket] = out.pop(first[entry.api_version])
+        gathered = fieldset.ordered(fieldset.union(out[bucket].fields, entry.fields))
+        del out[owner]
+        out[bucket] = Entry(gathered, entry.api_version, entry.time)
+        excess -= 1
+    return out
+
+
+# Apply
 
 
 def apply_patch(
@@ -59,13 +312,296 @@ def apply_patch(
 ) -> Applied:
     """Server-side apply: merge `patch` into `live` (None: the object is to be created) under `manager`.
 
+    patch:     the request's body (YAML or JSON), or the plain object of an in-process client
+    name:      of the object, as the URL has it; `namespace` fills the body's when it gives none
+
     Raises BadRequest (YAML, kind, name, managedFields: APPLY-2), ApiError 500 without reason (schema), Conflict with
     causes (APPLY-4). The caller checks `fieldManager` and `force` themselves (APPLY-1), defaults the result, and stores
     nothing when neither the object nor managedFields changed (META-8).
     """
-    raise NotImplementedError
+    body = target_of(target)
+    config, duplicates = read_config(patch)
+    check_config(config, body)
+    shape = shape_of(body.schema)
+    check_structure(shape, config, body)
+    managed = starting_point(live, None, subresource)
+    if live is not None and not managed:
+        managed = before_first_apply(shape, live, body, subresource)
+    me = Owner(manager, "Apply", "", subresource)
+    ignored = ignored_fields(target, subresource)
+    try:
+        result, owners = applied_to(shape, live, config, managed, me, body, ignored, force)
+    except Conflicts as e:
+        if manager != "kubectl" or live is None or not e.allowed(kubectl_applied(shape, live, body)):
+            raise e.error() from None
+        result, owners = applied_to(shape, live, config, managed, me, body, ignored, force=True)
+    if manager == "kubectl":
+        result = with_last_applied(result, config)
+    bare_live = untracked(live) if live is not None else {}
+    changed = live is None or result != bare_live
+    if changed and me in owners:
+        owners[me] = owners[me]._replace(time=now)
+    obj = finished(result, body, name, namespace)
+    if live is not None and not changed:
+        obj = copy.deepcopy(bare_live)
+    store(obj, owners)
+    warnings = strict_yaml(duplicates, field_validation)
+    return Applied(obj, changed, warnings)
+
+
+def read_config(patch: bytes | Object) -> tuple[Object, tuple[str, ...]]:
+    """The applied object, and the texts of keys given twice; BadRequest if there is none."""
+    if isinstance(patch, dict):
+        return copy.deepcopy(patch), ()
+    try:
+        value, duplicates = goyaml.read(patch)
+    except goyaml.YamlError as e:
+        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: {e}") from None
+    if value is None:
+        return {}, ()
+    if not isinstance(value, dict):
+        raise BadRequest(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{type_word(value)} into Go value of type map[string]interface {{}}"
+        )
+    return copy.deepcopy(value), duplicates
+
+
+def strict_yaml(duplicates: tuple[str, ...], validation: str) -> tuple[str, ...]:
+    """OPT-3: repeated keys are refused or told."""
+    if not duplicates or validation == "Ignore":
+        return ()
+    if validation == "Strict":
+        listed = "".join(f"\n  {text}" for text in duplicates)
+        raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:{listed}")
+    return duplicates
+
+
+def check_config(config: Object, body: Target) -> None:
+    """APPLY-2: kind, version and managedFields of what is applied."""
+    api_version, kind = config.get("apiVersion") or "", config.get("kind") or ""
+    group, _, version = str(api_version).rpartition("/")
+    if (api_version, kind) != (body.api_version, body.name):
+        raise BadRequest(f"invalid object type: {group}/{version}, Kind={kind}")
+    meta = config.get("metadata")
+    if isinstance(meta, dict) and meta.get("managedFields") is not None:
+        raise BadRequest("metadata.managedFields must be nil")
+
+
+def check_structure(shape: Shape, config: Object, body: Target) -> None:
+    """Everything in the config is declared, of the right type, and no keyed list repeats a key."""
+    found: list[str] = []
+    errors_in(shape, config, "", found)
+    if not found:
+        return
+    meta = config.get("metadata")
+    meta = meta if isinstance(meta, dict) else {}
+    which = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}"
+    listed = found[0] if len(found) == 1 else "errors:\n" + "\n".join(f"  {text}" for text in found)
+    raise ApiError(
+        f"failed to create typed patch object ({which}; {body.group}/{body.version}, Kind={body.name}): {listed}"
+    )
+
+
+def before_first_apply(shape: Shape, live: Object, body: Target, subresource: str) -> Managed:
+    """Who owns an object that was not tracked so far, at its first apply."""
+    changed, _ = differences(shape, {}, live)
+    if not changed:
+        return {}
+    owner = Owner(BEFORE_APPLY, "Update", body.api_version, subresource)
+    return {owner: Entry(fieldset.ordered(changed), body.api_version, "")}
+
+
+def untracked(obj: Object) -> Object:
+    """The object without its managedFields, sharing all else."""
+    meta = {k: v for k, v in (obj.get("metadata") or {}).items() if k != "managedFields"}
+    return {**obj, "metadata": meta}
+
+
+def applied_set(shape: Shape, config: Object, ignored: FieldSet) -> FieldSet:
+    """What the manager of a config owns by it."""
+    return without_trees(fieldset.difference(applied(shape, config), NEVER_TRACKED), ignored)
+
+
+def applied_to(
+    shape: Shape,
+    live: Object | None,
+    config: Object,
+    managed: Managed,
+    me: Owner,
+    body: Target,
+    ignored: FieldSet,
+    force: bool,
+) -> tuple[Object, Managed]:
+    """The merged object without managedFields, and the entries; Conflicts if others own what it would change."""
+    base = untracked(live) if live is not None else {}
+    merged = merge(shape, base, config)
+    last = managed.get(me)
+    owners = dict(managed)
+    mine = applied_set(shape, config, ignored)
+    owners[me] = Entry(fieldset.ordered(mine), body.api_version, last.time if last else "")
+    if last is not None:
+        merged = pruned(shape, merged, last.fields, [e.fields for e in owners.values()])
+    merged = without_nulls(shape, merged)
+    changed, removed = differences(shape, base, merged)
+    changed, removed = without_trees(changed, ignored), without_trees(removed, ignored)
+    out: Managed = {}
+    conflicts: dict[Owner, FieldSet] = {}
+    for owner, entry in owners.items():
+        left = entry.fields
+        if owner != me:
+            if contested := fieldset.intersection(left, changed):
+                conflicts[owner] = contested
+            left = fieldset.difference(fieldset.difference(left, changed), removed)
+        if left:
+            out[owner] = entry if left is entry.fields else entry._replace(fields=left)
+    if conflicts and not force:
+        raise Conflicts(conflicts)
+    return merged, out
+
+
+def pruned(shape: Shape, merged: Object, last: FieldSet, owned: Iterable[FieldSet]) -> Object:
+    """The merged object without what this manager applied before, applies no more, and nobody else owns (APPLY-3)."""
+    everyone: FieldSet = {}
+    for one in owned:
+        everyone = fieldset.union(everyone, one)
+    if not fieldset.difference(last, everyone):
+        return merged
+    before = with_structs(shape, last)
+    rest = without(shape, merged, before)
+    whole = with_structs(shape, applied(shape, merged))
+    kept = fieldset.union(with_structs(shape, applied(shape, rest)), with_structs(shape, everyone))
+    rest = without(shape, merged, fieldset.difference(whole, kept))
+    now = with_structs(shape, applied(shape, rest))
+    found: Object = without(shape, merged, fieldset.intersection(fieldset.difference(whole, now), before))
+    return found or {}
+
+
+def without_nulls(shape: Shape, value: Any) -> Any:
+    """The value without the fields that pruning and nulls in the config left empty, as Go reads it back."""
+    if isinstance(value, dict) and shape.kind in ("struct", "map"):
+        out = {}
+        for key, inner in value.items():
+            child = shape.below(key)
+            inner = without_nulls(child, inner)
+            if inner is None:
+                continue
+            out[key] = inner
+        return out
+    if isinstance(value, list) and shape.kind == "list":
+        return [without_nulls(shape.item, v) for v in value]
+    return value
+
+
+def finished(result: Object, body: Target, name: str, namespace: str) -> Object:
+    """The merged object read as one of its kind, with the name the URL gives."""
+    meta = result.get("metadata") or {}
+    if meta.get("name") != name:
+        if not meta.get("name"):
+            raise BadRequest(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+        raise BadRequest(f"the name of the object ({meta['name']}) does not match the name on the URL ({name})")
+    try:
+        obj = decode_plain(result, body, "Ignore").obj
+    except BadRequest as e:
+        raise ApiError(e.message.partition(f"cannot be handled as a {body.name}: ")[2] or e.message) from None
+    if namespace and not obj["metadata"].get("namespace"):
+        obj["metadata"]["namespace"] = namespace
+    return obj
+
+
+# Conflicts
+
+
+class Conflicts(Exception):
+    """Fields that others own and an apply would change."""
+
+    def __init__(self, found: dict[Owner, FieldSet]) -> None:
+        super().__init__("conflicts")
+        self.found = found
+
+    def allowed(self, owned: FieldSet) -> bool:
+        """Whether all of them are fields that this set has."""
+        return not any(fieldset.difference(contested, owned) for contested in self.found.values())
+
+    def error(self) -> Conflict:
+        """The 409 of APPLY-4."""
+        rows = [
+            (owner.spell(), fieldset.spell(path))
+            for owner in sorted(self.found, key=Owner.sort_key)
+            for path in fieldset.paths(self.found[owner])
+        ]
+        causes: list[Cause] = [
+            {"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": path}
+            for owner, path in rows
+        ]
+        if len(rows) == 1:
+            return Conflict(f"Apply failed with 1 conflict: conflict with {rows[0][0]}: {rows[0][1]}", causes=causes)
+        lines: list[str] = []
+        for owner in dict.fromkeys(o for o, _ in rows):
+            lines += [f"conflicts with {owner}:", *(f"- {path}" for o, path in rows if o == owner)]
+        return Conflict(f"Apply failed with {len(rows)} conflicts: " + "\n".join(lines), causes=causes)
+
+
+# kubectl's move from client-side to server-side apply
+
+
+def last_applied(obj: Object) -> str:
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    found: str = annotations.get(LAST_APPLIED) or ""
+    return found
+
+
+def kubectl_applied(shape: Shape, live: Object, body: Target) -> FieldSet:
+    """The fields that kubectl's client-side apply set and nobody changed since: its server-side apply may take them."""
+    try:
+        config = msgspec.json.decode(last_applied(live) or "null")
+    except msgspec.DecodeError:
+        return {}
+    if not isinstance(config, dict) or config.get("apiVersion") != body.api_version:
+        return {}
+    found: list[str] = []
+    errors_in(shape, config, "", found)
+    if found:
+        return {}
+    changed: FieldSet = {}
+    removed: FieldSet = {}
+    compare(shape, config, live, "", changed, removed)
+    differing = fieldset.union(changed.get("", {}), removed.get("", {}))
+    return fieldset.difference(applied(shape, config), differing)
+
+
+def with_last_applied(result: Object, config: Object) -> Object:
+    """The object with kubectl's annotation brought up to date, where it has one."""
+    if not last_applied(result):
+        return result
+    meta = dict(config.get("metadata") or {})
+    annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
+    if "annotations" in meta:
+        meta["annotations"] = annotations
+        if not annotations:
+            del meta["annotations"]
+    text = msgspec.json.encode({**config, "metadata": meta}, order="sorted").decode() + "\n"
+    out = copy.copy(result)
+    out["metadata"] = {**result["metadata"], "annotations": {**result["metadata"]["annotations"], LAST_APPLIED: text}}
+    return out
+
+
+# No change at all
 
 
 def equal_but_for_times(a: Object, b: Object) -> bool:
-    """Whether two objects are the same but for times in managedFields and resourceVersion: nothing to store (META-8)."""
-    raise NotImplementedError
+    """Whether two objects differ in resourceVersion and times of managedFields at most: nothing to store (META-8)."""
+    if a.keys() != b.keys() or any(a[k] != b[k] for k in a if k != "metadata"):
+        return False
+    one, two = a.get("metadata") or {}, b.get("metadata") or {}
+    if any(one.get(k) != two.get(k) for k in one.keys() | two.keys() if k not in ("managedFields", "resourceVersion")):
+        return False
+    ours, theirs = one.get("managedFields") or [], two.get("managedFields") or []
+    if ours is theirs or ours == theirs:
+        return True
+    return sorted_entries(ours) == sorted_entries(theirs)
+
+
+def sorted_entries(entries: list[Object]) -> list[bytes]:
+    timeless = ({k: v for k, v in e.items() if k != "time"} for e in entries)
+    return sorted(msgspec.json.encode(e, order="sorted") for e in timeless)
