@@ -60,7 +60,7 @@ class EndpointSliceController(Controller):
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         self.service_index.move(old, new)
-        self.queue.add(key_of(new or old))  # type: ignore[arg-type]
+        self.queue.add(key_of(new, old))
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self.facts.move(old, new)

@@ -42,10 +42,10 @@ class MirroringController(Controller):
         had = old is not None and not old.spec.selector
         has = new is not None and not new.spec.selector
         if had != has:
-            self.queue.add_after(key_of(new or old), self.period)  # type: ignore[arg-type]
+            self.queue.add_after(key_of(new, old), self.period)
 
     def endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
-        self.queue.add_after(key_of(new or old), self.period)  # type: ignore[arg-type]
+        self.queue.add_after(key_of(new, old), self.period)
 
     async def reconcile(self, key: Key) -> None:
         endpoints = self.endpoints.get(key)

@@ -10,7 +10,7 @@ A controller is a class like this one, in a file of its own, named in `kubesvc.c
             super().__init__(ctx)                                 # self.ctx, self.queue, self.client, self.events
             self.sets = ctx.informers.of(REPLICA_SET)             # shared; asking makes the runner wait for its sync
             self.pods = ctx.informers.of(POD)
-            self.sets.on_change(lambda old, new: self.queue.add(key_of(new or old)))
+            self.sets.on_change(lambda old, new: self.queue.add(key_of(new, old)))
 
         async def reconcile(self, key: Key) -> None:
             ...                                                   # read caches, plan, write; raise to be tried again
@@ -101,8 +101,9 @@ class Controller:
         log.error("%s: %s: dropped after %d retries: %s", self.name, key_text(key), self.policy.most, error)
 
 
-def key_of(obj: Typed) -> Key:
-    """The queue's key of an object."""
+def key_of(*states: Typed | None) -> Key:
+    """The queue's key of an object; of several states of one, such as a handler's (new, old), either may be None."""
+    obj = next(s for s in states if s is not None)
     return (obj.metadata.namespace, obj.metadata.name)
 
 
