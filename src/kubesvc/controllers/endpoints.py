@@ -20,6 +20,8 @@ from .service_of_pod import ServiceIndex, affected_services
 from .slice_writer import NAMESPACE_TERMINATING
 from .trigger_time import TriggerTimes, moment
 
+PATIENCE = 12
+"""Retries after which a cache is believed though it shows what we replaced: what we wrote may be gone unseen."""
 LEADER_ANNOTATION = "control-plane.alpha.kubernetes.io/leader"
 
 
@@ -38,7 +40,7 @@ class EndpointsController(Controller):
         self.trigger_times = TriggerTimes()
         self.places: dict[Key, tuple[Service, dict[str, tuple[Pod, Place | None]]]] = {}
         self.outdated: dict[Key, str] = {}
-        """resourceVersion that our last update replaced: a cache that shows it is behind (EP-23)."""
+        """What our last write replaced: a resourceVersion, "" for nothing. A cache that shows it is behind (EP-23)."""
         self.services.on_change(self.service_changed)
         self.pods.on_change(self.pod_changed)
         self.endpoints.on_change(self.endpoints_changed)
@@ -76,7 +78,8 @@ class EndpointsController(Controller):
         if not selects(service):
             return
         existing = self.endpoints.get(key)
-        if existing is not None and self.outdated.get(key) == existing.metadata.resource_version:
+        seen = existing.metadata.resource_version if existing is not None else ""
+        if self.outdated.get(key) == seen and self.queue.attempts(key) < PATIENCE:
             raise StaleCache("endpoints informer cache is out of date")
         pods = self.pod_lookup.matching(service)
         created = moment(service.metadata.creation_timestamp)
@@ -126,6 +129,8 @@ class EndpointsController(Controller):
             text = f"Failed to create endpoint for service {key_text(key)}: {error}"
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)
             raise
+        if self.endpoints.get(key) is None:
+            self.outdated[key] = ""
 
     async def update(self, key: Key, existing: Endpoints, wanted: Endpoints) -> None:
         try:
