@@ -136,7 +136,8 @@ def set_priority(pod: Object) -> None:
     if spec.get("priority") is not None and spec["priority"] != priority:
         raise Forbidden(
             f"pods {quote(pod_name)} is forbidden: the integer value of priority ({spec['priority']}) must not be "
-            f"provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
+            f"provided in pod spec; priority admission controller computed {priority} from the given PriorityClass "
+            "name",
             details=refusals.details_of(POD, pod_name),
         )
     spec["priority"] = priority

@@ -83,7 +83,7 @@ def refusal(access: Attributes, reason: str = "") -> Forbidden:
         details["group"] = access.group
     details["kind"] = access.resource
     return Forbidden(
-        f"{subject} is forbidden: User {quote(access.user.name)} cannot {access.verb} resource {quote(resource)} in API "
-        f"group {quote(access.group)} {where}{why}",
+        f"{subject} is forbidden: User {quote(access.user.name)} cannot {access.verb} resource {quote(resource)} in "
+        f"API group {quote(access.group)} {where}{why}",
         details=details,
     )

@@ -149,6 +149,6 @@ def to_yaml(body: bytes) -> bytes:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(
         msgspec.json.decode(body), Dumper=dumper, sort_keys=True, default_flow_style=False, allow_unicode=True,
-        width=2**31,
+        width=1_000_000_000,
     )  # fmt: skip
     return text.encode()

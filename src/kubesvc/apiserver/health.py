@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kubesvc.api.meta import Object
 
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 VERSION: Object = {
     "major": "1",
     "minor": "36",
@@ -20,7 +21,7 @@ VERSION: Object = {
     "buildDate": "2026-01-01T00:00:00Z",
     "goVersion": "go1.25",
     "compiler": "gc",
-    "platform": f"{platform.system().lower()}/{platform.machine().replace('x86_64', 'amd64').replace('aarch64', 'arm64')}",
+    "platform": f"{platform.system().lower()}/{MACHINES.get(platform.machine(), platform.machine())}",
 }
 
 Check = Callable[[], bool]

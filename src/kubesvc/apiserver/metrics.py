@@ -29,9 +29,8 @@ class Metrics:
             "# TYPE apiserver_request_total counter",
         ]
         for (verb, group, resource, code), count in sorted(self.requests.items()):
-            lines.append(
-                f'apiserver_request_total{{code="{code}",group="{group}",resource="{resource}",verb="{verb.upper()}"}} {count}'
-            )
+            labels = f'code="{code}",group="{group}",resource="{resource}",verb="{verb.upper()}"'
+            lines.append(f"apiserver_request_total{{{labels}}} {count}")
         lines.append("# HELP apiserver_request_duration_seconds_sum Seconds spent in requests.")
         lines.append("# TYPE apiserver_request_duration_seconds_sum counter")
         for (verb, resource), seconds in sorted(self.seconds.items()):

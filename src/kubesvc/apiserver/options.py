@@ -96,7 +96,8 @@ def selectors(kind: Kind, label_text: str, field_text: str) -> tuple[LabelSelect
 def list_options(kind: Kind, query: Query, *, watch: bool, check: bool = True) -> ListOptions:
     """The options of a list or watch request.
 
-    Raises BadRequest for what cannot be parsed and the 422 of `ListOptions` for what does not go together (LIST, WATCH-5).
+    Raises BadRequest for what cannot be parsed and the 422 of `ListOptions` for what does not go together
+    (LIST, WATCH-5).
     """
     limit, timeout = integer(query, "limit"), integer(query, "timeoutSeconds")
     labels, found = selectors(kind, first(query, "labelSelector"), first(query, "fieldSelector"))

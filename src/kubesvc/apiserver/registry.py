@@ -516,7 +516,8 @@ class Registry:
         kind.default(new)
         bookkeeping.keep_system_metadata(new, old)
         warn(warnings, bookkeeping.drop_duplicate_owners(meta))
-        restore_part(kind, new, old, subresource)
+        if check:
+            restore_part(kind, new, old, subresource)
         if not applying:
             update_managed_fields(old, new, kind, options.manager, rfc3339(self.clock.now()), subresource=subresource)
         await self.admission.update(kind, namespace, new, old, subresource, options)
@@ -533,7 +534,8 @@ class Registry:
                 errors = validate_metadata_update(new, old) + validate(new, old, self.situation)
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)
-                warn(warnings, kind.warn(new, old))
+                if not subresource:
+                    warn(warnings, kind.warn(new, old))
             if kind.generation is not None and check and kind.generation(new, old):
                 meta["generation"] = (before.get("generation") or 0) + 1
             del before["resourceVersion"]

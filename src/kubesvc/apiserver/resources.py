@@ -13,11 +13,13 @@ from kubesvc.api.meta import Object
 from kubesvc.clock import rfc3339
 
 from .apply import Applied, apply_patch
+from .bodies import BODY_TYPES, PROTOBUF, UNKNOWN_FORMAT, read_body
 from .cache import Item
 from .calls import Call
 from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
+from .protobuf import decode_protobuf
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
 from .subresources import Subresources
@@ -26,12 +28,6 @@ from .watching import WatchRequests
 
 ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
-BODY_TYPES = ("", "application/json", "application/yaml")
-UNKNOWN_FORMAT = (
-    "the body of the request was in an unknown format - accepted media types include: application/json, "
-    "application/yaml, application/vnd.kubernetes.protobuf"
-)
-
 _json = msgspec.json.Encoder()
 
 
@@ -114,7 +110,8 @@ class Resources:
             include = check_include(first(call.query, "includeObject"))
         elif form.as_kind == "PartialObjectMetadata":
             raise NotAcceptable(
-                f"you requested PartialObjectMetadata, but the requested object is a list (*{go_package(kind)}.{kind.name}List)"
+                "you requested PartialObjectMetadata, but the requested object is a list "
+                f"(*{go_package(kind)}.{kind.list_name})"
             )
         page = await self.registry.list_page(kind, target.namespace_of(kind), options)
         if form.as_kind == "Table":
@@ -127,12 +124,7 @@ class Resources:
         return call.answer(list_answer(kind, page))
 
     async def decoded(self, call: Call, kind: Kind, validation: str) -> Object:
-        if call.media_type not in BODY_TYPES:
-            raise UnsupportedMediaType(UNKNOWN_FORMAT)
-        body = await call.body()
-        result = decode_body(body, call.media_type, kind, validation)
-        call.warnings += result.warnings
-        return result.obj
+        return await read_body(call, kind, validation)
 
     async def create(self, call: Call, kind: Kind) -> web.Response:
         options = write_options(call.query, call.user_agent, "CreateOptions")
@@ -196,9 +188,12 @@ class Resources:
         body = await call.body()
         decoded: Object | None = None
         if body:
-            if call.media_type not in BODY_TYPES:
+            if call.media_type == PROTOBUF:
+                decoded = decode_protobuf(body)
+            elif call.media_type not in BODY_TYPES:
                 raise UnsupportedMediaType(UNKNOWN_FORMAT)
-            decoded = self.decode_delete_options(body, call.media_type, call.target.group, call.target.version)
+            else:
+                decoded = self.decode_delete_options(body, call.media_type, call.target.group, call.target.version)
         return delete_options(call.query, decoded, call.user_agent)
 
     def decode_delete_options(self, body: bytes, media_type: str, group: str, version: str) -> Object:

@@ -12,14 +12,14 @@ from aiohttp import web
 
 from kubesvc.api import fields
 from kubesvc.api.decode import Target as BodyTarget
-from kubesvc.api.decode import decode_body
-from kubesvc.api.errors import ApiError, UnsupportedMediaType
+from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, rfc3339
 
 from .authentication import Authenticator, User
 from .authorization import AlwaysAllow, Attributes, Authorizer
+from .bodies import read_body
 from .calls import Call
 from .discovery import CreateOnly
 from .negotiation import negotiate
@@ -53,17 +53,10 @@ class Reviews:
             raise not_allowed()
         call.form = negotiate(call.accept, transforms=False)
         options = write_options(call.query, call.user_agent, "CreateOptions")
-        if call.media_type not in ("", "application/json", "application/yaml"):
-            raise UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: application/json, "
-                "application/yaml, application/vnd.kubernetes.protobuf"
-            )
         body_target = BodyTarget(
             resource.group, resource.version, resource.kind, SCHEMAS[resource.group] + resource.kind
         )
-        decoded = decode_body(await call.body(), call.media_type, body_target, options.validation)
-        call.warnings += decoded.warnings
-        obj = decoded.obj
+        obj = await read_body(call, body_target, options.validation)
         if resource.plural == "bindings":
             name = str((obj.get("metadata") or {}).get("name") or "")
             done = await self.subresources.bind(POD, target.namespace, name, obj, options, call.warnings)

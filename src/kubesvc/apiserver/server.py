@@ -30,6 +30,7 @@ from .metrics import Metrics
 from .negotiation import negotiate
 from .openapi import OpenApi
 from .options import TRUE, Query, first
+from .protocol import ApiHttpServer
 from .resources import Resources
 from .reviews import Reviews
 from .routing import NO_METHOD, not_allowed, not_served, parse_target
@@ -79,16 +80,16 @@ class HttpServer:
         self.random = random
         self.address = ""
         self._servers: list[asyncio.Server] = []
-        self._runners: list[web.Server] = []
+        self._runners: list[ApiHttpServer] = []
         self._paths: list[str] = []
 
     # ------------------------------------------------------------------ listeners
 
-    def _protocol(self, *, trusted: bool) -> web.Server:
+    def _protocol(self, *, trusted: bool) -> ApiHttpServer:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await self.handle(request, trusted=trusted)
 
-        runner = web.Server(
+        runner = ApiHttpServer(
             handle,
             access_log=None,
             tcp_keepalive=True,

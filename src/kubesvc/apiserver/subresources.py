@@ -14,7 +14,6 @@ from aiohttp import web
 
 from kubesvc.api import fields
 from kubesvc.api.decode import Target as BodyTarget
-from kubesvc.api.decode import decode_body
 from kubesvc.api.errors import BadRequest, Conflict, ServiceUnavailable, TooManyRequests, UnsupportedMediaType
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import NODE, POD, by_resource
@@ -25,6 +24,7 @@ from kubesvc.clock import rfc3339
 from . import refusals
 from .admission import TOPOLOGY_LABELS
 from .apply import Applied, apply_patch
+from .bodies import read_body
 from .calls import Call
 from .options import DeleteOptions, WriteOptions, delete_options, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
@@ -41,10 +41,6 @@ BINDING = BodyTarget("", "v1", "Binding", "io.k8s.api.core.v1.Binding")
 EVICTION = BodyTarget("policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction")
 TOKEN_REQUEST = BodyTarget("authentication.k8s.io", "v1", "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest")
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-UNKNOWN_FORMAT = (
-    "the body of the request was in an unknown format - accepted media types include: application/json, "
-    "application/yaml, application/vnd.kubernetes.protobuf"
-)
 
 
 class Subresources:
@@ -86,11 +82,7 @@ class Subresources:
                 return await self.forwarded(call, kind)
 
     async def body(self, call: Call, target: Kind | BodyTarget, options: WriteOptions) -> Object:
-        if call.media_type not in ("", "application/json", "application/yaml"):
-            raise UnsupportedMediaType(UNKNOWN_FORMAT)
-        decoded = decode_body(await call.body(), call.media_type, target, options.validation)
-        call.warnings += decoded.warnings
-        return decoded.obj
+        return await read_body(call, target, options.validation)
 
     # ------------------------------------------------------------------ scale
 

@@ -1,0 +1,53 @@
+"""The HTTP protocol of the listeners: aiohttp's, but bad requests are answered in the API's words.
+
+A request line that the parser refuses never reaches the handler; clients still get a Status and never a web page.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMethod
+from aiohttp.web_protocol import RequestHandler
+
+from kubesvc.api.errors import ApiError, BadRequest, InternalError
+
+from .calls import status_object
+from .routing import not_allowed
+
+
+class ApiProtocol(RequestHandler):
+    """One connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: Any,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to a request that could not be parsed, or whose handling failed outside the handler."""
+        error: ApiError
+        if isinstance(exc, BadHttpMethod) or "Invalid method encountered" in str(message or exc or ""):
+            error = not_allowed()
+        elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = BadRequest(f"malformed HTTP request: {HTTPStatus(status).phrase}")
+        else:
+            self.log_exception("Error handling request from %s", request.remote, exc_info=exc)
+            error = InternalError("Internal error occurred")
+        body = msgspec.json.encode(status_object(error))
+        response = web.Response(body=body, status=error.status_code, headers={"Content-Type": "application/json"})
+        response.force_close()
+        return response
+
+
+class ApiHttpServer(web.Server):
+    """Makes `ApiProtocol`s."""
+
+    def __call__(self) -> RequestHandler:
+        return ApiProtocol(self, loop=self._loop, **self._kwargs)
