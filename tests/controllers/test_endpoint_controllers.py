@@ -253,7 +253,7 @@ def test_late_cache_makes_no_second_slice() -> None:
             await house.pod(f"p{i}", address(i))
             await house.settle(0.3)
             assert len(await house.slices()) == 1
-        await house.settle(120)
+        await house.settle(25)
         assert [len(s) for s in await house.shown()] == [10]
         assert [len(ready) for ready, _ in await house.endpoints()] == [10]
         assert await house.every(EVENT) == [], "nothing was tried in vain"

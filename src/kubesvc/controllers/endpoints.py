@@ -20,8 +20,8 @@ from .service_of_pod import ServiceIndex, affected_services
 from .slice_writer import NAMESPACE_TERMINATING
 from .trigger_time import TriggerTimes, moment
 
-PATIENCE = 12
-"""Retries after which a cache is believed though it shows what we replaced: what we wrote may be gone unseen."""
+PATIENCE_SECONDS = 60.0
+"""After this a cache is believed though it shows what we replaced: what we wrote may be gone unseen."""
 LEADER_ANNOTATION = "control-plane.alpha.kubernetes.io/leader"
 
 
@@ -39,8 +39,11 @@ class EndpointsController(Controller):
         self.facts = FactsCache()
         self.trigger_times = TriggerTimes()
         self.places: dict[Key, tuple[Service, dict[str, tuple[Pod, Place | None]]]] = {}
-        self.outdated: dict[Key, str] = {}
-        """What our last write replaced: a resourceVersion, "" for nothing. A cache that shows it is behind (EP-23)."""
+        self.outdated: dict[Key, tuple[str, float]] = {}
+        """What our last write replaced, and when: a resourceVersion, "" for nothing. A cache that shows it is behind
+        (EP-23)."""
+        self.stale: set[Key] = set()
+        """Keys that wait for the cache to move on."""
         self.services.on_change(self.service_changed)
         self.pods.on_change(self.pod_changed)
         self.endpoints.on_change(self.endpoints_changed)
@@ -59,10 +62,14 @@ class EndpointsController(Controller):
             self.queue.add_after(key, self.ctx.settings.endpoint_updates_batch_period)
 
     def endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
-        """Only deletion wakes it: hand edits stay (EP-1)."""
+        """Only deletion wakes it, for hand edits stay (EP-1); and news that a sync had to wait for."""
+        key = key_of(new, old)
+        if key in self.stale:
+            self.stale.discard(key)
+            self.queue.add(key)
         if new is None and old is not None:
-            self.outdated.pop(key_of(old), None)
-            self.queue.add(key_of(old))
+            self.outdated.pop(key, None)
+            self.queue.add(key)
 
     def started(self) -> None:
         """Leftovers of Services deleted while nobody looked go (EP-5)."""
@@ -79,7 +86,9 @@ class EndpointsController(Controller):
             return
         existing = self.endpoints.get(key)
         seen = existing.metadata.resource_version if existing is not None else ""
-        if self.outdated.get(key) == seen and self.queue.attempts(key) < PATIENCE:
+        replaced, when = self.outdated.get(key, (None, 0.0))
+        if replaced == seen and self.ctx.clock.monotonic() - when < PATIENCE_SECONDS:
+            self.stale.add(key)
             raise StaleCache("endpoints informer cache is out of date")
         pods = self.pod_lookup.matching(service)
         created = moment(service.metadata.creation_timestamp)
@@ -112,6 +121,7 @@ class EndpointsController(Controller):
         """The Service is gone, and with it whatever Endpoints bore its name (EP-6)."""
         self.trigger_times.forget(key)
         self.places.pop(key, None)
+        self.stale.discard(key)
         if self.endpoints.get(key) is None:
             self.outdated.pop(key, None)
             return
@@ -130,7 +140,7 @@ class EndpointsController(Controller):
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)
             raise
         if self.endpoints.get(key) is None:
-            self.outdated[key] = ""
+            self.outdated[key] = ("", self.ctx.clock.monotonic())
 
     async def update(self, key: Key, existing: Endpoints, wanted: Endpoints) -> None:
         try:
@@ -141,4 +151,4 @@ class EndpointsController(Controller):
             raise
         before = existing.metadata.resource_version
         if answer["metadata"].get("resourceVersion") != before:
-            self.outdated[key] = before
+            self.outdated[key] = (before, self.ctx.clock.monotonic())

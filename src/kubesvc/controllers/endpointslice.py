@@ -94,6 +94,7 @@ class EndpointSliceController(Controller):
         existing = [s for s in self.slice_index.get("/".join(key)) if self.watch.is_ours(s)]
         existing = [s for s in existing if s.metadata.deletion_timestamp is None]
         if self.tracker.is_stale(key, existing):
+            self.watch.wait_for_cache(key)
             raise StaleCache("EndpointSlice informer cache is out of date")
         pods = self.pod_lookup.matching(service)
         created = moment(service.metadata.creation_timestamp)

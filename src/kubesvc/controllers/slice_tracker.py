@@ -79,6 +79,8 @@ class SliceWatch:
     managed_by:    the controller's value of the managed-by label
     after_seconds: how long to wait before that look
 
+    A key whose sync found the cache behind (`wait_for_cache`) is queued at its next slice event, whoever made it.
+
     A write's event may come before the write's answer. So events about a key being written (`writing`) are put aside,
     and judged when the answers are in.
     """
@@ -89,6 +91,10 @@ class SliceWatch:
         self.managed_by = managed_by
         self.after_seconds = after_seconds
         self._aside: dict[Key, list[tuple[EndpointSlice | None, EndpointSlice | None]]] = {}
+        self._stale: set[Key] = set()
+
+    def wait_for_cache(self, key: Key) -> None:
+        self._stale.add(key)
 
     @contextmanager
     def writing(self, key: Key) -> Iterator[None]:
@@ -105,6 +111,9 @@ class SliceWatch:
         if s is None or not any(x is not None and self.is_ours(x) for x in (old, new)):
             return
         key = owner_key(s)
+        if key in self._stale:
+            self._stale.discard(key)
+            self.queue.add(key)
         if key in self._aside:
             self._aside[key].append((old, new))
         elif new is None:
