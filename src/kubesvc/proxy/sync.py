@@ -19,8 +19,8 @@ from kubesvc.api.service import Service
 from kubesvc.api.servicecidr import ServiceCIDR
 from kubesvc.client import Client, Informer
 from kubesvc.clock import Clock, Random
-from kubesvc.kernel.conntrack import Conntrack
-from kubesvc.kernel.nft import DeleteElements, DeleteTable, Nft, NftError, NoSuchObject, Transaction
+from kubesvc.kernel.conntrack import Conntrack, KernelConntrack
+from kubesvc.kernel.nft import DeleteElements, DeleteTable, KernelNft, Nft, NftError, NoSuchObject, Transaction
 from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 
 from .delta import applied
@@ -321,7 +321,8 @@ class Proxy:
     client:       any Kubernetes API that serves Services and EndpointSlices
     node_name:    as in Node.metadata.name and the nodeName of endpoints, to the letter (PROXY-124)
     nft:          the rules of the namespace whose traffic it steers
-    conntrack:    the connections of that namespace; without it stale UDP flows stay until they run out
+    conntrack:    the connections of that namespace; None takes the kernel's where nft is the kernel's, else none, and
+                  stale UDP flows stay until they run out
     addresses_of: the interfaces' addresses, asked when node_port_addresses are CIDRs
     """
 
@@ -362,6 +363,8 @@ class Proxy:
             Place(node_name),
             tuple(self.settings.service_cidrs),
         )
+        if conntrack is None and isinstance(nft, KernelNft):
+            conntrack = KernelConntrack()
         self.families = tuple(
             FamilySync(family, self.world, nft, conntrack, clock, self.settings, self.node_port_addresses)
             for family in self.settings.families
