@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubesvc.api.service import Service
 from kubesvc.dns import wire
 from kubesvc.dns.records import Zone
 from kubesvc.dns.responder import Overloaded, Responder, Unanswered
@@ -182,6 +183,37 @@ def test_a_change_forgets_what_was_kept() -> None:
     snapshot.service_changed(None, service("new", ips=("10.96.5.5",)), 1)
     after = to.answer(query)
     assert isinstance(after, bytes) and wire.decode(after).answers[0].data == bytes((10, 96, 5, 5))
+
+
+def test_only_what_a_change_concerns_is_made_anew() -> None:
+    """Answers of other Services stay; "nothing" and CNAMEs, whose SOA and ends are elsewhere, do not."""
+    snapshot = snapshot_of(*SHOP)
+    to = responder(snapshot)
+    names = (f"web.{S}", f"db.{S}", f"_http._tcp.v4only.{S}", f"nosuch.{S}", f"inner.{S}", "2.1.96.10.in-addr.arpa")
+    queries = [dns.message.make_query(name, "A").to_wire() for name in names]
+
+    def kept_after(old: Service | None, new: Service | None) -> list[bool]:
+        for query in queries:
+            to.answer(query)
+        snapshot.service_changed(old, new, 1)
+        before, kept = to.counts["kept"], []
+        for query in queries:
+            to.answer(query)
+            kept.append(to.counts["kept"] > before)
+            before = to.counts["kept"]
+        return kept
+
+    other, web = service("other", ips=("10.96.5.5",)), snapshot.services["shop", "web"]
+    assert kept_after(None, other) == [True, True, True, False, False, False]
+    assert kept_after(web, None) == [False, True, True, False, False, False]
+    assert ask(to, names[0]).rcode() == dns.rcode.NXDOMAIN
+    assert kept_after(None, web) == [False, True, True, False, False, False]
+    for query in queries:
+        to.answer(query)
+    slices = snapshot.slices["shop", "db"]["db-1"]
+    snapshot.slice_changed(slices, None, 1)
+    read = to.answer(queries[1])
+    assert isinstance(read, bytes) and [r.data for r in wire.decode(read).answers] == [bytes((10, 244, 0, 7))]
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

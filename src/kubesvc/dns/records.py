@@ -62,6 +62,7 @@ class Answer:
 
     follow: the outside name that a CNAME in `answers` ends at, whose addresses are to be looked up and appended
     (DNS-25); () when there is none
+    depends: the one Service whose change could change this answer; None when other changes could, too
     """
 
     rcode: int = NOERROR
@@ -70,6 +71,7 @@ class Answer:
     additional: tuple[Record, ...] = ()
     follow: Name = ()
     authoritative: bool = True
+    depends: Key | None = None
 
 
 FAMILY = {wire.A: 4, wire.AAAA: 16}
@@ -182,12 +184,16 @@ class Lookup:
             case (address, namespace, "pod"):
                 return self.pod(address, namespace)
             case (name, namespace, "svc"):
-                return self.service((namespace, name))
+                return self.depending(self.service((namespace, name)), (namespace, name))
             case (label, name, namespace, "svc"):
-                return self.endpoint(label, (namespace, name))
+                return self.depending(self.endpoint(label, (namespace, name)), (namespace, name))
             case (port, protocol, name, namespace, "svc") if is_port(port) and is_port(protocol):
-                return self.port(port[1:], protocol[1:], (namespace, name))
+                return self.depending(self.port(port[1:], protocol[1:], (namespace, name)), (namespace, name))
         return self.no_name()
+
+    def depending(self, answer: Answer, key: Key) -> Answer:
+        """Records are a Service's own; the SOA of "nothing" and what a CNAME leads to change with the whole."""
+        return replace(answer, depends=key) if answer.answers and answer.answers[0].type != CNAME else answer
 
     def dns_version(self) -> Answer:
         if self.type != wire.TXT:

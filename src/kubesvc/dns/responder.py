@@ -59,6 +59,8 @@ class Kept:
     limit: int
     turns: int
     wires: list[bytes]
+    version: int
+    """Of the snapshot, when this was last known to be true."""
     turn: int = 0
 
     def next(self) -> bytes:
@@ -107,17 +109,13 @@ class Responder:
         self.forwarder = forwarder
         self.others = wire.REFUSED if others == "REFUSED" else wire.NXDOMAIN
         self.kept: dict[tuple[bool, bytes], Kept] = {}
-        self.version = -1
         self.counts: Counter[str] = Counter()
         """Queries by type name ("type A") and responses by code ("rcode NXDOMAIN") made anew; "kept" those reused."""
 
     def answer(self, query: bytes, tcp: bool = False) -> Answered:
         """The response; or what to await for it; or None when none is due: to responses and to shreds of queries."""
-        if self.version != self.snapshot.version:
-            self.kept.clear()
-            self.version = self.snapshot.version
         kept = self.kept.get((tcp, query[2:]))
-        if kept is not None:
+        if kept is not None and (kept.version == self.snapshot.version or self._still_true(kept)):
             self.counts["kept"] += 1
             return query[:2] + kept.next()
         try:
@@ -125,6 +123,14 @@ class Responder:
         except Exception:  # a bug met by one query must not silence the server for the others
             log.exception("DNS: no answer to %s", query[:512].hex())
             return self._bare(query, wire.SERVFAIL)
+
+    def _still_true(self, kept: Kept) -> bool:
+        """A change elsewhere in the cluster need not make a busy name's answer anew."""
+        depends = kept.answer.depends
+        if depends is None or not self.snapshot.holds(depends, kept.version):
+            return False
+        kept.version = self.snapshot.version
+        return True
 
     def _answer(self, query: bytes, tcp: bool) -> Answered:
         if len(query) < wire.HEADER_BYTES or query[2] & 0x80:
@@ -177,7 +183,7 @@ class Responder:
             self.kept.clear()
         movable = sum(record.type != wire.CNAME for record in answer.answers)
         turns = max(1, min(MOST_TURNS, movable))
-        self.kept[tcp, query[2:]] = Kept(answer, base, limit, turns, [response[2:]])
+        self.kept[tcp, query[2:]] = Kept(answer, base, limit, turns, [response[2:]], self.snapshot.version)
         return response
 
     async def _forwarded(self, query: bytes, base: Message, tcp: bool, limit: int) -> bytes:

@@ -22,6 +22,8 @@ SERVICE_NAME = "kubernetes.io/service-name"
 """The label that joins a slice to its Service (DNS-4)."""
 
 LONGEST_LABEL = 63
+MOST_STAMPS = 20_000
+"""Services whose last change is remembered one by one."""
 
 
 class Port(NamedTuple):
@@ -107,6 +109,11 @@ class Snapshot:
         """pod_names: label endpoints by their Pod's name instead of the dashed address"""
         self.pod_names = pod_names
         self.version = 0
+        self.general = 0
+        """Version of the last change that concerned more than one Service's own names."""
+        self.stamps: dict[Key, int] = {}
+        """Version of the last change of each Service and its slices; one that is missing did not change since
+        `general`."""
         self.serial = 0
         self.synced = False
         self.namespaces: set[str] = set()
@@ -124,9 +131,19 @@ class Snapshot:
         self.synced = True
         self._changed(now)
 
-    def _changed(self, now: float) -> None:
+    def _changed(self, now: float, *services: Key) -> None:
+        """Note a change of the names of `services` only; without any, of everything."""
         self.version += 1
         self.serial = int(now)
+        for key in services:
+            self.stamps[key] = self.version
+        if not services or len(self.stamps) > MOST_STAMPS:
+            self.general = self.version
+            self.stamps.clear()
+
+    def holds(self, key: Key, version: int) -> bool:
+        """Whether what was true of a Service's names at `version` still is."""
+        return self.general <= version and self.stamps.get(key, 0) <= version
 
     # Feeding: (old, new) as informers tell them, and the time in Unix seconds
 
@@ -156,16 +173,18 @@ class Snapshot:
             for address in map(packed, new.addresses):
                 if address:
                     self.cluster_addresses.setdefault(address, {})[key] = None
-        self._changed(now)
+        self._changed(now, *((s.namespace, s.name) for s in (old or new,) if s is not None))
 
     def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None, now: float) -> None:
         if old is not None and new is not None and self._same(old, new):
             return
+        concerned: dict[Key, None] = {}
         for s, step in ((old, -1), (new, 1)):
             service = s.metadata.label(SERVICE_NAME) if s is not None else ""
             if s is None or not service:
                 continue
             key = (s.namespace, service)
+            concerned[key] = None
             self._published.pop(key, None)
             slices = self.slices.setdefault(key, {})
             if step > 0:
@@ -177,7 +196,8 @@ class Snapshot:
             for endpoint in s.endpoints or ():
                 for address in map(packed, endpoint.addresses or ()):
                     self._count(address, key, step)
-        self._changed(now)
+        if concerned:
+            self._changed(now, *concerned)
 
     @staticmethod
     def _same(old: EndpointSlice, new: EndpointSlice) -> bool:
