@@ -313,9 +313,20 @@ def make_grounds(control: Control, plans: list[NodePlan]) -> None:
         record.nodes.append(node)
         directory = control.paths.node(plan.name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / HOST_RESOLVER).unlink(missing_ok=True)  # of an earlier ground
         node.ground = ground.spawn_host(root, record.fabric, plan.name)
         control.save()
-        hosts.append(Host(node.ground.pid, plan.name, (f"{plan.address}/24",), local=(API_ADDRESS,), forward=True))
+        hosts.append(
+            Host(
+                node.ground.pid,
+                plan.name,
+                (f"{plan.address}/24",),
+                local=(API_ADDRESS,),
+                forward=True,
+                # A route must exist before a rule can send a packet elsewhere.
+                routes=tuple((r, "") for r in control.options.service_cluster_ip_range if ":" not in r),
+            )
+        )
     ground.wire(root, record.fabric, Wiring(bridge=True, connect=tuple(hosts)))
 
 
@@ -458,6 +469,7 @@ async def run_node(process: NodeProcess) -> int:
 
     stop = stop_event()
     clock, random = RealClock(), Random()
+    name_cluster_dns(process)
     client = HttpClient.unix(process.api_socket, manager="kubelet")
     try:
         async with asyncio.TaskGroup() as group:
@@ -487,6 +499,7 @@ def node_parts(
         simulated=process.simulated,
         images_map=Path(process.images_map) if process.images_map else None,
         hidden_paths=(process.instance_root,),
+        resolver_file=str(state / HOST_RESOLVER),
     )
     agent = NodeAgent(client.as_manager("kubelet"), settings, clock, random)
     parts: list[tuple[str, Coroutine[Any, Any, None]]] = [("agent", agent.run())]
@@ -502,6 +515,29 @@ def node_parts(
     dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
     parts += [("proxy", proxy.run()), ("dns", dns.run()), ("api relay", relay_api(process))]
     return parts
+
+
+def name_cluster_dns(process: NodeProcess) -> None:
+    """Let programs of the node itself, such as `kubesvc curl`, resolve the cluster's names.
+
+    The file is laid over /etc/resolv.conf in the node's own mounts. The host's stays readable beside it, for Pods whose
+    DNS policy is Default.
+    """
+    from kubesvc.kernel import syscalls
+
+    state, file = Path(process.state_dir), Path("/etc/resolv.conf").resolve()
+    if not file.exists() or process.simulated:
+        return
+    host = state / HOST_RESOLVER
+    if not host.exists():  # a process started again finds the cluster's file in place
+        host.write_bytes(file.read_bytes())
+    zone = process.cluster_domain
+    own = state / "resolv.conf"
+    own.write_text(f"search default.svc.{zone} svc.{zone} {zone}\nnameserver {process.address}\noptions ndots:5\n")
+    syscalls.mount(str(own), str(file), "", syscalls.MS_BIND)
+
+
+HOST_RESOLVER = "resolv.host.conf"
 
 
 async def relay_api(process: NodeProcess) -> None:

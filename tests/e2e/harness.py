@@ -1,0 +1,264 @@
+"""A real instance for end-to-end tests: started by the command a user types, asked with stock kubectl.
+
+Each instance has a state directory of its own below a short temporary path, and must leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubesvc.instance.ground import marked_processes
+from kubesvc.instance.kubectl import find_kubectl
+from kubesvc.instance.record import InstanceRecord, read_record
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PATIENCE_SECONDS = 30.0
+
+
+def need_machine() -> None:
+    """Fail, never skip: these tests are run where nodes can live, and a machine that cannot is a finding."""
+    from kubesvc.instance.doctor import examine
+
+    missing = [f"{f.name}: {f.text} (remedy: {f.remedy})" for f in examine() if f.verdict == "missing"]
+    assert not missing, "nodes cannot live here:\n" + "\n".join(missing)
+
+
+def eventually(check: Callable[[], Any], seconds: float = PATIENCE_SECONDS, *, every: float = 0.05) -> Any:
+    """The first true answer of `check`; the last failure or answer is what an impatient test is told."""
+    deadline = time.monotonic() + seconds
+    last: Any = None
+    while time.monotonic() < deadline:
+        try:
+            last = check()
+            if last:
+                return last
+        except (AssertionError, KeyError, IndexError, subprocess.CalledProcessError) as error:
+            last = error
+        time.sleep(every)
+    raise AssertionError(f"not within {seconds:.0f} s; last: {last!r}")
+
+
+@dataclass
+class Instance:
+    """One instance under test. `user` runs it as that user instead of root."""
+
+    home: Path
+    name: str = "t"
+    user: str = ""
+    process: subprocess.Popen[str] | None = None
+    ready_line: str = ""
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        return self.home / "kubesvc" / self.name
+
+    @property
+    def record(self) -> InstanceRecord:
+        found = read_record(self.root / "instance.json")
+        assert found is not None, f"no record in {self.root}"
+        return found
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("KUBECONFIG", "NOTIFY_SOCKET")}
+        return {**kept, "XDG_STATE_HOME": str(self.home), "HOME": str(self.home), "TZ": "UTC"}
+
+    def credentials(self) -> dict[str, Any]:
+        if not self.user:
+            return {}
+        entry = pwd.getpwnam(self.user)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "kubesvc", *words]
+
+    def run(
+        self, *words: str, stdin: str = "", check: bool = True, seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `kubesvc WORDS` to its end."""
+        done = subprocess.run(
+            self.command(*words),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            timeout=seconds,
+            check=False,
+            **self.credentials(),
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubesvc {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def up(self, *options: str, seconds: float = 60.0) -> str:
+        """Start it in the foreground of its own session; returns the line it prints when ready."""
+        self.process = subprocess.Popen(
+            self.command("up", "--name", self.name, *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            start_new_session=True,
+            **self.credentials(),
+        )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        deadline = time.monotonic() + seconds
+        line = ""
+        while time.monotonic() < deadline:
+            line += self.process.stdout.read() or ""
+            if line.endswith("\n"):
+                self.ready_line = line.strip()
+                return self.ready_line
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        self.process.kill()
+        _, errors = self.process.communicate()
+        raise AssertionError(f"up did not become ready: {line}{errors}\n{self.logs()}")
+
+    def logs(self) -> str:
+        """The last words of every part."""
+        parts = [self.root / "control.log", *self.root.glob("nodes/*/node.log")]
+        return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-3000:]}" for p in parts if p.exists())
+
+    def interrupt(self, number: int = signal.SIGINT, seconds: float = 20.0) -> int:
+        """What Ctrl-C does; returns the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(seconds)
+        self.process = None
+        return status
+
+    def down(self) -> str:
+        return self.run("down", "--name", self.name).stdout
+
+    def kubectl(self, *words: str, stdin: str = "", check: bool = True) -> str:
+        """Standard output of stock kubectl."""
+        return self.try_kubectl(*words, stdin=stdin, check=check).stdout
+
+    def try_kubectl(
+        self, *words: str, stdin: str = "", check: bool = False, seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        program = find_kubectl()
+        assert program is not None, "the extra `kubectl` is not installed"
+        done = subprocess.run(
+            [str(program), *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env={**self.environment(), "KUBECONFIG": str(self.root / "kubeconfig")},
+            timeout=seconds,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def get(self, *words: str) -> Any:
+        """An object, or a list, as kubectl gives it in JSON."""
+        return json.loads(self.kubectl("get", *words, "-o", "json"))
+
+    def apply(self, *manifests: str | Path | dict[str, Any]) -> str:
+        """Apply files (by path) and objects."""
+        said = ""
+        for manifest in manifests:
+            if isinstance(manifest, Path):
+                said += self.kubectl("apply", "-f", str(manifest))
+            else:
+                text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+                said += self.kubectl("apply", "-f", "-", stdin=text)
+        return said
+
+    def curl(self, url: str, *options: str, node: str = "n1", seconds: float = 3.0) -> subprocess.CompletedProcess[str]:
+        """A request from inside a node; look at returncode (7: refused, 28: timed out) and stdout."""
+        flags = ("-sS", "-m", str(seconds), *options)
+        return self.run("curl", "--name", self.name, "--node", node, *flags, url, check=False)
+
+    def inside(self, *command: str, node: str = "n1", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command inside a node."""
+        return self.run("shell", "--name", self.name, "--node", node, "--", *command, check=check)
+
+    def left_behind(self) -> list[str]:
+        """What is still on the machine of it: processes, sockets, mounts."""
+        left = [f"process {p.pid}" for p in marked_processes(self.root)]
+        left += [f"socket {p}" for p in self.root.rglob("*.sock")]
+        mounts = Path("/proc/mounts").read_text()
+        left += [f"mount {line}" for line in mounts.splitlines() if str(self.home) in line]
+        return left
+
+
+def host_network() -> str:
+    """The host's interfaces, routes and rules, as tools print them: must be the same before and after."""
+    parts = [["ip", "-o", "link"], ["ip", "-o", "address"], ["ip", "route"], ["ip", "netns", "list"]]
+    if shutil.which("nft"):
+        parts.append(["nft", "list", "ruleset"])
+    text = ""
+    for command in parts:
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        text += "".join(f"{line}\n" for line in said.splitlines())
+    forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    return text + f"ip_forward {forward}"
+
+
+@contextlib.contextmanager
+def fresh_instance(user: str = "", name: str = "t") -> Iterator[Instance]:
+    """An instance that is not started yet; whatever the test does, it is gone at the end, and the host as before."""
+    before = host_network()
+    home = Path(tempfile.mkdtemp(prefix="ks-", dir="/tmp"))
+    if user:
+        shutil.chown(home, user)
+    instance = Instance(home, name, user)
+    try:
+        yield instance
+        instance.down()
+        assert instance.left_behind() == []
+    finally:
+        if instance.process is not None:
+            instance.process.kill()
+            instance.process.wait()
+        instance.run("down", "--name", name, check=False)
+        shutil.rmtree(home, ignore_errors=True)
+    assert host_network() == before, "the host's network is not as it was found"
+
+
+@contextlib.contextmanager
+def running_instance(*options: str, user: str = "") -> Iterator[Instance]:
+    """An instance that is up."""
+    with fresh_instance(user) as instance:
+        instance.up(*options)
+        yield instance
+
+
+def ready_pods(instance: Instance, selector: str, count: int, seconds: float = PATIENCE_SECONDS) -> list[Any]:
+    """The pods of a selector once `count` of them, and no others, are there and ready."""
+
+    def look() -> list[Any] | None:
+        pods = [p for p in instance.get("pods", "-l", selector)["items"] if "deletionTimestamp" not in p["metadata"]]
+        ready = [p for p in pods if condition(p, "Ready") == "True"]
+        return pods if len(pods) == len(ready) == count else None
+
+    found: list[Any] = eventually(look, seconds, every=0.1)
+    return found
+
+
+def condition(obj: Any, type: str) -> str:
+    return next((c["status"] for c in obj["status"].get("conditions", ()) if c["type"] == type), "")
+
+
+def addresses(pods: Sequence[Any]) -> list[str]:
+    return sorted(p["status"]["podIP"] for p in pods)

@@ -1,0 +1,199 @@
+"""Walk-through A: a Deployment `web`, its Service, and everything that takes a Pod off the list (verbatim kubectl)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .harness import EXAMPLES, Instance, addresses, eventually, ready_pods
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def web(shared: Instance) -> Iterator[tuple[Instance, list[Any]]]:
+    shared.apply(EXAMPLES / "web-deployment.yaml", EXAMPLES / "web-svc.yaml")
+    yield shared, ready_pods(shared, "app=web", 3)
+    shared.kubectl("delete", "-f", str(EXAMPLES / "web-deployment.yaml"), "-f", str(EXAMPLES / "web-svc.yaml"))
+
+
+def listed(instance: Instance, name: str) -> str:
+    """The ENDPOINTS cell of `kubectl get endpoints`."""
+    line = instance.kubectl("get", "endpoints", name, "--no-headers")
+    return re.split(r"\s{2,}", line.strip() + "  ")[1]
+
+
+def test_apply_again_changes_nothing(web: tuple[Instance, list[Any]]) -> None:
+    instance, _ = web
+    assert instance.apply(EXAMPLES / "web-svc.yaml") == "service/web-svc unchanged\n"
+
+
+def test_the_four_looks_agree(web: tuple[Instance, list[Any]]) -> None:
+    """`get endpoints`, `describe service`, `get pods -o wide` and the slices list the same addresses."""
+    instance, pods = web
+    wanted = addresses(pods)
+    shown = instance.kubectl("get", "service", "web-svc")
+    assert re.search(r"web-svc +ClusterIP +10\.96\.\d+\.\d+ +<none> +80/TCP", shown)
+    assert sorted(a.removesuffix(":80") for a in listed(instance, "web-svc").split(",")) == wanted
+    described = instance.kubectl("describe", "service", "web-svc")
+    line = re.search(r"^Endpoints: +(\S+)$", described, re.M)
+    assert line and sorted(a.removesuffix(":80") for a in line[1].split(",")) == wanted
+    wide = instance.kubectl("get", "pods", "-l", "app=web", "-o", "wide", "--no-headers")
+    assert sorted(row.split()[5] for row in wide.splitlines()) == wanted
+    assert instance.kubectl("get", "pods", "--show-labels").count("app=web") == 3
+
+
+def test_requests_arrive_by_address_and_by_name(web: tuple[Instance, list[Any]]) -> None:
+    instance, _ = web
+    address = instance.get("service", "web-svc")["spec"]["clusterIP"]
+    for url in (f"http://{address}/", "http://web-svc.default/", "http://web-svc.default.svc.cluster.local/"):
+        for node in ("n1", "n2"):
+            done = instance.curl(url, node=node)
+            assert done.returncode == 0 and "nginx" in done.stdout, (url, node, done)
+
+
+def test_a_wrong_selector_lists_nobody_and_refuses(web: tuple[Instance, list[Any]]) -> None:
+    """`<none>`: no Pod has the label at all."""
+    instance, _ = web
+    instance.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "wrong"},
+            "spec": {"selector": {"app": "wbe"}, "ports": [{"port": 80}]},
+        }
+    )
+    eventually(lambda: listed(instance, "wrong") == "<none>")
+    eventually(lambda: instance.curl("http://wrong.default/").returncode == 7)
+    instance.kubectl("delete", "service", "wrong")
+
+
+def test_a_pod_without_the_label_leaves_the_list_and_is_replaced(web: tuple[Instance, list[Any]]) -> None:
+    instance, pods = web
+    name, address = pods[0]["metadata"]["name"], pods[0]["status"]["podIP"]
+    instance.kubectl("label", "pod", name, "app=elsewhere", "--overwrite")
+    eventually(lambda: address not in listed(instance, "web-svc"))
+    now = addresses(ready_pods(instance, "app=web", 3))
+    eventually(lambda: sorted(a.removesuffix(":80") for a in listed(instance, "web-svc").split(",")) == now)
+    instance.kubectl("delete", "pod", name, "--grace-period=1")
+
+
+PORTS = (
+    # sentence, Service port, targetPort
+    ("port 80 to 3000, by number", 80, 3000),
+    ("port 8080 to 3000, by number", 8080, 3000),
+    ("port 80 to 3000, by name", 80, "app"),
+    ("port 8080 to 3000, by name", 8080, "app"),
+)
+
+
+@pytest.fixture(scope="module")
+def three_thousand(shared: Instance) -> Iterator[Instance]:
+    """A Pod that listens on port 3000 and on no other."""
+    shared.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "three", "labels": {"app": "three"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": "registry.k8s.io/e2e-test-images/agnhost:2.60",
+                        "args": ["netexec", "--http-port=3000"],
+                        "ports": [{"name": "app", "containerPort": 3000}],
+                        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "app"}, "periodSeconds": 1},
+                    }
+                ],
+            },
+        }
+    )
+    ready_pods(shared, "app=three", 1)
+    yield shared
+    shared.kubectl("delete", "pod", "three", "--now")
+
+
+@pytest.mark.parametrize(("sentence", "port", "target"), PORTS, ids=[p[0] for p in PORTS])
+def test_the_request_arrives_at_the_target_port(
+    three_thousand: Instance, sentence: str, port: int, target: int | str
+) -> None:
+    instance = three_thousand
+    name = f"ports-{port}-{target}"
+    instance.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"selector": {"app": "three"}, "ports": [{"port": port, "targetPort": target}]},
+        }
+    )
+    eventually(lambda: listed(instance, name).endswith(":3000"))
+    eventually(lambda: instance.curl(f"http://{name}.default:{port}/hostname").stdout == "three")
+    instance.kubectl("delete", "service", name)
+
+
+def probed_pod(name: str, *, period: int = 1, threshold: int = 2) -> dict[str, Any]:
+    """A web server that is ready while the file /tmp/ready exists; netexec's /shell makes and removes it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "probed"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "c",
+                    "image": "registry.k8s.io/e2e-test-images/agnhost:2.60",
+                    "args": ["netexec", "--http-port=8080"],
+                    "readinessProbe": {
+                        "exec": {"command": ["test", "-e", "/tmp/ready"]},
+                        "periodSeconds": period,
+                        "failureThreshold": threshold,
+                    },
+                }
+            ],
+        },
+    }
+
+
+def test_running_but_not_ready_gets_no_traffic_until_it_passes_again(shared: Instance) -> None:
+    """A Pod leaves the list at its failureThreshold-th failure; all unready is an empty cell (KCTL-49)."""
+    shared.apply(
+        probed_pod("probed-a"),
+        probed_pod("probed-b"),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "probed"},
+            "spec": {"selector": {"app": "probed"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        },
+    )
+
+    def address(name: str) -> str:
+        return str(shared.get("pod", name)["status"].get("podIP", ""))
+
+    def flip(name: str, ready: bool) -> None:
+        command = "touch%20/tmp/ready" if ready else "rm%20-f%20/tmp/ready"
+        assert shared.curl(f"http://{address(name)}:8080/shell?cmd={command}").returncode == 0
+
+    for name in ("probed-a", "probed-b"):
+        eventually(lambda name=name: shared.get("pod", name)["status"]["phase"] == "Running")  # type: ignore[misc]
+        eventually(lambda name=name: shared.curl(f"http://{address(name)}:8080/").returncode == 0)  # type: ignore[misc]
+    eventually(lambda: listed(shared, "probed") == "")  # an empty cell, and not <none>
+    eventually(lambda: shared.curl("http://probed.default/").returncode == 7)
+    flip("probed-a", True)
+    flip("probed-b", True)
+    both = sorted([address("probed-a"), address("probed-b")])
+    eventually(lambda: sorted(a.removesuffix(":8080") for a in listed(shared, "probed").split(",")) == both)
+    flip("probed-a", False)
+    eventually(lambda: listed(shared, "probed") == f"{address('probed-b')}:8080")
+    for _ in range(10):
+        assert shared.curl("http://probed.default/hostname").stdout == "probed-b"
+    flip("probed-a", True)
+    eventually(lambda: sorted(a.removesuffix(":8080") for a in listed(shared, "probed").split(",")) == both)
+    eventually(lambda: shared.curl("http://probed.default/hostname").stdout == "probed-a")
+    shared.kubectl("delete", "service/probed", "pod/probed-a", "pod/probed-b", "--now")
