@@ -261,6 +261,28 @@ def test_late_cache_makes_no_second_slice() -> None:
     in_house(story)
 
 
+def test_sync_that_found_the_cache_behind_goes_on_when_it_moves() -> None:
+    """SLICE-5, EP-23: not at the end of a back-off of a second, but at the cache's next event."""
+
+    async def story(house: House) -> None:
+        house.start()
+        await house.service()
+        await house.pod("a", ONE)
+        await house.pod("b", TWO)
+        await house.settle()
+        house.trouble.late_seconds = {ENDPOINT_SLICE: 0.3, ENDPOINTS: 0.3}
+        await house.status("a", ready=False)
+        await house.settle(0.05)
+        await house.status("b", ready=False)
+        await house.settle(0.1)
+        assert await house.shown() == [[f"{ONE}!", TWO]]
+        await house.settle(0.25)
+        assert await house.shown() == [[f"{ONE}!", f"{TWO}!"]]
+        assert await house.endpoints() == [([], [ONE, TWO])]
+
+    in_house(story)
+
+
 def test_mirroring_follows_endpoints() -> None:
     """A26, MIRROR-9, MIRROR-14: create, update without resourceVersion, delete; edits of the slice are put right."""
 
