@@ -261,6 +261,7 @@ def run_spec(fd: int) -> NoReturn:
         spec: dict[str, Any] = marshal.loads(file.read())
     step = "prepare"
     try:
+        os.set_inheritable(spec["status"], False)
         if os.read(spec["go"], 1) != b"+":
             os._exit(FAILED)
         os.close(spec["go"])

@@ -421,8 +421,10 @@ class PodWorker:
             fqdn = pod_fqdn(self.pod, settings.node_name, settings.cluster_domain)
             hosts = render_hosts(hostname, fqdn, self.sandbox.ips, spec.host_aliases or ())
         resolver, warnings = resolver_text(self.pod, settings)
-        for reason, message in warnings:
-            self.node.events.pod(self.pod, "Warning", reason, message)
+        for warning in warnings:
+            self.node.events.pod(self.pod, "Warning", warning.reason, warning.message)
+            if warning.on_node:
+                self.node.events.node("Warning", warning.reason, warning.on_node)
         self.resolver_environment = {"HOSTNAME": hostname}
         directory = self.directory / "etc"
         directory.mkdir(parents=True, exist_ok=True)
