@@ -68,9 +68,9 @@ links = NetlinkLinks()
 links.{call}
 """
 NFT_TEST = """
-import asyncio
-from kubesvc.kernel.nft import probe
-probe()
+from kubesvc.kernel.nft import AddChain, AddTable, Base, ChainSpec, KernelNft, Transaction
+chain = ChainSpec("probe", Base("nat", 0, -100))
+KernelNft().run_now(Transaction(2, "kubesvc-probe", (AddTable(), AddChain(chain))))
 """
 FORWARD_TEST = """
 open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
