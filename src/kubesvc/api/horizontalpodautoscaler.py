@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar
 
+from msgspec import field
+
 from . import fields, shape
 from .checks import items, part
 from .fields import Errors, Path
@@ -52,7 +54,7 @@ class AutoscalerSpecV1(Struct, frozen=True):
     scale_target_ref: CrossVersionObjectReference = CrossVersionObjectReference()
     min_replicas: int | None = None
     max_replicas: int = 0
-    target_cpu_utilization_percentage: int | None = None
+    target_cpu_utilization_percentage: int | None = field(default=None, name="targetCPUUtilizationPercentage")
 
 
 class HorizontalPodAutoscalerV1(Typed, frozen=True):
@@ -91,8 +93,8 @@ def to_v1(obj: Object) -> Object:
             spec["targetCPUUtilizationPercentage"] = part(resource, "target").get("averageUtilization")
     spec.pop("behavior", None)
     status.setdefault("currentReplicas", 0)
-    for field in ("conditions", "currentMetrics"):
-        status.pop(field, None)
+    for name in ("conditions", "currentMetrics"):
+        status.pop(name, None)
     return result
 
 

@@ -58,6 +58,10 @@ class DownwardAPIVolumeSource(Struct, frozen=True):
     default_mode: int | None = None
 
 
+class DownwardAPIProjection(Struct, frozen=True):
+    items: list[DownwardAPIVolumeFile] | None = None
+
+
 class ConfigMapProjection(Struct, frozen=True):
     name: str = ""
     items: list[KeyToPath] | None = None
@@ -81,7 +85,7 @@ class ServiceAccountTokenProjection(Struct, frozen=True):
 class VolumeProjection(Struct, frozen=True):
     config_map: ConfigMapProjection | None = None
     secret: SecretProjection | None = None
-    downward_api: DownwardAPIVolumeSource | None = field(default=None, name="downwardAPI")
+    downward_api: DownwardAPIProjection | None = field(default=None, name="downwardAPI")
     service_account_token: ServiceAccountTokenProjection | None = None
     cluster_trust_bundle: dict[str, Any] | None = None
     pod_certificate: dict[str, Any] | None = None
