@@ -145,6 +145,65 @@ GO_TYPES: dict[str, dict[str, str]] = {
 """What Go calls the type of a field that is a named string, for the words of OPT-4."""
 
 
+PROTOCOLS = {
+    "SCTP": "is the SCTP protocol.",
+    "TCP": "is the TCP protocol.",
+    "UDP": "is the UDP protocol.",
+}
+FAMILIES = {
+    "FQDN": "represents a FQDN.",
+    "IPv4": "represents an IPv4 Address.",
+    "IPv6": "represents an IPv6 Address.",
+}
+POLICIES = dict.fromkeys(("Cluster", "Local"), "")
+EFFECTS = dict.fromkeys(("NoExecute", "NoSchedule", "PreferNoSchedule"), "")
+ENUMS: dict[str, dict[str, dict[str, str]]] = {
+    CORE + "ServicePort": {"protocol": PROTOCOLS},
+    CORE + "ContainerPort": {"protocol": PROTOCOLS},
+    CORE + "EndpointPort": {"protocol": PROTOCOLS},
+    CORE + "PortStatus": {"protocol": PROTOCOLS},
+    "io.k8s.api.discovery.v1.EndpointPort": {"protocol": PROTOCOLS},
+    "io.k8s.api.networking.v1.NetworkPolicyPort": {"protocol": PROTOCOLS},
+    "io.k8s.api.networking.v1.IngressPortStatus": {"protocol": PROTOCOLS},
+    "io.k8s.api.discovery.v1.EndpointSlice": {"addressType": FAMILIES},
+    CORE + "ServiceSpec": {
+        "type": dict.fromkeys(("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"), ""),
+        "sessionAffinity": dict.fromkeys(("ClientIP", "None"), ""),
+        "externalTrafficPolicy": POLICIES,
+        "internalTrafficPolicy": POLICIES,
+        "ipFamilyPolicy": dict.fromkeys(("PreferDualStack", "RequireDualStack", "SingleStack"), ""),
+    },
+    CORE + "PodSpec": {
+        "restartPolicy": dict.fromkeys(("Always", "Never", "OnFailure"), ""),
+        "dnsPolicy": dict.fromkeys(("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), ""),
+        "preemptionPolicy": dict.fromkeys(("Never", "PreemptLowerPriority"), ""),
+    },
+    CORE + "PodStatus": {
+        "phase": dict.fromkeys(("Failed", "Pending", "Running", "Succeeded", "Unknown"), ""),
+        "qosClass": dict.fromkeys(("BestEffort", "Burstable", "Guaranteed"), ""),
+    },
+    CORE + "Container": {
+        "imagePullPolicy": dict.fromkeys(("Always", "IfNotPresent", "Never"), ""),
+        "terminationMessagePolicy": dict.fromkeys(("FallbackToLogsOnError", "File"), ""),
+    },
+    CORE + "HTTPGetAction": {"scheme": dict.fromkeys(("HTTP", "HTTPS"), "")},
+    CORE + "NamespaceStatus": {"phase": dict.fromkeys(("Active", "Terminating"), "")},
+    CORE + "Taint": {"effect": EFFECTS},
+    CORE + "Toleration": {"effect": EFFECTS},
+    CORE + "TopologySpreadConstraint": {
+        "whenUnsatisfiable": dict.fromkeys(("DoNotSchedule", "ScheduleAnyway"), ""),
+    },
+    "io.k8s.api.apps.v1.DeploymentStrategy": {"type": dict.fromkeys(("Recreate", "RollingUpdate"), "")},
+}
+"""Values of fields that have a closed list of them: definition and field to value and what is said of it."""
+
+
+def possible(values: dict[str, str]) -> str:
+    """What the description of such a field ends with."""
+    lines = [f' - `"{value}"`' + (f" {text}" if text else "") for value, text in values.items()]
+    return "\n\nPossible enum values:\n" + "\n".join(lines)
+
+
 CORE_LIKE = (
     "io.k8s.api.core.v1.",
     "io.k8s.api.apps.v1.",
@@ -441,6 +500,8 @@ def definition_of(name: str, node: dict[str, Any]) -> dict[str, Any]:
             entry["zero_absent"] = True
         if entry["type"] == "object" and (key in values or (kinds and key in ("metadata", "spec", "status"))):
             entry["value"] = True
+        if values_of := ENUMS.get(name, {}).get(key):
+            entry["enum"] = list(values_of)
         if go := GO_TYPES.get(name, {}).get(key):
             entry["go"] = go
         fields[key] = entry
@@ -461,8 +522,10 @@ def tidy(text: str) -> str:
     return re.sub(r"[ \t]+\n", "\n", text)
 
 
-def descriptions_of(node: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def descriptions_of(name: str, node: dict[str, Any]) -> tuple[str, dict[str, str]]:
     fields = {k: tidy(v["description"]) for k, v in (node.get("properties") or {}).items() if v.get("description")}
+    for key, values in ENUMS.get(name, {}).items():
+        fields[key] = fields.get(key, "") + possible(values)
     return tidy(node.get("description", "")), fields
 
 
@@ -478,7 +541,7 @@ def build() -> bytes:
     parts = [
         encode(index),
         encode({name: encode(entry) for name, entry in table.items()}),
-        encode({name: encode(descriptions_of(definitions[name])) for name in names}),
+        encode({name: encode(descriptions_of(name, definitions[name])) for name in names}),
     ]
     packed = [zlib.compress(part, 9) for part in parts]
     return MAGIC + struct.pack("<3I", *map(len, packed)) + b"".join(packed)

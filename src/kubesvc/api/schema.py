@@ -42,6 +42,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     patch_merge_key: str = ""
     """The field that tells items apart in a strategic merge patch; "" with `merge` is a set of primitives."""
     default: Any = None
+    enum: tuple[str, ...] = ()
+    """Its only values, where the API tells them; for explaining, nothing checks them here."""
     zero_absent: bool = False
     """Of a scalar: its zero value ("", 0, false) means that it is absent, and is left out."""
     value: bool = False

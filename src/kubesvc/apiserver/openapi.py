@@ -332,6 +332,8 @@ class Style:
                 out["format"] = field.format
         if field.default is not None:
             out["default"] = field.default
+        if field.enum and self.third:
+            out["enum"] = list(field.enum)
         extensions = (
             ("x-kubernetes-list-map-keys", list(field.list_map_keys)),
             ("x-kubernetes-list-type", field.list_type),
