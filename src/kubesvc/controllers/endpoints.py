@@ -20,6 +20,9 @@ from .service_of_pod import ServiceIndex, affected_services
 from .slice_writer import NAMESPACE_TERMINATING
 from .trigger_time import TriggerTimes, moment
 
+COURTESY_SECONDS = 0.01
+"""Pod changes wait this long, so that slices, which traffic follows, are written before the loop is busy with an
+Endpoints of a thousand addresses, which is always written whole."""
 PATIENCE_SECONDS = 60.0
 """After this a cache is believed though it shows what we replaced: what we wrote may be gone unseen."""
 LEADER_ANNOTATION = "control-plane.alpha.kubernetes.io/leader"
@@ -59,7 +62,7 @@ class EndpointsController(Controller):
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self.facts.move(old, new)
         for key in affected_services(old, new, self.service_index):
-            self.queue.add_after(key, self.ctx.settings.endpoint_updates_batch_period)
+            self.queue.add_after(key, max(COURTESY_SECONDS, self.ctx.settings.endpoint_updates_batch_period))
 
     def endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
         """Only deletion wakes it, for hand edits stay (EP-1); and news that a sync had to wait for."""
