@@ -188,7 +188,10 @@ SERVICE = Kind(
     namespaced=True,
     type=Service,
     schema="io.k8s.api.core.v1.Service",
-    subresources=(Subresource(name="status"), Subresource(name="proxy", verbs=())),
+    subresources=(
+        Subresource(name="status"),
+        Subresource(name="proxy", verbs=("create", "delete", "get", "patch", "update"), kind="ServiceProxyOptions"),
+    ),
     has_status=True,
     create_on_put=True,
     delete_returns_object=True,

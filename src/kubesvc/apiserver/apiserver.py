@@ -31,7 +31,7 @@ from .server import HttpServer
 from .service_rest import ServiceHooks
 from .settings import ApiServerSettings
 from .storage import decode
-from .subresources import Forward, Subresources
+from .subresources import Backends, Subresources
 from .tokens import TokenIssuer
 from .watching import WatchRequests
 
@@ -107,16 +107,13 @@ class ApiServer:
         """Objects without HTTP, for the parts that live in this process."""
         return self.local
 
-    @property
-    def forward(self) -> Forward | None:
-        """Who answers logs, exec, port forwarding and proxies; set it where there are nodes."""
-        return self.subresources.forward
-
-    @forward.setter
-    def forward(self, forward: Forward | None) -> None:
-        self.subresources.forward = forward
+    def serve_backends(self, backends: Backends | None) -> None:
+        """Say who reaches nodes and pods for logs, exec, port forwarding and proxies."""
+        self.subresources.backends = backends
 
     def _authorizer(self) -> Authorizer:
+        if self.settings.authorization != "AlwaysAllow":
+            raise ValueError(f"authorization mode {self.settings.authorization} is not served yet; use AlwaysAllow")
         return AlwaysAllow()
 
     def _advertised_port(self) -> int:

@@ -536,7 +536,7 @@ class Registry:
                     raise fields.invalid_object(view.group, view.name, name, errors)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
-            if kind.generation is not None and check and kind.generation(new, old):
+            if kind.generation is not None and check and subresource != "status" and kind.generation(new, old):
                 meta["generation"] = (before.get("generation") or 0) + 1
             del before["resourceVersion"]
             meta.pop("resourceVersion", None)

@@ -125,7 +125,7 @@ def kind_of(target: Target) -> Kind:
         if sub is None or (target.rest and target.subresource != "proxy"):
             raise not_served()
         wanted = "get" if target.verb in ("watch", "list") else target.verb
-        if wanted not in sub.verbs:
+        if wanted not in sub.verbs and sub.name != "proxy":
             raise not_allowed()
         return kind
     if target.method not in VERBS or (target.name and target.method == "POST"):

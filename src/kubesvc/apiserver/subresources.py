@@ -1,19 +1,19 @@
 """What lies below an object: scale, binding, eviction, finalize, ephemeral containers, resize, token (SUB-3 to SUB-5).
 
 Each is a verb of its own on the stored object. What a node must answer (logs, exec, port forwarding) and what goes to
-a backend (proxy) is handed to a `Forward`, which whoever runs the nodes supplies.
+a backend (proxy) is handed to `Backends`, which whoever runs the nodes supplies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
 
 from kubesvc.api import fields
 from kubesvc.api.decode import Target as BodyTarget
+from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.errors import BadRequest, Conflict, ServiceUnavailable, TooManyRequests, UnsupportedMediaType
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import NODE, POD, by_resource
@@ -32,9 +32,30 @@ from .registry import Registry, Written
 from .storage import decode
 from .tokens import TokenIssuer
 
-Forward = Callable[[Call, Object, str], Awaitable[web.StreamResponse]]
-"""Hands a request to the node of a pod, to a node, or to a backend: the call, the object it is about, and the
-subresource. Raises ApiError when nobody is there."""
+
+class HttpBackend(NamedTuple):
+    """Where a proxied request goes. `address` is "" where the pod's own is meant; `pod` is "" for a node; `port` is a
+    number, a name, or "" for the first one; `path` begins with a slash or is empty."""
+
+    scheme: str
+    namespace: str
+    pod: str
+    address: str
+    port: str
+    path: str
+
+
+class Backends(Protocol):
+    """The way to nodes and pods, supplied by whoever runs them. Both methods raise ApiError when nobody is there."""
+
+    async def pod_stream(self, call: Call, pod: Object, subresource: str) -> web.StreamResponse:
+        """Answer log, exec, attach or portforward of a pod that is bound to an existing node."""
+        ...
+
+    async def http(self, call: Call, backend: HttpBackend) -> web.StreamResponse:
+        """Pass the request on and its answer back."""
+        ...
+
 
 SCALE = BodyTarget("autoscaling", "v1", "Scale", "io.k8s.api.autoscaling.v1.Scale")
 BINDING = BodyTarget("", "v1", "Binding", "io.k8s.api.core.v1.Binding")
@@ -49,7 +70,7 @@ class Subresources:
     def __init__(self, registry: Registry, tokens: TokenIssuer) -> None:
         self.registry = registry
         self.tokens = tokens
-        self.forward: Forward | None = None
+        self.backends: Backends | None = None
 
     async def handle(self, call: Call, kind: Kind) -> web.StreamResponse:
         """Answer over HTTP."""
@@ -378,17 +399,60 @@ class Subresources:
     async def forwarded(self, call: Call, kind: Kind) -> web.StreamResponse:
         """Logs, exec, attach, port forwarding and proxies: checked here, answered by the node or backend."""
         target = call.target
-        if kind is POD and target.subresource != "proxy":
-            item = await self.registry.get(kind, target.namespace, target.name)
-            obj = decode(item.value, item.revision)
-            early = self.check_pod_stream(call, obj)
-            if early is not None:
-                return early
+        if target.subresource == "proxy":
+            return await self.proxy(call, kind)
+        item = await self.registry.get(kind, target.namespace, target.name)
+        pod = decode(item.value, item.revision)
+        early = self.check_pod_stream(call, pod)
+        if early is not None:
+            return early
+        if self.backends is None:
+            raise ServiceUnavailable(f"no node can be reached for pods/{target.subresource}")
+        return await self.backends.pod_stream(call, pod, target.subresource)
+
+    async def proxy(self, call: Call, kind: Kind) -> web.StreamResponse:
+        """HTTP to a pod, a Service or a node (SVCX-8)."""
+        target = call.target
+        if not target.rest and target.method in ("GET", "HEAD"):
+            return web.Response(status=301, headers={**call.headers(), "Location": target.path + "/"})
+        item_cache, namespace = self.registry.of(kind), target.namespace_of(kind)
+        if kind is POD or kind is NODE:
+            scheme, name, port = split_id(kind, target.name)
+            if item_cache.get(namespace, name) is None:
+                raise refusals.not_found(kind, name)
+            backend = HttpBackend(scheme, namespace, name if kind is POD else "", "", port, target.rest)
         else:
-            obj = {"metadata": {"namespace": target.namespace, "name": target.name}}
-        if self.forward is None:
-            raise ServiceUnavailable(f"nothing here can forward {kind.plural}/{target.subresource}")
-        return await self.forward(call, obj, target.subresource)
+            backend = self.service_backend(kind, namespace, target.name, target.rest)
+        if self.backends is None:
+            raise ServiceUnavailable(f"no node can be reached for {kind.plural}/proxy")
+        return await self.backends.http(call, backend)
+
+    def service_backend(self, kind: Kind, namespace: str, id: str, path: str) -> HttpBackend:
+        """Where a request to a Service's proxy goes: a random ready address of its Endpoints."""
+        scheme, name, port = split_id(kind, id)
+        service = self.registry.of(kind).get(namespace, name)
+        if service is None:
+            raise refusals.not_found(kind, name)
+        ports = (decode(service.value, service.revision).get("spec") or {}).get("ports") or []
+        wanted = port
+        if port.isdigit():
+            wanted = next((p.get("name") or "" for p in ports if str(p.get("port")) == port), port)
+        endpoints = self.registry.of(ENDPOINTS).get(namespace, name)
+        subsets = (decode(endpoints.value, 0).get("subsets") or []) if endpoints is not None else []
+        if not subsets:
+            raise ServiceUnavailable(f"no endpoints available for service {fields.quote(name)}")
+        found: list[tuple[str, str, int]] = []
+        for subset in subsets:
+            for p in subset.get("ports") or ():
+                if (p.get("name") or "") == wanted:
+                    for address in subset.get("addresses") or ():
+                        reference = address.get("targetRef") or {}
+                        if reference.get("kind") == "Pod" and reference.get("namespace") == namespace:
+                            found.append((reference.get("name") or "", address["ip"], p["port"]))
+        if not found:
+            raise ServiceUnavailable(f"no service port {port} found for service {fields.quote(name)}")
+        pod, address, number = self.registry.random.choice(found)
+        return HttpBackend(scheme, namespace, pod, address, str(number), path)
 
     def check_pod_stream(self, call: Call, pod: Object) -> web.Response | None:
         """What can be said without the node (KCTL-83, KCTL-84)."""
@@ -403,6 +467,16 @@ class Subresources:
         if self.registry.of(NODE).get("", node) is None:
             raise refusals.not_found(POD, node)
         return None
+
+
+def split_id(kind: Kind, id: str) -> tuple[str, str, str]:
+    """Scheme, name and port of `name`, `name:port` or `scheme:name:port`; BadRequest for more parts."""
+    parts = id.split(":")
+    if len(parts) > 3 or (len(parts) == 3 and parts[0] not in ("http", "https", "")):
+        raise BadRequest(f"invalid {kind.name.lower()} request {fields.quote(id)}")
+    if len(parts) == 3:
+        return parts[0] or "http", parts[1], parts[2]
+    return "http", parts[0], parts[1] if len(parts) == 2 else ""
 
 
 def check_container(spec: Object, pod: str, wanted: str) -> None:

@@ -89,6 +89,8 @@ def row(kind: Kind, item: Item, answer: bytes, include: str, now: float, version
         text += b',"object":%s' % answer
     elif include == "Metadata":
         text += b',"object":%s' % partial(answer, version)
+    else:
+        text += b',"object":null'
     return text + b"}"
 
 
