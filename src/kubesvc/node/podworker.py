@@ -220,9 +220,13 @@ class PodWorker:
             runner.task = asyncio.create_task(runner.run())
 
     async def wait_all(self, runners: list[ContainerRunner]) -> None:
+        """Until all have ended for good. Not gather: when this wait is cancelled they go on running."""
         tasks = [r.task for r in runners if r.task is not None]
         if tasks:
-            await asyncio.gather(*tasks)
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
 
     async def run_init_containers(self) -> bool:
         """One by one, each to its end; sidecars until they are started (NODE-29). False when one failed for good."""
@@ -230,9 +234,8 @@ class PodWorker:
             if runner.completed:
                 continue
             self.start(runner)
-            assert runner.task is not None
             if runner.role == "init":
-                await runner.task
+                await self.wait_all([runner])
                 if not runner.completed:
                     return False
             else:
