@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ class SchemaTableHook(BuildHookInterface):  # type: ignore[type-arg, misc, unuse
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
-        sys.path.insert(0, str(root / "tools"))
-        try:
-            import make_schemas
-        finally:
-            sys.path.remove(str(root / "tools"))
-        make_schemas.write(root / "src" / "kubesvc" / "api" / "schemas.bin")
+        output = root / "src" / "kubesvc" / "api" / "schemas.bin"
+        spec = importlib.util.spec_from_file_location("make_schemas", root / "tools" / "make_schemas.py")
+        assert spec is not None and spec.loader is not None  # the path is that of a Python file
+        make_schemas = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(make_schemas)
+        make_schemas.write(output)

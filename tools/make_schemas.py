@@ -442,7 +442,7 @@ def wanted(definitions: dict[str, Any]) -> list[str]:
 def plain_type(node: dict[str, Any]) -> str:
     """Its JSON type without the null that every field admits."""
     found = node.get("type", "")
-    return next(t for t in found if t != "null") if isinstance(found, list) else found
+    return str(next(t for t in found if t != "null") if isinstance(found, list) else found)
 
 
 def field_of(node: dict[str, Any]) -> dict[str, Any]:
