@@ -10,6 +10,8 @@ and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`,
     --mount-proc     mount /proc anew (implies a private copy of the mounts)
     --ignore-sigchld the kernel reaps the program's orphans; survives exec
     --hostname NAME  --chdir DIR  --setuid N  --setgid N
+    --capabilities N keep no capability outside this bit mask
+    --ctty           in a session of its own, with stdin as its terminal
     --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
     --detach         with a new or joined process namespace: do not wait for the program
     --spec FD        read a marshalled dictionary from this descriptor instead (see `run_spec`)
@@ -43,8 +45,17 @@ KINDS = {
 """Namespace names in the order of joining: user first, for the rights it gives; mnt last, for the paths it takes."""
 
 FAILED = 125
-WITH_VALUE = {f"--{k}" for k in KINDS} | {"--hostname", "--chdir", "--setuid", "--setgid", "--report", "--spec"}
-FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach"}
+VALUES = ("hostname", "chdir", "setuid", "setgid", "capabilities", "report", "spec")
+WITH_VALUE = {f"--{k}" for k in (*KINDS, *VALUES)}
+    "--hostname",
+    "--chdir",
+    "--setuid",
+    "--setgid",
+    "--report",
+    "--spec",
+    "--capabilities",
+}
+FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach", "--ctty"}
 
 
 def parse(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -173,6 +184,9 @@ def new_user_namespace() -> None:
 
 def enter(options: dict[str, Any]) -> bool:
     """Join and make the namespaces that `options` name; whether children will be in another process namespace."""
+    if options.get("ctty"):
+        import fcntl  # noqa: F401 - while its file can still be found
+        import termios  # noqa: F401
     opened = {kind: open_namespace(kind, options[kind]) for kind in KINDS if kind in options}
     working_directory = os.getcwd()
     for kind, fd in opened.items():
@@ -211,9 +225,18 @@ def settle(options: dict[str, Any]) -> None:
         socket.sethostname(options["hostname"])
     if "chdir" in options:
         os.chdir(options["chdir"])
+    if options.get("ctty"):
+        import fcntl
+        import termios
+
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if "setgid" in options:
         os.setgroups([])
         os.setresgid(*[int(options["setgid"])] * 3)
+    if "capabilities" in options:
+        sc.limit_capabilities(int(options["capabilities"]))
     if "setuid" in options:
         os.setresuid(*[int(options["setuid"])] * 3)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):

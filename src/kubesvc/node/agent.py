@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
+from collections.abc import Iterable
 
 from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import NODE, POD, SERVICE
@@ -20,6 +20,7 @@ from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
 from kubesvc.kernel.process import Spawner, WatchedProcess
 
 from .context import NodeContext
+from .door import SOCKET_NAME, NodeDoor
 from .events import NodeEvents
 from .ipam import AddressPool
 from .nodestatus import NodeKeeper
@@ -99,6 +100,7 @@ class NodeAgent:
             services=self.services.values,
             allocatable=keeper.capacity,
         )
+        door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)
         try:
             async with asyncio.TaskGroup() as group:
                 for run in (events.run, self.services.run, self.nodes.run):
@@ -121,9 +123,11 @@ class NodeAgent:
                 if settings.own_network and not settings.simulated:
                     self.nodes.on_change(lambda old, new: self.sync_routes(sandboxes.links))
                 group.create_task(keeper.run())
+                await door.start()
                 self.ready.set()
                 events.node("Normal", "NodeReady", f"Node {settings.node_name} status is now: NodeReady")
         finally:
+            await door.close()
             for task in self.tasks.values():
                 task.cancel()
             if self.tasks:
@@ -190,6 +194,12 @@ class NodeAgent:
         self.tasks[uid] = task
         task.add_done_callback(lambda done: self.on_done(uid, done))
 
+    def worker(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of a Pod by its name; None for a Pod that is not here or only simulated."""
+        pod = self.pods.get((namespace, name))
+        found = self.workers.get(pod.metadata.uid) if pod is not None else None
+        return found if isinstance(found, PodWorker) else None
+
     def on_done(self, uid: str, task: asyncio.Task[None]) -> None:
         self.tasks.pop(uid, None)
         self.workers.pop(uid, None)
@@ -234,10 +244,10 @@ class NodeAgent:
                 log.warning("%s", error)
 
 
-def plan_routes(nodes: object, own_name: str) -> dict[str, Route]:
+def plan_routes(nodes: Iterable[Node], own_name: str) -> dict[str, Route]:
     """The routes to the other nodes' Pods, by destination. Pure."""
     found: dict[str, Route] = {}
-    for node in nodes:  # type: ignore[attr-defined]
+    for node in nodes:
         if node.name == own_name:
             continue
         addresses = [a.address for a in node.status.addresses or () if a.type == "InternalIP"]
@@ -248,4 +258,4 @@ def plan_routes(nodes: object, own_name: str) -> dict[str, Route]:
     return found
 
 
-__all__ = ["NodeAgent", "plan_routes", "socket"]
+__all__ = ["NodeAgent", "plan_routes"]

@@ -170,6 +170,9 @@ class ContainerRunner:
         self.image_shown = container.image
         self.image_id = ""
         self.container_id = ""
+        self.attempt = self.restart_count
+        """The run that is going on or is being prepared; `restart_count` follows when it begins."""
+        self.next_id = ""
         self.image: Image | None = None
         self.environment: dict[str, str] = {}
         self.process: WatchedProcess | None = None
@@ -198,10 +201,6 @@ class ContainerRunner:
     @property
     def init(self) -> bool:
         return self.role in ("init", "sidecar")
-
-    @property
-    def attempt(self) -> int:
-        return self.restart_count
 
     def first_reason(self) -> str:
         """The waiting reason of a container that nothing was done for yet (NODE-19)."""
@@ -265,7 +264,7 @@ class ContainerRunner:
                     self.view.touch()
                     return
                 await self.back_off_after(end)
-                self.restart_count += 1
+                self.attempt += 1
         finally:
             self.launched.set()
             self.stop_probes()
@@ -402,7 +401,7 @@ class ContainerRunner:
         argv = image.argv(command, [expand(word, environment) for word in container.args or ()])
         if not argv:
             raise StartFailed("no command specified")
-        self.container_id = f"kubesvc://{self.node.random.getrandbits(256):064x}"
+        self.next_id = f"kubesvc://{self.node.random.getrandbits(256):064x}"
         directory = self.directory
         directory.mkdir(parents=True, exist_ok=True)
         message_file = directory / f"{self.attempt}.termination"
@@ -459,7 +458,7 @@ class ContainerRunner:
         process = prepared.process
         self.view.record.containers[self.name] = ContainerRecord(
             name=self.name,
-            id=self.container_id,
+            id=self.next_id,
             attempt=self.attempt,
             pid=process.pid,
             start_time=process.start_time,
@@ -481,6 +480,7 @@ class ContainerRunner:
     def begin(self) -> None:
         """Show it as running and forget what the last run's probes found."""
         self.started_at = self.node.clock.monotonic()
+        self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
             self.last_state = ContainerState(terminated=self.state.terminated)
         self.state = ContainerState(running=ContainerStateRunning(started_at=rfc3339(self.node.clock.now())))
@@ -493,7 +493,7 @@ class ContainerRunner:
         self.process = process
         self.adopted = True
         self.container_id, self.image_shown, self.image_id = record.id, record.image, record.image_id
-        self.restart_count = record.attempt
+        self.restart_count = self.attempt = record.attempt
         self.started_at = self.node.clock.monotonic()
         self.state = ContainerState(running=ContainerStateRunning(started_at=record.started_at))
         self.probes = {kind: first_state(kind) for kind in kinds_of(self.container)}
@@ -556,6 +556,7 @@ class ContainerRunner:
         self.finished_at = self.node.clock.monotonic()
         self.close_logs()
         self.event("Warning", "Failed", f"Error: {words}")
+        self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
             self.last_state = ContainerState(terminated=self.state.terminated)
         self.state = ContainerState(

@@ -284,10 +284,10 @@ class PodWorker:
             runner.last_state = ContainerState(terminated=lost)
             if not runner.will_restart(137):
                 runner.state = ContainerState(terminated=lost)
-            runner.restart_count += 1
+            runner.attempt += 1
         elif end is not None:
             runner.last_state = status.state
-            runner.restart_count += 1
+            runner.attempt += 1
         return runner
 
     def all_statuses(self) -> list[ContainerStatus]:

@@ -1,0 +1,448 @@
+"""The node's door: a unix socket through which others reach into the node's namespaces.
+
+It is `node.sock` in the node's state directory, so it can be opened from any network namespace of the machine; who may
+open it is decided by that directory's mode. One connection is one request, a line of text:
+
+    tcp IP PORT                       a TCP connection from inside the node's network
+    udp IP PORT                       datagrams from inside it
+    podtcp NAMESPACE POD PORT         a TCP connection to the loopback address inside a Pod (NODE-112)
+    log NAMESPACE POD CONTAINER JSON  a container's log; the JSON has the names of `LogOptions` and "previous"
+    exec JSON                         a process in a container, or in the node itself (NODE-100 to NODE-106)
+
+The answer begins with one line of JSON, {"ok": true} or {"error": "words", "code": 400}; then the bytes follow, both
+ways, until either side closes. Datagrams are framed by two bytes of length. An exec is framed by one byte of channel
+and four of length: from the client 0 stdin, 4 resize {"Width":80,"Height":24}, 255 with payload 00: end of stdin; to
+the client 1 stdout, 2 stderr, 3 the end {"exitCode": 0}. Numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pty
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from kubesvc.clock import Clock
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
+
+from .containers import ContainerRunner, capability_mask
+from .logs import LogOptions, read_log
+from .podworker import PodWorker
+
+log = logging.getLogger(__name__)
+
+SOCKET_NAME = "node.sock"
+LINE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 15
+CONNECT_SECONDS = 10.0
+STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+FRAME = struct.Struct(">BI")
+DATAGRAM = struct.Struct(">H")
+WINDOW = struct.Struct("HHHH")
+
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
+
+
+class Refusal(Exception):
+    """A request that cannot be met; `code` is the HTTP code that fits."""
+
+    def __init__(self, message: str, code: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs where: in a container of a Pod, or with `node` in the node's own namespaces."""
+
+    command: list[str]
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    node: bool = False
+    stdin: bool = False
+    tty: bool = False
+    width: int = 80
+    height: int = 24
+    env: dict[str, str] = {}
+
+
+class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
+    follow: bool = False
+    previous: bool = False
+    timestamps: bool = False
+    since_seconds: int | None = None
+    since_time: str = ""
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+    stream: str = "All"
+
+
+class Pods(Protocol):
+    """Finds the worker of a Pod."""
+
+    def worker(self, namespace: str, name: str) -> PodWorker | None: ...
+
+
+class NodeDoor:
+    """Serves the door until closed."""
+
+    def __init__(self, path: Path, pods: Pods, spawner: Spawner, clock: Clock) -> None:
+        self.path = path
+        self.pods = pods
+        self.spawner = spawner
+        self.clock = clock
+        self.server: asyncio.Server | None = None
+        self.requests: dict[str, Callable[[str, Reader, Writer], Awaitable[None]]] = {
+            "tcp": self.tcp,
+            "udp": self.udp,
+            "podtcp": self.pod_tcp,
+            "log": self.log,
+            "exec": self.execute,
+        }
+
+    async def start(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.server = await asyncio.start_unix_server(self.serve, str(self.path), limit=LINE_BYTES)
+        self.path.chmod(0o600)
+
+    async def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            self.path.unlink(missing_ok=True)
+
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        try:
+            line = (await reader.readline()).decode()
+            name, _, rest = line.strip().partition(" ")
+            handler = self.requests.get(name)
+            if handler is None:
+                raise Refusal(f"unknown request {name!r}: one of {', '.join(self.requests)}")
+            await handler(rest, reader, writer)
+        except Refusal as refusal:
+            answer(writer, {"error": str(refusal), "code": refusal.code})
+        except (ValueError, msgspec.MsgspecError) as error:
+            answer(writer, {"error": str(error), "code": 400})
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        except OSError as error:
+            answer(writer, {"error": error.strerror or str(error), "code": 500})
+        except Exception as error:
+            log.exception("request at the door")
+            answer(writer, {"error": repr(error), "code": 500})
+        finally:
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.close()
+
+    # -- flows --------------------------------------------------------------------------------------------------------
+
+    async def tcp(self, rest: str, reader: Reader, writer: Writer) -> None:
+        host, port = host_and_port(rest)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                far_reader, far_writer = await asyncio.open_connection(host, port)
+        except TimeoutError:
+            raise Refusal(f"dial tcp {host}:{port}: i/o timeout", 504) from None
+        except OSError as error:
+            raise Refusal(f"dial tcp {host}:{port}: {error.strerror or error}", 502) from None
+        answer(writer, {"ok": True})
+        await join(reader, writer, far_reader, far_writer)
+
+    async def pod_tcp(self, rest: str, reader: Reader, writer: Writer) -> None:
+        namespace, name, port = rest.split()
+        worker = self.worker(namespace, name)
+        if worker.held_sandbox is None:
+            raise Refusal(f"pod {namespace}/{name} is not running", 400)
+        inside = worker.held_sandbox
+        errors = []
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            kinds = () if inside.host_network else ("net",)
+            raw = await self.spawner.call(lambda f=family: socket.socket(f), inside=inside.pid, kinds=kinds)  # type: ignore[misc]
+            raw.setblocking(False)
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await asyncio.get_running_loop().sock_connect(raw, (address, int(port)))
+            except (OSError, TimeoutError) as error:
+                raw.close()
+                errors.append(f"dial tcp {address}:{port}: {getattr(error, 'strerror', None) or 'i/o timeout'}")
+                continue
+            far_reader, far_writer = await asyncio.open_connection(sock=raw)
+            answer(writer, {"ok": True})
+            await join(reader, writer, far_reader, far_writer)
+            return
+        raise Refusal("; ".join(errors), 502)
+
+    async def udp(self, rest: str, reader: Reader, writer: Writer) -> None:
+        host, port = host_and_port(rest)
+        loop = asyncio.get_running_loop()
+
+        class Datagrams(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                if writer.transport.get_write_buffer_size() < LINE_BYTES:  # else it is lost, as datagrams may be
+                    writer.write(DATAGRAM.pack(len(data)) + data)
+
+        transport, _ = await loop.create_datagram_endpoint(Datagrams, remote_addr=(host, port))
+        try:
+            answer(writer, {"ok": True})
+            while True:
+                (size,) = DATAGRAM.unpack(await reader.readexactly(2))
+                transport.sendto(await reader.readexactly(size))
+        finally:
+            transport.close()
+
+    # -- Pods ---------------------------------------------------------------------------------------------------------
+
+    def worker(self, namespace: str, name: str) -> PodWorker:
+        worker = self.pods.worker(namespace, name)
+        if worker is None:
+            raise Refusal(f'pods "{name}" not found', 404)
+        return worker
+
+    def runner(self, namespace: str, name: str, container: str) -> ContainerRunner:
+        worker = self.worker(namespace, name)
+        names = list(worker.runners)
+        if not container and len(names) == 1:
+            container = names[0]
+        if container not in worker.runners:
+            words = f"container {container} is not valid for pod {name}"
+            if not container:
+                words = f"a container name must be specified for pod {name}, choose one of: [{' '.join(names)}]"
+            raise Refusal(words, 400)
+        return worker.runners[container]
+
+    async def log(self, rest: str, reader: Reader, writer: Writer) -> None:
+        namespace, name, container, *options = rest.split(" ", 3)
+        wanted = msgspec.json.decode(options[0] if options else "{}", type=LogRequest)
+        runner = self.runner(namespace, name, "" if container == "-" else container)
+        attempt = runner.attempt - 1 if wanted.previous else runner.attempt
+        path = runner.directory / f"{attempt}.log"
+        if not path.exists():
+            if wanted.previous:
+                words = f'previous terminated container "{runner.name}" in pod "{name}" not found'
+                raise Refusal(words, 400)
+            waiting = runner.state.waiting
+            reason = waiting.reason if waiting is not None else "ContainerCreating"
+            shown = {
+                "ErrImagePull": "trying and failing to pull image",
+                "ImagePullBackOff": "trying and failing to pull image",
+                "InvalidImageName": "image can't be pulled",
+            }.get(reason, reason)
+            raise Refusal(f'container "{runner.name}" in pod "{name}" is waiting to start: {shown}', 400)
+        answer(writer, {"ok": True})
+        given = {f: getattr(wanted, f) for f in wanted.__struct_fields__ if f != "previous"}
+        live = None if wanted.previous else runner.log_file
+        pieces = read_log(path, LogOptions(**given), self.clock, live)
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            while True:
+                piece = asyncio.ensure_future(anext(pieces, None))
+                await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not piece.done():
+                    piece.cancel()
+                    return
+                data = piece.result()
+                if data is None:
+                    return
+                writer.write(data)
+                await writer.drain()
+        finally:
+            gone.cancel()
+
+    async def execute(self, rest: str, reader: Reader, writer: Writer) -> None:
+        wanted = msgspec.json.decode(rest, type=ExecRequest)
+        if not wanted.command:
+            raise Refusal("you must specify at least one command for the container")
+        if wanted.node:
+            command, environment = list(wanted.command), {**os.environ, **wanted.env}
+            flags = ["--ctty"] if wanted.tty else []
+        else:
+            runner = self.runner(wanted.namespace, wanted.pod, wanted.container)
+            process = runner.process
+            if process is None:
+                raise Refusal(f'container not found ("{runner.name}")', 500)
+            command, environment = list(wanted.command), {**runner.environment, **wanted.env}
+            flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", str(process.pid))]
+            flags += ["--chdir", runner.container.working_dir or (runner.image.workdir if runner.image else "/")]
+            uid, gid = runner.user
+            flags += ["--setgid", str(gid)] if gid else []
+            mask = capability_mask(runner.container)
+            flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
+            flags += ["--setuid", str(uid)] if uid else []
+            flags += ["--ctty"] if wanted.tty else []
+            if wanted.tty:
+                environment.setdefault("TERM", "xterm")
+        argv = nsexec_command(*flags, program=command)
+        await Session(self.spawner, wanted, argv, environment, reader, writer).run()
+
+
+class Session:
+    """One exec: its process, its streams, its terminal."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        wanted: ExecRequest,
+        argv: list[str],
+        environment: dict[str, str],
+        reader: Reader,
+        writer: Writer,
+    ) -> None:
+        self.spawner = spawner
+        self.wanted = wanted
+        self.argv = argv
+        self.environment = environment
+        self.reader = reader
+        self.writer = writer
+        self.terminal = -1
+        self.input: asyncio.WriteTransport | None = None
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        outputs: list[asyncio.Task[None]] = []
+        if self.wanted.tty:
+            self.terminal, far = pty.openpty()
+            self.resize(self.wanted.width, self.wanted.height)
+            ends = (far, far, far)
+            near: list[tuple[int, int]] = [(os.dup(self.terminal), STDOUT)]
+            stdin_end = os.dup(self.terminal)
+        else:
+            stdin_far, stdin_end = os.pipe()
+            out_near, out_far = os.pipe()
+            err_near, err_far = os.pipe()
+            ends = (stdin_far, out_far, err_far)
+            near = [(out_near, STDOUT), (err_near, STDERR)]
+        try:
+            process = await self.spawner.spawn(
+                Spawn(argv=self.argv, env=self.environment, stdin=ends[0], stdout=ends[1], stderr=ends[2])
+            )
+        except OSError as error:
+            for fd in {*(e[0] for e in near), stdin_end}:
+                os.close(fd)
+            raise Refusal(error.strerror or str(error), 500) from None
+        finally:
+            for fd in set(ends):
+                os.close(fd)
+        answer(self.writer, {"ok": True})
+        self.input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(stdin_end, "wb", buffering=0))
+        if not self.wanted.stdin and not self.wanted.tty:
+            self.input.close()
+        for fd, channel in near:
+            outputs.append(asyncio.create_task(self.pump(fd, channel)))
+        input_task = asyncio.create_task(self.read_input(process))
+        try:
+            code = await process.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5.0):  # a grandchild may hold the streams open for ever
+                    await asyncio.wait(outputs)
+            code = 0 if code is None else code if code >= 0 else 128 - code
+            self.send(STATUS, json.dumps({"exitCode": code}).encode())
+            await self.writer.drain()
+        finally:
+            input_task.cancel()
+            for task in outputs:
+                task.cancel()
+            self.input.close()
+            if self.terminal >= 0:
+                os.close(self.terminal)
+
+    def send(self, channel: int, payload: bytes) -> None:
+        self.writer.write(FRAME.pack(channel, len(payload)) + payload)
+
+    async def pump(self, fd: int, channel: int) -> None:
+        """Carry one output to the client, no faster than it reads."""
+        os.set_blocking(fd, False)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    data = os.read(fd, PIECE_BYTES)
+                except BlockingIOError:
+                    ready = loop.create_future()
+                    loop.add_reader(fd, lambda f=ready: f.done() or f.set_result(None))  # type: ignore[misc]
+                    try:
+                        await ready
+                    finally:
+                        loop.remove_reader(fd)
+                    continue
+                except OSError:  # a terminal without a process
+                    return
+                if not data:
+                    return
+                self.send(channel, data)
+                await self.writer.drain()
+        finally:
+            os.close(fd)
+
+    async def read_input(self, process: WatchedProcess) -> None:
+        """Carry frames from the client; when it is gone, so is the process."""
+        assert self.input is not None
+        try:
+            while True:
+                channel, size = FRAME.unpack(await self.reader.readexactly(FRAME.size))
+                if size > LINE_BYTES:
+                    raise ConnectionError
+                payload = await self.reader.readexactly(size)
+                if channel == STDIN and not self.input.is_closing():
+                    self.input.write(payload)
+                    while self.input.get_write_buffer_size() > LINE_BYTES:
+                        await asyncio.sleep(0.01)
+                elif channel == CLOSE:
+                    if self.terminal >= 0:
+                        self.input.write(b"\x04")
+                    else:
+                        self.input.close()
+                elif channel == RESIZE:
+                    size_wanted = json.loads(payload)
+                    self.resize(int(size_wanted["Width"]), int(size_wanted["Height"]))
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError, KeyError):
+            process.signal(signal.SIGHUP)
+            await asyncio.sleep(1.0)
+            process.signal(signal.SIGKILL)
+
+    def resize(self, width: int, height: int) -> None:
+        if self.terminal >= 0:
+            fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, WINDOW.pack(height, width, 0, 0))
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.strip().partition(" ")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Refusal(f"{text!r}: must be an address and a port")
+    return host.strip("[]"), int(port)
+
+
+def answer(writer: Writer, words: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError, RuntimeError):
+        writer.write(json.dumps(words).encode() + b"\n")
+
+
+async def join(reader: Reader, writer: Writer, far_reader: Reader, far_writer: Writer) -> None:
+    """Carry bytes both ways until both sides have ended; the end of one direction is passed on."""
+    try:
+        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+    finally:
+        far_writer.close()
+
+
+async def carry(source: Reader, sink: Writer) -> None:
+    try:
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+        if sink.can_write_eof():
+            sink.write_eof()
+    except OSError:
+        sink.transport.abort()
