@@ -47,14 +47,6 @@ KINDS = {
 FAILED = 125
 VALUES = ("hostname", "chdir", "setuid", "setgid", "capabilities", "report", "spec")
 WITH_VALUE = {f"--{k}" for k in (*KINDS, *VALUES)}
-    "--hostname",
-    "--chdir",
-    "--setuid",
-    "--setgid",
-    "--report",
-    "--spec",
-    "--capabilities",
-}
 FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach", "--ctty"}
 
 
