@@ -6,13 +6,16 @@ Each instance has a state directory of its own below a short temporary path, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +78,10 @@ class Instance:
 
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("KUBECONFIG", "NOTIFY_SOCKET")}
-        return {**kept, "XDG_STATE_HOME": str(self.home), "HOME": str(self.home), "TZ": "UTC"}
+        own = {"XDG_STATE_HOME": str(self.home), "HOME": str(self.home), "TZ": "UTC"}
+        if self.user:
+            own["PYTHONPATH"] = os.pathsep.join(python_for(self.user)[1])
+        return {**kept, **own}
 
     def credentials(self) -> dict[str, Any]:
         if not self.user:
@@ -84,7 +90,8 @@ class Instance:
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "kubesvc", *words]
+        python = python_for(self.user)[0] if self.user else sys.executable
+        return [python, "-m", "kubesvc", *words]
 
     def run(
         self, *words: str, stdin: str = "", check: bool = True, seconds: float = 60.0
@@ -116,19 +123,14 @@ class Instance:
             **self.credentials(),
         )
         assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        deadline = time.monotonic() + seconds
-        line = ""
-        while time.monotonic() < deadline:
-            line += self.process.stdout.read() or ""
-            if line.endswith("\n"):
-                self.ready_line = line.strip()
-                return self.ready_line
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.01)
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if ready else ""
+        if line.endswith("\n"):
+            self.ready_line = line.strip()
+            return self.ready_line
         self.process.kill()
         _, errors = self.process.communicate()
+        self.process = None
         raise AssertionError(f"up did not become ready: {line}{errors}\n{self.logs()}")
 
     def logs(self) -> str:
@@ -213,6 +215,35 @@ def host_network() -> str:
         text += "".join(f"{line}\n" for line in said.splitlines())
     forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     return text + f"ip_forward {forward}"
+
+
+@functools.cache
+def python_for(user: str) -> tuple[str, tuple[str, ...]]:
+    """An interpreter that this user may run, and what PYTHONPATH must hold: ours may lie in root's own home."""
+    entry = pwd.getpwnam(user)
+    paths = (str(ROOT / "src"), sysconfig.get_path("purelib"))
+    tried = []
+    for python in (sys.executable, "/usr/bin/python3"):
+        code = "import kubesvc.cli, aiohttp, msgspec, cryptography"
+        try:
+            done = subprocess.run(
+                [python, "-c", code],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                user=entry.pw_uid,
+                group=entry.pw_gid,
+                extra_groups=[],
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            tried.append(f"{python}: {error}")
+            continue
+        if done.returncode == 0:
+            return python, paths
+        tried.append(f"{python}: {done.stderr.strip().splitlines()[-1]}")
+    raise AssertionError(f"no Python that user {user} may run has kubesvc: {'; '.join(tried)}")
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def test_ctrl_c_leaves_nothing_behind(machine: None) -> None:
 def test_ctrl_c_while_starting(machine: None) -> None:
     """At many moments of the start: the end is orderly and leaves nothing."""
     with fresh_instance() as instance:
-        for milliseconds in (50, 200, 400, 600, 900):
+        for milliseconds in (120, 250, 400, 600, 900):
             process = subprocess.Popen(
                 instance.command("up", "--name", instance.name, "--nodes", "2", "--store", "memory"),
                 stdout=subprocess.PIPE,

@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return WRONG_USAGE
-    module = importlib.import_module(f"kubesvc.cli.{name}")
     try:
+        module = importlib.import_module(f"kubesvc.cli.{name}")
         if hasattr(module, "run_words"):  # passes most of its words on untouched
             return int(module.run_words(words[1:]))
         parser = Parser(prog=f"kubesvc {name}", description=module.__doc__)
