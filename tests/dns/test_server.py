@@ -191,6 +191,27 @@ def test_connections_are_bounded_and_idle_ones_end() -> None:
     serving(body, tcp_connections=3, tcp_idle_seconds=0.4)
 
 
+def test_a_client_that_never_reads_is_held_up_and_then_left() -> None:
+    """What it asks for is not piled up in memory."""
+    many = [endpoint(f"10.244.{i // 250}.{i % 250 + 1}") for i in range(1000)]
+    client = ListWatchClient(*SHOP, headless("big"), endpoint_slice("big", "big", *many, ports=(HTTP,)))
+
+    async def body(server: DnsServer, _: ListWatchClient) -> None:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, server.addresses[0])
+            sock.send(framed(f"big.{S}", 1) * 1000)  # answers of 16 kB each
+            await asyncio.sleep(0.1)
+            (writer,) = server.tcp[0].open
+            assert 0 < writer.transport.get_write_buffer_size() < 1 << 18
+            async with asyncio.timeout(5):
+                while server.tcp[0].open:
+                    await asyncio.sleep(0.05)
+
+    serving(body, client, tcp_idle_seconds=0.3)
+
+
 def test_noise_harms_nobody() -> None:
     """Malformed datagrams get FORMERR or silence, and the next client its answer."""
 

@@ -343,6 +343,44 @@ def test_history_that_outgrows_its_bound_is_compacted_by_itself(tmp_path: Path) 
     with_store(lambda d: SqliteStore(d / "s.db", most_changes=20), tmp_path, body)
 
 
+@pytest.mark.parametrize("compacted", [1, 2, 5, 6])
+def test_the_size_of_history_is_what_it_holds(tmp_path: Path, compacted: int) -> None:
+    """Else it would be compacted too early, or never."""
+
+    async def body(store: Store) -> None:
+        assert isinstance(store, MemoryStore)
+        await store.commit(Put("a", b"1"), Put("b", b"22"))
+        await store.commit(Put("a", b"333"))
+        await store.commit(Delete("a"), Put("c", b"4444"))
+        await store.commit(Put("c", b""))
+        await store.commit(Delete("b"))
+        await store.compact(compacted)
+        left = [change for changes in store.mvcc.history for change in changes]
+        assert [c.revision for c in left] == [r for r in (2, 2, 3, 4, 4, 5, 6) if r > compacted]
+        assert store.mvcc.changes == len(left)
+        assert store.mvcc.bytes == sum(len(c.value or b"") for c in left)
+
+    with_store(ENGINES["memory"], tmp_path, body)
+
+
+def test_a_subscriber_that_fails_harms_nobody_else(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(store: Store) -> None:
+        def broken(_: list[Change]) -> None:
+            raise RuntimeError("a bug")
+
+        seen: list[Change] = []
+        store.subscribe("", broken)
+        store.subscribe("", seen.extend)
+        await asyncio.wait_for(store.commit(Put("a", b"")), 5)
+        await asyncio.wait_for(store.commit(Put("b", b"")), 5)
+        assert [c.key for c in seen] == ["a", "b"]
+        assert "a subscriber to '' failed" in caplog.text
+
+    with_store(engine, tmp_path, body)
+
+
 # Any history agrees with a model
 
 KEYS = [f"{a}/{b}" for a in ("pods", "services") for b in ("a", "b", "c")]

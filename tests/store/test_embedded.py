@@ -98,6 +98,18 @@ def test_rows_that_an_interrupted_compaction_left_are_removed_at_the_next_start(
         ]  # fmt: skip
 
 
+def test_nothing_is_acknowledged_before_the_disk_has_it(tmp_path: Path) -> None:
+    """What SQLite promises depends on these two: a write-ahead log, and fsync before a commit returns."""
+
+    async def body(store: SqliteStore) -> None:
+        def pragma(name: str) -> object:
+            return store.database.connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+        assert await store._call(lambda: (pragma("journal_mode"), pragma("synchronous"))) == ("wal", 2)
+
+    session(tmp_path / "store.db", body)
+
+
 def test_a_second_process_is_told_who_has_the_store(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 

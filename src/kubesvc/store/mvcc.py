@@ -7,11 +7,14 @@ to readers. Between the two an engine makes them durable. Values are never copie
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import chain, islice
 
 from .interface import Change, Compacted, Delete, Entry, FutureRevision, Moved, Operation, Page
 from .keys import SortedKeys, prefix_end
+
+log = logging.getLogger(__name__)
 
 FIRST_REVISION = 1
 """Revision of a store nothing was written to. Not 0, which in `Put.expect` and `scan` means something else."""
@@ -142,7 +145,10 @@ class Mvcc:
             for reader in tuple(self.readers):
                 prefix = reader.prefix
                 if seen := [change for change in flat if change.key.startswith(prefix)]:
-                    reader.sink(seen)
+                    try:
+                        reader.sink(seen)
+                    except Exception:  # a reader's bug must not keep the write, and those after it, from returning
+                        log.exception("a subscriber to %r failed", prefix)
 
     def overdue(self) -> int:
         """The revision to compact to because history has outgrown its bounds (half of it goes), else 0."""
