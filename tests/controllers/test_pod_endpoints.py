@@ -16,7 +16,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.client.workqueue import WorkQueue
 from kubesvc.clock import run_virtual
-from kubesvc.controllers.endpoint_cache import FactsCache, ServiceEndpoints, make_endpoint
+from kubesvc.controllers.endpoint_cache import make_endpoint, slice_candidates
 from kubesvc.controllers.pod_endpoints import (
     address_types,
     conditions,
@@ -122,17 +122,27 @@ def test_selects(web: Service, expected: bool) -> None:
     assert selects(web) is expected
 
 
-def test_caches_follow_the_pod_and_its_node() -> None:
-    facts = FactsCache()
-    cache = ServiceEndpoints(service(), "IPv4")
+def test_kept_values_follow_the_pod_and_its_node() -> None:
+    kept = slice_candidates(service())
     here, there = node("n1", "a"), node("n1", "b")
-    first = pod("a")
-    made = cache.of(first, here, facts)
-    assert cache.of(first, here, facts) is made
-    moved = cache.of(first, there, facts)
-    assert made is not None and moved is not None and (made[1].zone, moved[1].zone) == ("a", "b")
-    changed = cache.of(pod("a", ready=False, version="2"), there, facts)
-    assert changed is not None and not changed[1].ready
+    first, other = pod("a"), pod("b")
+    made = kept.refresh([first, other], [here, here])
+    assert kept.changed == [("a", "2026-01-01T00:01:00Z"), ("b", "2026-01-01T00:01:00Z")]
+    assert kept.refresh([first, other], [here, here])[0] is made[0]
+    assert (kept.changed, kept.gone) == ([], [])
+    moved = kept.refresh([first, other], [there, here])
+    assert moved[1] is made[1]
+    assert (made[0].endpoints["IPv4"][1].zone, moved[0].endpoints["IPv4"][1].zone) == ("a", "b")
+    [changed] = kept.refresh([pod("a", ready=False, version="2", changed="2026-01-01T00:02:00Z")], [there])
+    assert not changed.endpoints["IPv4"][1].ready
+    assert (kept.changed, kept.gone) == ([("a", "2026-01-01T00:02:00Z")], ["b"])
+    [lost] = kept.refresh([pod("a", version="3")], [None])
+    assert (lost.missing_node, lost.endpoints) == ("n1", {})
+    successor = slice_candidates(service(labels={"x": "y"}), kept)
+    successor.refresh([other], [here])
+    assert (successor.changed, successor.gone) == ([("b", "2026-01-01T00:01:00Z")], ["a"])
+    [published] = slice_candidates(service(publishNotReadyAddresses=True)).refresh([first], [None])
+    assert published.endpoints["IPv4"][1].zone is None
 
 
 # ---------------------------------------------------------------- EP-3
@@ -208,6 +218,9 @@ def test_trigger_times() -> None:
     assert times.trigger_time(key, created, [("a", t3), ("b", t1)]) == t1
     assert times.trigger_time(key, created, [("a", t1)]) == ""
     assert times.trigger_time(key, created, [("a", t3), ("c", "")]) == t3
+    assert times.trigger_time(key, created, []) == ""
+    assert times.trigger_time(key, created, [("a", t1)]) == ""
+    assert times.trigger_time(key, created, [("a", t1)], ["a"]) == t1, "gone and there again"
     times.forget(key)
     assert times.trigger_time(key, created, []) == created
 

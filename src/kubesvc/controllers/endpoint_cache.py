@@ -6,65 +6,115 @@ it. Nothing here is needed for the result, only for its price.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from kubesvc.api.endpointslice import Endpoint
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
-from kubesvc.client.workqueue import Key
 
-from .pod_endpoints import PodFacts, conditions, facts_of, hostname, pod_reference
+from .pod_endpoints import (
+    PodFacts,
+    Ports,
+    conditions,
+    facts_of,
+    fixed_ports,
+    hostname,
+    pod_reference,
+    resolved_ports,
+)
 from .slice_plan import Identity, identity
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
-
-class FactsCache:
-    """`facts_of` each pod, kept until its state changes. `move` is a handler of the pod informer."""
-
-    def __init__(self) -> None:
-        self._facts: dict[Key, tuple[Pod, PodFacts]] = {}
-
-    def move(self, old: Pod | None, new: Pod | None) -> None:
-        if new is None and old is not None:
-            self._facts.pop((old.namespace, old.name), None)
-
-    def of(self, pod: Pod) -> PodFacts:
-        meta = pod.metadata
-        key = (meta.namespace, meta.name)
-        hit = self._facts.get(key)
-        if hit is None or hit[0] is not pod:
-            hit = self._facts[key] = (pod, facts_of(pod))
-        return hit[1]
-
-    def triggers(self, pods: Iterable[Pod]) -> Iterator[tuple[str, str]]:
-        """(name, trigger time) of each pod."""
-        for pod in pods:
-            yield pod.metadata.name, self.of(pod).trigger
+M = TypeVar("M")
 
 
-class ServiceEndpoints:
-    """The endpoints of one Service's pods in one address type, as far as the Service stays the same."""
+class Kept(Generic[M]):
+    """One value per pod of one Service, made again only when the pod, or what else it depends on, is another object.
 
-    def __init__(self, service: Service, address_type: str) -> None:
+    service: as long as it is the same object, values stay
+    make:    (pod, facts, other) to the value; pure
+    before:  what this one takes the place of; its pods count as having been there
+    """
+
+    def __init__(
+        self, service: Service, make: Callable[[Pod, PodFacts, object], M], before: Kept[M] | None = None
+    ) -> None:
         self.service = service
-        self.address_type = address_type
-        self._entries: dict[str, tuple[Pod, Node | None, tuple[Identity, Endpoint] | None]] = {}
+        self.changed: list[tuple[str, str]] = []
+        """(name, trigger time) of the pods that were made again at the last `refresh` (EP-21)."""
+        self.gone: list[str] = []
+        """Names of the pods that were there at the refresh before, and no more."""
+        self._make = make
+        self._entries: dict[str, tuple[Pod, object, M]] = {}
+        self._before: dict[str, None] = dict.fromkeys(before._entries) if before is not None else {}
 
-    def of(self, pod: Pod, node: Node | None, facts: FactsCache) -> tuple[Identity, Endpoint] | None:
-        """The pod's endpoint and its identity; None if it has no address of this type."""
-        name = pod.metadata.name
-        hit = self._entries.get(name)
-        if hit is None or hit[0] is not pod or hit[1] is not node:
-            made = make_endpoint(self.service, pod, facts.of(pod), node, self.address_type)
-            hit = self._entries[name] = (pod, node, None if made is None else (identity(made), made))
-        return hit[2]
+    def refresh(self, pods: Sequence[Pod], others: Iterable[object] | None = None) -> list[M]:
+        """The values of these pods, in their order.
 
-    def limit_to(self, count: int) -> None:
-        """Forget everything once far more is remembered than the Service has pods."""
-        if len(self._entries) > 2 * count + 100:
-            self._entries.clear()
+        others: for each pod the other object its value depends on, compared by identity
+        """
+        entries = self._entries
+        self.changed = []
+        values = []
+        for pod, other in zip(pods, others if others is not None else _nothing(), strict=False):
+            name = pod.metadata.name
+            entry = entries.get(name)
+            if entry is None or entry[0] is not pod or entry[1] is not other:
+                facts = facts_of(pod)
+                entry = entries[name] = (pod, other, self._make(pod, facts, other))
+                self.changed.append((name, facts.trigger))
+            values.append(entry[2])
+        self.gone = [name for name in self._before if name not in entries]
+        self._before = {}
+        if len(entries) > len(pods):
+            here = {pod.metadata.name for pod in pods}
+            left = [name for name in entries if name not in here]
+            for name in left:
+                del entries[name]
+            self.gone += left
+        return values
+
+
+def _nothing() -> Iterator[None]:
+    while True:
+        yield None
+
+
+class Candidate:
+    """A pod as far as slices care: its ports, and its endpoint in each address type."""
+
+    __slots__ = ("endpoints", "missing_node", "ports")
+
+    def __init__(
+        self, ports: Ports, endpoints: dict[str, tuple[Identity, Endpoint]], missing_node: str | None = None
+    ) -> None:
+        self.ports = ports
+        self.endpoints = endpoints
+        self.missing_node = missing_node
+        """The name of a Node that is not there, for which the pod has to be left out (SLICE-12)."""
+
+
+def slice_candidates(service: Service, before: Kept[Candidate] | None = None) -> Kept[Candidate]:
+    """The keeper of a Service's candidates; the other object of a pod is its Node, None if that is not there."""
+    fixed = fixed_ports(service)
+    publish = service.spec.publish_not_ready_addresses
+
+    def make(pod: Pod, facts: PodFacts, node: object) -> Candidate:
+        if not facts.addresses:
+            return Candidate((), {})
+        if node is None and not publish:
+            return Candidate((), {}, pod.spec.node_name)
+        endpoints = {}
+        for address_type in dict.fromkeys(family for family, _ in facts.addresses):
+            found = make_endpoint(service, pod, facts, node if isinstance(node, Node) else None, address_type)
+            if found is not None:
+                endpoints[address_type] = (identity(found), found)
+        return Candidate(fixed if fixed is not None else resolved_ports(service, pod), endpoints)
+
+    return Kept(service, make, before)
 
 
 def make_endpoint(service: Service, pod: Pod, facts: PodFacts, node: Node | None, address_type: str) -> Endpoint | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kubesvc.api.endpoints import ENDPOINTS, Endpoints
 from kubesvc.api.errors import ApiError, Forbidden, NotFound
 from kubesvc.api.meta import plain
@@ -12,7 +10,7 @@ from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, key_text
 
-from .endpoint_cache import FactsCache
+from .endpoint_cache import Kept
 from .endpoints_plan import Place, desired_subsets, place_of, plan_endpoints
 from .pod_endpoints import PodLookup, selects
 from .runner import Controller, ControllerContext, StaleCache, key_of
@@ -39,9 +37,8 @@ class EndpointsController(Controller):
         self.endpoints = ctx.informers.of(ENDPOINTS)
         self.pod_lookup = PodLookup(self.pods)
         self.service_index = ServiceIndex()
-        self.facts = FactsCache()
         self.trigger_times = TriggerTimes()
-        self.places: dict[Key, tuple[Service, dict[str, tuple[Pod, Place | None]]]] = {}
+        self.kept: dict[Key, Kept[Place | None]] = {}
         self.outdated: dict[Key, tuple[str, float]] = {}
         """What our last write replaced, and when: a resourceVersion, "" for nothing. A cache that shows it is behind
         (EP-23)."""
@@ -60,7 +57,6 @@ class EndpointsController(Controller):
         self.queue.add(key_of(new, old))
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        self.facts.move(old, new)
         for key in affected_services(old, new, self.service_index):
             self.queue.add_after(key, max(COURTESY_SECONDS, self.ctx.settings.endpoint_updates_batch_period))
 
@@ -94,9 +90,13 @@ class EndpointsController(Controller):
             self.stale.add(key)
             raise StaleCache("endpoints informer cache is out of date")
         pods = self.pod_lookup.matching(service)
+        kept = self.kept.get(key)
+        if kept is None or kept.service is not service:
+            kept = self.kept[key] = Kept(service, lambda pod, facts, _: place_of(service, pod, facts), kept)
+        places = kept.refresh(pods)
         created = moment(service.metadata.creation_timestamp)
-        trigger_time = self.trigger_times.trigger_time(key, created, self.facts.triggers(pods))
-        subsets = desired_subsets(service, self.placed(key, service, pods))
+        trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
+        subsets = desired_subsets(service, zip(pods, places, strict=True))
         wanted = plan_endpoints(service, subsets, existing, trigger_time)
         if wanted is None:
             return
@@ -105,25 +105,10 @@ class EndpointsController(Controller):
         else:
             await self.update(key, existing, wanted)
 
-    def placed(self, key: Key, service: Service, pods: Sequence[Pod]) -> list[tuple[Pod, Place | None]]:
-        """Each pod with its place; places are worked out anew only for pods that changed."""
-        known, entries = self.places.get(key, (None, {}))
-        if known is not service:
-            entries = {}
-        found = {}
-        for pod in pods:
-            name = pod.metadata.name
-            entry = entries.get(name)
-            if entry is None or entry[0] is not pod:
-                entry = (pod, place_of(service, pod, self.facts.of(pod)))
-            found[name] = entry
-        self.places[key] = (service, found)
-        return list(found.values())
-
     async def remove(self, key: Key) -> None:
         """The Service is gone, and with it whatever Endpoints bore its name (EP-6)."""
         self.trigger_times.forget(key)
-        self.places.pop(key, None)
+        self.kept.pop(key, None)
         self.stale.discard(key)
         if self.endpoints.get(key) is None:
             self.outdated.pop(key, None)

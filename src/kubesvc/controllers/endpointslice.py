@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, Endpoint, EndpointSlice
 from kubesvc.api.node import NODE, Node
@@ -11,8 +11,8 @@ from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from . import topology
-from .endpoint_cache import ZONE_LABEL, FactsCache, ServiceEndpoints
-from .pod_endpoints import PodLookup, Ports, address_types, fixed_ports, resolved_ports, selects
+from .endpoint_cache import ZONE_LABEL, Candidate, Kept, slice_candidates
+from .pod_endpoints import PodLookup, Ports, address_types, selects
 from .runner import Controller, ControllerContext, ExpectedFailure, StaleCache, key_of
 from .service_of_pod import ServiceIndex, affected_services
 from .slice_plan import MANAGED_BY, Identity, SlicePlan, plan_slices, recycled, service_frame, stamped
@@ -43,8 +43,7 @@ class EndpointSliceController(Controller):
         self.watch = SliceWatch(self.tracker, self.queue, MANAGED_BY, max(FOREIGN_CHANGE_SECONDS, self.period))
         self.writer = SliceWriter(self.client, self.tracker, "Service")
         self.trigger_times = TriggerTimes()
-        self.facts = FactsCache()
-        self.endpoints: dict[Key, dict[str, ServiceEndpoints]] = {}
+        self.kept: dict[Key, Kept[Candidate]] = {}
         self.hinted = topology.Hinted()
         self.shares: dict[str, float] | None = None
         self.services.on_change(self.service_changed)
@@ -63,7 +62,6 @@ class EndpointSliceController(Controller):
         self.queue.add(key_of(new, old))
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        self.facts.move(old, new)
         for key in affected_services(old, new, self.service_index):
             self.queue.add_after(key, self.period)
 
@@ -97,10 +95,21 @@ class EndpointSliceController(Controller):
             self.watch.wait_for_cache(key)
             raise StaleCache("EndpointSlice informer cache is out of date")
         pods = self.pod_lookup.matching(service)
+        kept = self.kept.get(key)
+        if kept is None or kept.service is not service:
+            kept = self.kept[key] = slice_candidates(service, kept)
+        candidates = kept.refresh(pods, self.nodes_of(pods))
         created = moment(service.metadata.creation_timestamp)
-        trigger_time = self.trigger_times.trigger_time(key, created, self.facts.triggers(pods))
+        trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
         with self.watch.writing(key):
-            failures = await self.write(key, service, pods, existing, trigger_time)
+            failures: list[Exception] = [
+                ExpectedFailure(
+                    f"skipping Pod {pod.name} for Service {key[0]}/{key[1]}: Node {c.missing_node} Not Found"
+                )
+                for pod, c in zip(pods, candidates, strict=True)
+                if c.missing_node is not None
+            ]
+            failures += await self.write(key, service, candidates, existing, trigger_time)
         if failures:
             text = f"Error updating Endpoint Slices for Service {key[0]}/{key[1]}: {aggregate(map(str, failures))}"
             self.events.event(SERVICE, service, "Warning", "FailedToUpdateEndpointSlices", text)
@@ -111,23 +120,37 @@ class EndpointSliceController(Controller):
         self.tracker.forget(key)
         self.trigger_times.forget(key)
         self.hinted.forget(key)
-        self.endpoints.pop(key, None)
+        self.kept.pop(key, None)
+
+    def nodes_of(self, pods: Sequence[Pod]) -> Iterator[Node | None]:
+        """The Node of each pod, None where it is not there."""
+        known: dict[str, Node | None] = {}
+        for pod in pods:
+            name = pod.spec.node_name
+            if name not in known:
+                known[name] = self.nodes.get(("", name))
+            yield known[name]
 
     async def write(
-        self, key: Key, service: Service, pods: Sequence[Pod], existing: Sequence[EndpointSlice], trigger_time: str
+        self,
+        key: Key,
+        service: Service,
+        candidates: Sequence[Candidate],
+        existing: Sequence[EndpointSlice],
+        trigger_time: str,
     ) -> list[Exception]:
         """Plan and write each address type on its own, then drop slices of types the Service no longer has
         (SLICE-10); what went wrong comes back."""
-        failures: list[Exception] = []
         types = address_types(service)
         plans = []
         for address_type in types:
-            desired = self.desired(key, service, pods, address_type, failures)
             mine = [s for s in existing if s.address_type == address_type]
             frame = service_frame(service, address_type)
-            plan = plan_slices(frame, desired, mine, self.ctx.settings.max_endpoints_per_slice)
+            wanted = desired(candidates, address_type)
+            plan = plan_slices(frame, wanted, mine, self.ctx.settings.max_endpoints_per_slice)
             plans.append(recycled(self.with_hints(key, service, address_type, plan), service.metadata.uid))
         plans.append(SlicePlan(delete=[s for s in existing if s.address_type not in types]))
+        failures: list[Exception] = []
         for plan in plans:
             plan.create = [stamped(s, trigger_time) for s in plan.create]
             plan.update = [stamped(s, trigger_time) for s in plan.update]
@@ -139,35 +162,6 @@ class EndpointSliceController(Controller):
                 failures.append(failure)
         return failures
 
-    def desired(
-        self, key: Key, service: Service, pods: Sequence[Pod], address_type: str, failures: list[Exception]
-    ) -> dict[Ports, dict[Identity, Endpoint]]:
-        """Endpoints by port group and identity (SLICE-11 to SLICE-16); pods on unknown nodes become failures."""
-        by_type = self.endpoints.setdefault(key, {})
-        cache = by_type.get(address_type)
-        if cache is None or cache.service is not service:
-            cache = by_type[address_type] = ServiceEndpoints(service, address_type)
-        cache.limit_to(len(pods))
-        fixed = fixed_ports(service)
-        publish = service.spec.publish_not_ready_addresses
-        groups: dict[Ports, dict[Identity, Endpoint]] = {}
-        node_of = self.nodes.get
-        for pod in pods:
-            node = node_of(("", pod.spec.node_name))
-            if node is None and not publish:
-                if self.facts.of(pod).addresses:
-                    where = f"Pod {pod.name} for Service {key[0]}/{key[1]}: Node {pod.spec.node_name} Not Found"
-                    failures.append(ExpectedFailure(f"skipping {where}"))
-                continue
-            found = cache.of(pod, node, self.facts)
-            if found is not None:
-                ports = fixed if fixed is not None else resolved_ports(service, pod)
-                group = groups.get(ports)
-                if group is None:
-                    group = groups[ports] = {}
-                group[found[0]] = found[1]
-        return groups
-
     def with_hints(self, key: Key, service: Service, address_type: str, plan: SlicePlan) -> SlicePlan:
         if not topology.auto_mode(service):
             self.hinted.forget(key, address_type)
@@ -177,6 +171,22 @@ class EndpointSliceController(Controller):
         if note is not None:
             self.events.event(SERVICE, service, note.severity, note.reason, note.message)
         return plan
+
+
+def desired(candidates: Sequence[Candidate], address_type: str) -> dict[Ports, dict[Identity, Endpoint]]:
+    """Endpoints of one address type by port group and identity (SLICE-11 to SLICE-16)."""
+    groups: dict[Ports, dict[Identity, Endpoint]] = {}
+    ports: Ports | None = None
+    group: dict[Identity, Endpoint] = {}
+    for candidate in candidates:
+        found = candidate.endpoints.get(address_type)
+        if found is None:
+            continue
+        if candidate.ports is not ports:
+            ports = candidate.ports
+            group = groups.setdefault(ports, {})
+        group[found[0]] = found[1]
+    return groups
 
 
 def zone(node: Node) -> str:

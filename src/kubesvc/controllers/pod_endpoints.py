@@ -170,8 +170,10 @@ class PodLookup:
         found = self._index.get(rarest)
         if len(pairs) == 1:
             return found
-        wanted = selector.items()
-        return [pod for pod in found if wanted <= (pod.metadata.labels or {}).items()]
+        for key, value in selector.items():
+            if label_value(service.namespace, key, value) != rarest:
+                found = [pod for pod in found if pod.metadata.labels and pod.metadata.labels.get(key) == value]
+        return found
 
 
 def pod_labels(pod: Pod) -> list[str]:

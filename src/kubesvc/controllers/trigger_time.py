@@ -40,22 +40,33 @@ class TriggerTimes:
     def __init__(self) -> None:
         self._seen: dict[Key, _Seen] = {}
 
-    def trigger_time(self, key: Key, service_created: str, pods: Iterable[tuple[str, str]]) -> str:
+    def trigger_time(
+        self, key: Key, service_created: str, changed: Iterable[tuple[str, str]], gone: Iterable[str] = ()
+    ) -> str:
         """The time to annotate, "" for none; the inputs become the remembered ones.
 
-        pods: (name, when its Ready condition last changed) of all the Service's pods; a pod without a time is ignored.
+        changed: (name, when its Ready condition last changed) of the Service's pods that are not as they were at the
+                 last call, or of more; a pod without a time is ignored
+        gone:    names of pods that are the Service's no more
+
         First sync: the Service's creation. Later: the earliest among inputs newer than what was remembered of them.
         """
         known = self._seen.get(key)
-        before = known or _Seen()
-        times = {name: time for name, time in pods if time}
-        newer = [time for name, time in times.items() if time > before.pods.get(name, "")]
-        if service_created > before.service:
+        seen = self._seen.setdefault(key, _Seen())
+        for name in gone:
+            seen.pods.pop(name, None)
+        newer = []
+        for name, time in changed:
+            if time > seen.pods.get(name, ""):
+                newer.append(time)
+            if time:
+                seen.pods[name] = time
+            else:
+                seen.pods.pop(name, None)
+        if service_created > seen.service:
             newer.append(service_created)
-        self._seen[key] = _Seen(service_created, times)
-        if known is None:
-            return service_created
-        return min(newer, default="")
+        seen.service = service_created
+        return service_created if known is None else min(newer, default="")
 
     def forget(self, key: Key) -> None:
         """The Service is gone."""
