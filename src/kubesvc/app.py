@@ -419,6 +419,8 @@ async def end_nodes(control: Control) -> None:
     left += await asyncio.to_thread(ground.marked_processes, control.paths.root)
     if left:
         await asyncio.to_thread(end_processes, left)
+    for door in control.paths.root.glob("nodes/*/*.sock"):
+        door.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- the process inside a node
