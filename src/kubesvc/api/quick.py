@@ -92,9 +92,9 @@ def quick_struct(name: str, above: tuple[str, ...] = ()) -> type[msgspec.Struct]
         if key == "managedFields":  # an empty list says something: it resets them (APPLY-6)
             type_, default = typing.Optional[type_], None  # noqa: UP045
         elif field.type == "array":
-            default = msgspec.field(default_factory=list)
+            type_, default = typing.Optional[type_], msgspec.field(default_factory=list)  # noqa: UP045
         elif field.type == "map":
-            default = msgspec.field(default_factory=dict)
+            type_, default = typing.Optional[type_], msgspec.field(default_factory=dict)  # noqa: UP045
         elif field.zero_absent:
             default = ZERO[field.type]
         else:
@@ -141,8 +141,9 @@ def described(name: str) -> bool:
     return True
 
 
-NULL_MEMBER = re.compile(rb',\s*"[A-Za-z0-9]+":\s*null(?=\s*[,}])')
-"""A null with its key and the comma before it; the quotes of such a text inside a text would have backslashes."""
+NULL_MEMBER = re.compile(rb',"[A-Za-z0-9]+":null(?=[,}])')
+FIRST_NULL = re.compile(rb'(?<=\{)"[A-Za-z0-9]+":null(?:,|(?=\}))')
+"""Nulls with their keys in compact JSON; the quotes of such a text inside a text would have backslashes."""
 encode = msgspec.json.Encoder().encode
 to_builtins = msgspec.to_builtins
 
@@ -155,32 +156,42 @@ def quick_json(raw: bytes, name: str) -> Object | None:
     try:
         struct = reader.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        if not reader.described or b"null" not in raw:
-            return None
-        raw = NULL_MEMBER.sub(b"", raw)
-        try:
-            struct = reader.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return None
+        return None
     # A key given twice, or anything left out, leaves fewer quotes than the body has; what may be null was left out.
     # A number such as 80.0, which msgspec takes for an integer and Go does not, leaves fewer points.
+    encoded = encode(struct)
     quotes = raw.count(b'"')
     if b"null" in raw:
-        # Inside a text the quote before the colon would have a backslash before it.
-        quotes -= 2 * (raw.count(b'":null') + raw.count(b'": null') - raw.count(b'\\":null') - raw.count(b'\\": null'))
-    encoded = encode(struct)
+        quotes += 2 * (nulls(encoded) - nulls(raw))
     if encoded.count(b'"') != quotes or encoded.count(b".") != raw.count(b".") or (b"\\" in raw and b"\\u0022" in raw):
         return None
-    found: Object = to_builtins(struct)
-    return found
+    return object_of(reader, struct, encoded)
+
+
+def nulls(raw: bytes) -> int:
+    """How many keys have the value null; inside a text the quote before the colon would have a backslash before it."""
+    return raw.count(b'":null') + raw.count(b'": null') - raw.count(b'\\":null') - raw.count(b'\\": null')
 
 
 def quick_plain(obj: Any, name: str) -> Object | None:
+    """As `quick_json` for an object that is plain already; the result shares nothing with it."""
     reader = quick_reader(name)
     if reader is None:
         return None
     try:
-        found: Object = to_builtins(msgspec.convert(obj, reader.type))
-        return found
-    except (msgspec.ValidationError, RecursionError):
+        struct = msgspec.convert(obj, reader.type)
+        return object_of(reader, struct, encode(struct))
+    except (msgspec.ValidationError, RecursionError, UnicodeEncodeError):
         return None
+
+
+def object_of(reader: Quick, struct: msgspec.Struct, encoded: bytes) -> Object | None:
+    """The plain object of a struct. Lists and maps that were null still are, and go."""
+    found: Object
+    if b"null" not in encoded:
+        found = to_builtins(struct)
+    elif not reader.described:
+        return None  # a null in free content stays
+    else:
+        found = msgspec.json.decode(FIRST_NULL.sub(b"", NULL_MEMBER.sub(b"", encoded)))
+    return found
