@@ -8,10 +8,13 @@ change of endpoints writes a few elements and no rule:
     chain n10           dnat to addr . proto . port . numgen random mod 10 map @endpoints
 
 A *front* is an address, protocol and port where a service port is reached: its ClusterIP, its external and load
-balancer addresses, and its node port at each node address. Local lists are numbered from 65536 on (chains l1, l2, …).
-Chains must exist before the map is filled, since the kernel checks all elements when a rule starts to use a map; so
-there are chains up to 256 from the start, and lists longer than that live in a map of their own, `endpoints-large`,
-whose chains are made when a length occurs.
+balancer addresses, and its node port at each node address. Local lists have a map and chains of their own
+(`endpoints-local`, l1, l2, …).
+
+Two costs in the kernel decide how many such chains there are. A rule that starts to use a filled map costs a look at
+every element, so the common chains exist from the start; and each new element costs a look at every rule that uses
+its map (512 rules: 8.6 us an element, 64 rules: under 2), so they are few. Longer lists live in maps of their own
+(`endpoints-large`), whose chains come and go with the lengths in use.
 
 Packets are refused or dropped in filter hooks, where upstream does it too (PROXY-38 to 43, 51); their fronts are not
 translated, so they still arrive there with the front's address.
@@ -32,15 +35,13 @@ from kubesvc.kernel.nft.table import FORWARD, INPUT, NFPROTO_IPV4, NFPROTO_IPV6,
 
 from .traffic import Family
 
-MOST_SHARED = 256
+MOST_SHARED = 64
 """Longest list whose chain exists from the start."""
-LOCAL_OFFSET = 1 << 16
-"""Numbers of Local lists begin here."""
 COMMENT = "Services of this node, written by kubesvc"
 REMEMBERED_PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 LONGEST_RECORD_MS = 86_400_000
 
-SERVICES, ENDPOINTS, ENDPOINTS_LARGE = "services", "endpoints", "endpoints-large"
+SERVICES, ENDPOINTS = "services", "endpoints"
 SERVICES_CLUSTER, SERVICES_LOCAL = "services-cluster", "services-local"
 CLUSTER_IPS, HAIRPIN, NO_ENDPOINTS = "cluster-ips", "hairpin", "no-endpoints"
 FILTERED, ALLOWED = "filtered", "allowed"
@@ -189,8 +190,7 @@ def sets(words: Words) -> list[SetSpec]:
         SetSpec(SERVICES_CLUSTER, front, verdicts=True),
         SetSpec(SERVICES_LOCAL, front, verdicts=True),
         SetSpec(NO_ENDPOINTS, front, verdicts=True),
-        SetSpec(ENDPOINTS, numbered, target, typeof=True),
-        SetSpec(ENDPOINTS_LARGE, numbered, target, typeof=True),
+        *(SetSpec(name, numbered, target, typeof=True) for name in ENDPOINT_MAPS),
         SetSpec(CLUSTER_IPS, (words.address,)),
         SetSpec(HAIRPIN, (words.address, words.address)),
         SetSpec(FILTERED, front),
@@ -199,7 +199,13 @@ def sets(words: Words) -> list[SetSpec]:
     return found + [SetSpec(remember_map(p), target, verdicts=True) for p in REMEMBERED_PROTOCOLS]
 
 
-RANKS = {ENDPOINTS: 0, ENDPOINTS_LARGE: 0, ALLOWED: 1, FILTERED: 2, CLUSTER_IPS: 3, HAIRPIN: 3}
+def endpoint_map(count: int, *, local: bool) -> str:
+    """Name of the map that holds lists of this length."""
+    return ENDPOINTS + ("-local" if local else "") + ("" if count <= MOST_SHARED else "-large")
+
+
+ENDPOINT_MAPS = tuple(endpoint_map(count, local=local) for count in (1, MOST_SHARED + 1) for local in (False, True))
+RANKS = {**dict.fromkeys(ENDPOINT_MAPS, 0), ALLOWED: 1, FILTERED: 2, CLUSTER_IPS: 3, HAIRPIN: 3}
 
 
 def set_rank(name: str) -> int:
@@ -220,9 +226,9 @@ def spread_chain(count: int, *, local: bool) -> str:
 
 def spread_rule(words: Words, count: int, *, local: bool) -> Rule:
     """Translate to one of `count` endpoints of the front in the packet, each as likely."""
-    name = ENDPOINTS if count <= MOST_SHARED else ENDPOINTS_LARGE
-    number = x.Numgen(count, x.piece(words.after + 2), LOCAL_OFFSET if local else 0)
-    return (*words.load_front(), number, x.Lookup(name, x.R1, x.R1), words.nat_to_found())
+    number = x.Numgen(count, x.piece(words.after + 2))
+    lookup = x.Lookup(endpoint_map(count, local=local), x.R1, x.R1)
+    return (*words.load_front(), number, lookup, words.nat_to_found())
 
 
 def frame(options: FrameOptions) -> Table:

@@ -388,13 +388,11 @@ class Ruleset:
     ) -> Verdict:
         """Enter a front's endpoints and say where packets to it go."""
         count = len(targets)
-        large = count > fr.MOST_SHARED
-        held = share.elements.setdefault(fr.ENDPOINTS_LARGE if large else fr.ENDPOINTS, {})
-        offset = fr.LOCAL_OFFSET if local else 0
-        for number, target in enumerate(targets, offset):
+        held = share.elements.setdefault(fr.endpoint_map(count, local=local), {})
+        for number, target in enumerate(targets):
             held[front + pack_number(number)] = pack_address(target.address) + pack_port(target.port)
         chain = fr.spread_chain(count, local=local)
-        if large:
+        if count > fr.MOST_SHARED:
             share.chains[chain] = (fr.spread_rule(self.words, count, local=local),)
         if port.affinity_seconds is None:
             return goto(chain)

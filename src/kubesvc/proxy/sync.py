@@ -221,7 +221,10 @@ class FamilySync:
             if number % PLANS_BETWEEN_TURNS == 0:
                 await asyncio.sleep(0)
         before = dict(self.ruleset.ports)
-        self.ruleset.change({key: ports for key, ports in plans.items() if before.get(key, ()) != ports})
+        changes = [(key, ports) for key, ports in plans.items() if before.get(key, ()) != ports]
+        for start in range(0, len(changes), PLANS_BETWEEN_TURNS):
+            self.ruleset.change(dict(changes[start : start + PLANS_BETWEEN_TURNS]))
+            await asyncio.sleep(0)
         await self._repair()
         return _touched(before, plans)
 

@@ -59,8 +59,9 @@ class Nft(Protocol):
         """Apply. NftError (NoSuchObject, AlreadyExists, StillUsed) naming the command that failed; nothing applied."""
 
     async def read(self, family: int, table: str, *, elements: bool = True) -> Table | None:
-        """The table as it stands, None if there is none; without `elements` all sets read as empty. Consistent, or
-        NftError EAGAIN if it kept changing meanwhile."""
+        """The table as it stands, None if there is none; without `elements` all sets read as empty. NftError EAGAIN if
+        it kept changing meanwhile. Right after many elements were added some may be missing, while the kernel still
+        sorts them in; adding them again does no harm."""
 
     async def read_elements(self, family: int, table: str, spec: SetSpec) -> dict[bytes, Value]:
         """What one set holds. NoSuchObject if it does not exist."""
@@ -149,7 +150,7 @@ class KernelNft:
     async def read(self, family: int, table: str, *, elements: bool = True) -> Table | None:
         async with self.turn:
             for _ in range(5):
-                dumped = self._read(family, table, elements)
+                dumped = await self._read(family, table, elements)
                 if not isinstance(dumped, _Interrupted):
                     return dumped
                 await asyncio.sleep(0)
@@ -160,7 +161,7 @@ class KernelNft:
             for _ in range(5):
                 dump = self._dump(GETSETELEM, family, text(1, table) + text(2, spec.name))
                 if not dump.interrupted:
-                    return dict(_elements(dump, spec))
+                    return await _read_elements(dump, spec)
                 await asyncio.sleep(0)
         raise NftError(errno.EAGAIN, f"set {spec.name!r}: it kept changing while it was read")
 
@@ -174,7 +175,7 @@ class KernelNft:
                 return Dump([], interrupted=True)
             raise NftError(error.errno or 0, str(error)) from None
 
-    def _read(self, family: int, name: str, elements: bool) -> Table | _Interrupted | None:
+    async def _read(self, family: int, name: str, elements: bool) -> Table | _Interrupted | None:
         interrupted = False
 
         def dump(type: int, payload: bytes = b"") -> Iterator[dict[int, bytes]]:
@@ -204,7 +205,7 @@ class KernelNft:
             for spec in table.sets.values() if elements else ():
                 found = self._dump(GETSETELEM, family, text(1, name) + text(2, spec.name))
                 interrupted |= found.interrupted
-                table.elements[spec.name] = dict(_elements(found, spec))
+                table.elements[spec.name] = await _read_elements(found, spec)
         except NoSuchObject:
             return _Interrupted()  # deleted under our eyes
         return _Interrupted() if interrupted else table
@@ -250,20 +251,27 @@ def _udata_types(data: bytes) -> Iterator[int]:
         offset += 2 + data[offset + 1]
 
 
-def _elements(dump: Dump, spec: SetSpec) -> Iterator[tuple[bytes, Value]]:
+async def _read_elements(dump: Dump, spec: SetSpec) -> dict[bytes, Value]:
+    """The elements in a dump; others get their turn after every message of some hundred."""
+    found: dict[bytes, Value] = {}
     for reply in dump.messages:
-        listed = attribute_map(reply.payload, GENERIC.size).get(3, b"")
-        for _, element in attributes(listed):
-            a = attribute_map(element)
-            key = decode_data(a[ELEM_KEY])
-            assert isinstance(key, bytes)
-            if ELEM_KEY_END in a:
-                end = decode_data(a[ELEM_KEY_END])
-                assert isinstance(end, bytes)
-                key += end
-            elif spec.intervals:
-                key += key
-            yield key, decode_data(a[ELEM_DATA]) if ELEM_DATA in a else None
+        found.update(_elements(reply.payload, spec))
+        await asyncio.sleep(0)
+    return found
+
+
+def _elements(payload: bytes, spec: SetSpec) -> Iterator[tuple[bytes, Value]]:
+    for _, element in attributes(attribute_map(payload, GENERIC.size).get(3, b"")):
+        a = attribute_map(element)
+        key = decode_data(a[ELEM_KEY])
+        assert isinstance(key, bytes)
+        if ELEM_KEY_END in a:
+            end = decode_data(a[ELEM_KEY_END])
+            assert isinstance(end, bytes)
+            key += end
+        elif spec.intervals:
+            key += key
+        yield key, decode_data(a[ELEM_DATA]) if ELEM_DATA in a else None
 
 
 def describe(command: Command) -> str:
