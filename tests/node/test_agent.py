@@ -1,0 +1,32 @@
+"""The agent with real processes in real namespaces: each scenario alone, as root."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .world import run_inside
+
+SCENARIOS = (
+    "web_server_becomes_ready_and_goes",
+    "readiness_follows_the_probe",
+    "liveness_failure_restarts",
+    "exits_and_phases",
+    "init_containers_and_sidecars",
+    "volumes_environment_and_names",
+    "missing_things_wait",
+    "deletion_takes_the_grace_it_has",
+    "agent_comes_back",
+    "door_lets_in",
+    "floods_and_forks_are_bounded",
+    "simulated_pods_follow_their_script",
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_node(scenario: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a network namespace with forwarding of its own")
+    run_inside(scenario)
