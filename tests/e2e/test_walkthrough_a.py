@@ -22,8 +22,8 @@ def web(shared: Instance) -> Iterator[tuple[Instance, list[Any]]]:
 
 def listed(instance: Instance, name: str) -> str:
     """The ENDPOINTS cell of `kubectl get endpoints`."""
-    line = instance.kubectl("get", "endpoints", name, "--no-headers")
-    return re.split(r"\s{2,}", line.strip() + "  ")[1]
+    head, row = instance.kubectl("get", "endpoints", name).splitlines()
+    return row[head.index("ENDPOINTS") : head.index("AGE")].strip()
 
 
 def test_apply_again_changes_nothing(web: tuple[Instance, list[Any]]) -> None:

@@ -1,7 +1,8 @@
 """The command line: one module per command, imported only when it is called, so that each feels instant.
 
 A command module has a docstring (its help; the first line is the summary), `add_arguments(parser)` and `run(args)`
-returning the exit status: 0 done, 1 it failed and said why, 2 it cannot tell, 64 wrong usage.
+returning the exit status: 0 done, 1 it failed and said why, 2 it cannot tell, 64 wrong usage. With TAKES_COMMAND, what
+stands after `--` is in args.command.
 """
 
 from __future__ import annotations
@@ -91,7 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(module.run_words(words[1:]))
         parser = Parser(prog=f"kubesvc {name}", description=module.__doc__)
         module.add_arguments(parser)
-        return int(module.run(parser.parse_args(words[1:])))
+        ours, command = words[1:], []
+        if "--" in ours and getattr(module, "TAKES_COMMAND", False):
+            at = ours.index("--")
+            ours, command = ours[:at], ours[at + 1 :]
+        return int(module.run(parser.parse_args(ours, argparse.Namespace(command=command))))
     except Failure as failure:
         print(f"kubesvc {name}: {failure}", file=sys.stderr)
         return failure.status

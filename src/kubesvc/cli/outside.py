@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("add", "rm", "exec", "list"))
     parser.add_argument("host", nargs="?", metavar="NAME")
     parser.add_argument("--address", metavar="CIDR", help="the host's address with prefix length, 192.168.49.1/24")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+
+
+TAKES_COMMAND = True
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,14 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(
             "this instance has no nodes, so there is no network for hosts outside\nnext: kubesvc up --nodes 1"
         )
-    # argparse leaves options that stand after NAME to the remainder.
-    command = list(args.command)
-    while command and command[0] != "--":
-        option, equals, value = command.pop(0).partition("=")
-        if option != "--address":
-            raise Failure(f"{option}: not understood; a command stands after --", status=64)
-        args.address = value if equals else command.pop(0) if command else None
-    command = command[1:]
+    command = args.command
     if args.action == "list":
         for host in read_outside(paths.outside):
             print(f"{host.name}  {host.address}")

@@ -12,11 +12,13 @@ from .target import add_name, running
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_name(parser)
     parser.add_argument("--node", metavar="N", help="the node (default: the first)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="instead of a shell")
+    parser.usage = "kubesvc shell [--name NAME] [--node N] [-- COMMAND]"
+
+
+TAKES_COMMAND = True
 
 
 def run(args: argparse.Namespace) -> int:
     paths, record = running(args.name)
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    program = command or [os.environ.get("SHELL", "/bin/sh")]
+    program = args.command or [os.environ.get("SHELL", "/bin/sh")]
     exec_inside(paths, record, ground_of_node(record, args.node), program)
