@@ -39,7 +39,7 @@ ERRORS: tuple[tuple[str, Object, list[str]], ...] = (
         'spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: may specify no more than one CIDR']),
     ("no range", node(podCIDR="x"), ['spec.podCIDRs[0]: Invalid value: "x"']),
     ("effect", node(taints=[{"key": "a", "effect": "Odd"}]), [
-        'spec.taints[0].effect: Unsupported value: "Odd": supported values: "NoSchedule", "PreferNoSchedule", "NoExec']),
+        'spec.taints[0].effect: Unsupported value: "Odd": supported values: "NoSchedule", "PreferNoSchedule", "No']),
     ("taint twice", node(taints=[{"key": "a", "effect": "NoExecute"}, {"key": "a", "value": "b",
      "effect": "NoExecute"}]),
      ['spec.taints[1]: Duplicate value: {"Key":"a","Value":"b","Effect":"NoExecute","TimeAdded":null}']),
