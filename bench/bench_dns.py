@@ -149,7 +149,7 @@ def load(churn: int, pace: float, seconds: float = 3.0) -> None:
         say(f"{what}: memory of the server, 10,000 x 10", f"{rss / 1024:.0f} MiB")
 
 
-if __name__ == "__main__":
+def main() -> None:
     begin = time.perf_counter()
     whole = cluster()
     say("10,000 Services x 10 endpoints fed", f"{time.perf_counter() - begin:.2f} s")
@@ -157,3 +157,7 @@ if __name__ == "__main__":
     load(0, 0)
     load(100, 0)
     load(0, 5000)
+
+
+if __name__ == "__main__":
+    main()

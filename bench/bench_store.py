@@ -109,7 +109,7 @@ def rss() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-async def main() -> None:
+async def measure() -> None:
     base = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd()
     with tempfile.TemporaryDirectory(dir=base, prefix=".bench-store-") as name:
         directory = Path(name)
@@ -121,8 +121,12 @@ async def main() -> None:
         await process.wait()
 
 
+def main() -> None:
+    asyncio.run(measure())
+
+
 if __name__ == "__main__":
     if sys.argv[2:] == ["large"]:
         asyncio.run(large(Path(sys.argv[1])))
     else:
-        asyncio.run(main())
+        main()
