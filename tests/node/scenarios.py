@@ -361,7 +361,8 @@ async def simulated_pods_follow_their_script(world: World) -> None:
     await asyncio.gather(*(world.create(f"p{n}", {"image": "x"}) for n in range(100)))
     pods = [await world.ready(f"p{n}") for n in range(100)]
     assert len({p["status"]["podIP"] for p in pods}) == 100
-    await world.create("late", {"image": "x"}, metadata={"annotations": {key: "ready after 0.3s; fail after 0.2s"}})
+    annotations = {key: "ready after 0.3s; fail after 0.2s"}
+    await world.create("late", {"image": "x"}, metadata={"annotations": annotations}, restartPolicy="Never")
     assert not is_ready(await world.until("late", lambda p: "podIP" in p["status"], "addressed"))
     await world.ready("late", 2)
     failed = await world.until("late", lambda p: p["status"]["phase"] == "Failed", "failed")

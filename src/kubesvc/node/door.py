@@ -41,6 +41,7 @@ from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 from .containers import ContainerRunner, capability_mask
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
+from .probes import dial_words, join_host
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class NodeDoor:
         except TimeoutError:
             raise Refusal(f"dial tcp {host}:{port}: i/o timeout", 504) from None
         except OSError as error:
-            raise Refusal(f"dial tcp {host}:{port}: {error.strerror or error}", 502) from None
+            raise Refusal(f"dial tcp {join_host(host, port)}: {dial_words(error)}", 502) from None
         answer(writer, {"ok": True})
         await join(reader, writer, far_reader, far_writer)
 
@@ -175,9 +176,10 @@ class NodeDoor:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await asyncio.get_running_loop().sock_connect(raw, (address, int(port)))
-            except (OSError, TimeoutError) as error:
+            except OSError as error:  # TimeoutError is one
                 raw.close()
-                errors.append(f"dial tcp {address}:{port}: {getattr(error, 'strerror', None) or 'i/o timeout'}")
+                words = "i/o timeout" if isinstance(error, TimeoutError) else dial_words(error)
+                errors.append(f"dial tcp {join_host(address, int(port))}: {words}")
                 continue
             far_reader, far_writer = await asyncio.open_connection(sock=raw)
             answer(writer, {"ok": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -78,7 +79,8 @@ def dial_words(error: OSError) -> str:
         return "connect: connection refused"
     if isinstance(error, socket.gaierror):
         return "lookup: no such host"
-    return f"connect: {(error.strerror or str(error)).lower()}"
+    # asyncio writes its own sentence into strerror, users know the kernel's.
+    return f"connect: {os.strerror(error.errno).lower() if error.errno else error}"
 
 
 # -- TCP --------------------------------------------------------------------------------------------------------------
