@@ -178,7 +178,10 @@ RANGES_ELSEWHERE = {"IPv4": [" 198.51.100.0/24 "], "IPv6": ["fd00:5::/64"]}
 RANGES_NODE = {"IPv4": ["172.30.0.11/32"], "IPv6": ["fd00:172:30::11/128"]}
 RANGES_ALL = {"IPv4": ["0.0.0.0/0"], "IPv6": ["::/0"]}
 RANGES_PODS = {"IPv4": ["10.244.0.0/16"], "IPv6": ["fd00:244::/32"]}
-AFFINITY = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 100}}}
+AFFINITY: dict[str, Any] = {
+    "sessionAffinity": "ClientIP",
+    "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 100}},
+}
 
 CASES = (
     # ClusterIP.

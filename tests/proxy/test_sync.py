@@ -1,0 +1,381 @@
+"""The loop: when it writes, what it writes, and what it does when things go wrong. In virtual time, on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+
+from kubesvc.api.errors import NotFound
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE
+from kubesvc.api.meta import Typed
+from kubesvc.api.node import Node
+from kubesvc.client import RawList, WatchEvent
+from kubesvc.clock import LoopClock, run_virtual
+from kubesvc.kernel.conntrack import FakeConntrack, Flow
+from kubesvc.kernel.nft import FakeNft, NftError, Table
+from kubesvc.kernel.nft.walk import Host, Packet, outcomes
+from kubesvc.proxy import Proxy, ProxySettings
+from kubesvc.proxy.nftables import affinity_lists
+from kubesvc.proxy.traffic import plan_service
+
+from .objects import ADDRESSES, HERE, A, B, C, place, ready, service, slice_of, vip
+from .packets import AFFINITY, UDP_PORTS, UDP_SLICE
+
+SETTINGS = ProxySettings(families=("IPv4",), audit_seconds=60, retry_seconds=30)
+NODE_OBJECT = msgspec.convert(
+    {
+        "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1"}},
+        "status": {"addresses": [{"type": "InternalIP", "address": ADDRESSES["IPv4"][HERE]}]},
+    },
+    Node,
+)
+
+
+class Cluster:
+    """As much of a client as informers use: a list, and a watch that is fed by `put` and `remove`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[tuple[str, str], Typed]] = {k.plural: {} for k in (SERVICE, ENDPOINT_SLICE, NODE)}
+        self.queues: dict[str, asyncio.Queue[WatchEvent]] = {k: asyncio.Queue() for k in self.objects}
+        self.selectors: dict[str, tuple[str, str]] = {}
+        self.version = 1
+        self.held: set[str] = set()
+        """Kinds whose lists do not come yet."""
+
+    async def list_raw(
+        self, kind: Kind, namespace: str = "", *, label_selector: str = "", field_selector: str = "", **_: Any
+    ) -> RawList:
+        if kind.plural not in self.objects:
+            raise NotFound("no such kind here")
+        self.selectors[kind.plural] = (label_selector, field_selector)
+        while kind.plural in self.held:
+            await asyncio.sleep(0.1)
+        return RawList("1", [msgspec.json.encode(o) for o in self.objects[kind.plural].values()])
+
+    async def watch(self, kind: Kind, namespace: str = "", **_: Any) -> AsyncIterator[WatchEvent]:
+        while True:
+            yield await self.queues[kind.plural].get()
+
+    def put(self, kind: Kind, obj: Typed) -> None:
+        known = self.objects[kind.plural]
+        key = (obj.namespace, obj.name)
+        self.version += 1
+        stamped = msgspec.structs.replace(obj.metadata, resource_version=str(self.version))
+        obj = msgspec.structs.replace(obj, metadata=stamped)
+        event = WatchEvent("MODIFIED" if key in known else "ADDED", msgspec.json.encode(obj))
+        known[key] = obj
+        self.queues[kind.plural].put_nowait(event)
+
+    def remove(self, kind: Kind, obj: Typed) -> None:
+        del self.objects[kind.plural][obj.namespace, obj.name]
+        self.queues[kind.plural].put_nowait(WatchEvent("DELETED", msgspec.json.encode(obj)))
+
+
+class House:
+    """A proxy on fakes."""
+
+    def __init__(self, settings: ProxySettings = SETTINGS, conntrack: FakeConntrack | None = None) -> None:
+        self.cluster, self.nft = Cluster(), FakeNft()
+        clock = LoopClock(asyncio.get_running_loop())
+        self.proxy = Proxy(
+            self.cluster,  # type: ignore[arg-type]
+            "n1",
+            self.nft,
+            clock,
+            random.Random(1),
+            settings,
+            conntrack=conntrack,
+        )
+        self.cluster.objects["nodes"]["", "n1"] = NODE_OBJECT
+
+    @property
+    def table(self) -> Table:
+        return self.nft.tables[2, "kubesvc"]
+
+    def fates(self, to: str = vip("IPv4"), port: int = 80, protocol: int = 6) -> set[str]:
+        packet = Packet("10.244.1.77", to, port, protocol)
+        return {str(o) for o in outcomes(self.table, packet, Host(frozenset()))}
+
+
+def in_house(
+    test: Callable[[House], Coroutine[Any, Any, None]], settings: ProxySettings = SETTINGS, **more: Any
+) -> None:
+    async def main() -> None:
+        house = House(settings, **more)
+        task = asyncio.create_task(house.proxy.run())
+        try:
+            await test(house)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    run_virtual(main())
+
+
+def targets(*who: str) -> set[str]:
+    return {f"to {ADDRESSES['IPv4'][w]}:8080" for w in who}
+
+
+async def settle() -> None:
+    await asyncio.sleep(0.5)
+
+
+def test_follows_services_and_slices() -> None:
+    async def test(house: House) -> None:
+        await settle()
+        house.cluster.put(SERVICE, service())
+        await settle()
+        assert house.fates() == {"reject tcp-reset"}, "PROXY-10: a Service without endpoints refuses"
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, B)))
+        await settle()
+        assert house.fates() == targets(A, B)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(C), suffix="y"))
+        house.cluster.remove(ENDPOINT_SLICE, slice_of())
+        await settle()
+        assert house.fates() == targets(C), "PROXY-15"
+        house.cluster.remove(SERVICE, service())
+        await settle()
+        assert house.fates() == {"drop"}, "PROXY-42: nobody owns the address any more"
+
+    in_house(test)
+
+
+def test_selectors() -> None:
+    """PROXY-1, 3, 5."""
+
+    async def test(house: House) -> None:
+        await settle()
+        assert house.cluster.selectors == {
+            "services": ("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"),
+            "endpointslices": ("!service.kubernetes.io/headless", ""),
+            "nodes": ("", "metadata.name=n1"),
+        }
+
+    in_house(test)
+
+
+@pytest.mark.parametrize("late", ["services", "endpointslices"])
+def test_writes_nothing_before_both_lists_are_there(late: str) -> None:
+    """PROXY-119, BUG-15."""
+
+    async def test(house: House) -> None:
+        house.cluster.held.add(late)
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await asyncio.sleep(20)
+        assert house.nft.log == []
+        house.cluster.held.clear()
+        await settle()
+        assert house.fates() == targets(A)
+
+    in_house(test)
+
+
+def test_a_burst_is_few_transactions() -> None:
+    """BUG-20: a hundred changes at once are written together, and the last of them is not lost."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        await settle()
+        before = len(house.nft.log)
+        for turn in range(100):
+            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(*((A, B) if turn % 2 else (A,)))))
+        await settle()
+        assert house.fates() == targets(A, B)
+        assert len(house.nft.log) - before <= 6
+
+    in_house(test)
+
+
+def test_the_same_again_writes_nothing() -> None:
+    """PROXY-20."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        before = len(house.nft.log)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        house.cluster.put(SERVICE, service(labels={"new": "label"}))
+        await settle()
+        assert len(house.nft.log) == before
+
+    in_house(test)
+
+
+def test_a_restart_finds_its_rules_and_leaves_them() -> None:
+    """PROXY-119, 120: what is there already is not written again; what changed meanwhile is put right."""
+
+    async def main() -> None:
+        first = House()
+        first.cluster.put(SERVICE, service())
+        first.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, B)))
+        task = asyncio.create_task(first.proxy.run())
+        await settle()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert first.fates() == targets(A, B), "rules stay"
+        second = House()
+        second.nft.tables = first.nft.tables
+        second.cluster.put(SERVICE, service())
+        second.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, C)))
+        task = asyncio.create_task(second.proxy.run())
+        await settle()
+        assert second.fates() == targets(A, C)
+        assert len(second.nft.log) == 1
+        task.cancel()
+
+    run_virtual(main())
+
+
+def test_cleanup_when_asked() -> None:
+    """PROXY-120, 121."""
+
+    async def main() -> None:
+        for cleanup in (False, True):
+            house = House(ProxySettings(families=("IPv4", "IPv6"), cleanup=cleanup))
+            task = asyncio.create_task(house.proxy.run())
+            await settle()
+            assert house.nft.tables
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert bool(house.nft.tables) is not cleanup
+
+    run_virtual(main())
+
+
+def test_after_a_refusal_everything_is_put_right() -> None:
+    """PROXY-106, BUG-18: what a failed sync wanted is not lost."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        await settle()
+        house.nft.fail_next = NftError(16, "busy")
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await asyncio.sleep(0.1)
+        assert house.fates() == {"reject tcp-reset"}
+        (family,) = house.proxy.families
+        assert family.pending_since is not None and family.counters.failures == 1, "PROXY-89"
+        await asyncio.sleep(5)
+        assert house.fates() == targets(A) and family.pending_since is None
+
+    in_house(test)
+
+
+def test_a_change_brings_the_retry_forward() -> None:
+    """PROXY-117."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        await settle()
+        for _ in range(6):
+            house.nft.fail_next = NftError(16, "busy")
+            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(B)))
+            await asyncio.sleep(0.05)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(C)))
+        await asyncio.sleep(0.1)
+        assert house.fates() == targets(C)
+
+    in_house(test)
+
+
+def test_rules_that_somebody_removed_come_back() -> None:
+    """A periodic look finds strangers' changes and repairs them."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        del house.nft.tables[2, "kubesvc"]
+        house.nft.disturbed += 1
+        await asyncio.sleep(61)
+        assert house.fates() == targets(A)
+        assert house.proxy.families[0].counters.repairs == 1
+        before = len(house.nft.log)
+        await asyncio.sleep(600)
+        assert len(house.nft.log) == before, "nothing to repair, nothing written"
+
+    in_house(test)
+
+
+def test_node_ports_follow_the_nodes_address() -> None:
+    """PROXY-67, 68: `primary`."""
+
+    async def test(house: House) -> None:
+        del house.cluster.objects["nodes"]["", "n1"]
+        node_port = service(type="NodePort", ports=[{"name": "http", "port": 80, "nodePort": 30080}])
+        house.cluster.put(SERVICE, node_port)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        here = ADDRESSES["IPv4"][HERE]
+        assert house.fates(here, 30080) == {f"to {here}:30080"}
+        house.cluster.put(NODE, NODE_OBJECT)
+        await settle()
+        assert {f.removesuffix(", masqueraded") for f in house.fates(here, 30080)} == targets(A)
+
+    in_house(test)
+
+
+def test_stale_udp_flows_are_forgotten_after_the_rules_are_written() -> None:
+    """PROXY-72 to 76."""
+    front = (vip("IPv4"), 53)
+    dead = Flow("10.244.1.9", 1, *front, ADDRESSES["IPv4"][A], 8080)
+    alive = Flow("10.244.1.9", 2, *front, ADDRESSES["IPv4"][B], 8080)
+    other = Flow("10.244.1.9", 3, "8.8.8.8", 53, "8.8.8.8", 53)
+    conntrack = FakeConntrack([dead, alive, other])
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service(ports=UDP_PORTS))
+        await settle()
+        assert conntrack.forgotten == [], "PROXY-75: no serving endpoint, nothing is touched"
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(B), ports=UDP_SLICE))
+        await settle()
+        assert conntrack.forgotten == [dead]
+
+    in_house(test, conntrack=conntrack)
+
+
+def test_records_of_a_leaving_endpoint_go_and_others_stay() -> None:
+    """PROXY-61, BUG-13."""
+
+    async def test(house: House) -> None:
+        sticky = service(**AFFINITY)
+        house.cluster.put(SERVICE, sticky)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, B)))
+        await settle()
+        (port,) = plan_service(sticky, [slice_of(endpoints=ready(A, B))], place(), "IPv4")
+        ((name, allowed),) = affinity_lists([port])
+        clients = {b"\n\0\0" + bytes((i,)): target for i, target in enumerate(sorted(allowed))}
+        house.table.elements[name] = dict(clients)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(B, C)))
+        house.cluster.put(SERVICE, service("other", number=2))
+        await settle()
+        left = list(house.table.elements[name].values())
+        assert left == [target for target in clients.values() if target.startswith(bytes((10, 244, 1, 3)))]
+
+    in_house(test)
+
+
+def test_a_family_without_services_gets_no_table() -> None:
+    async def main() -> None:
+        house = House(ProxySettings(service_cidrs=("10.96.0.0/16",)))
+        task = asyncio.create_task(house.proxy.run())
+        await settle()
+        assert set(house.nft.tables) == {(2, "kubesvc")}
+        house.cluster.put(SERVICE, service(family="IPv6"))
+        await settle()
+        assert set(house.nft.tables) == {(2, "kubesvc"), (10, "kubesvc")}
+        task.cancel()
+
+    run_virtual(main())
