@@ -127,7 +127,9 @@ class EventRecorder:
                 try:
                     await self._write(told)
                 except (ApiError, Unreachable) as error:
-                    log.warning("event not written: %s: %s: %s", told.reason, told.message, error)
+                    closing = isinstance(error, ApiError) and error.has_cause("NamespaceTerminating")
+                    level = logging.DEBUG if closing else logging.WARNING
+                    log.log(level, "event not written: %s: %s: %s", told.reason, told.message, error)
                 except Exception:
                     log.exception("event not written: %s: %s", told.reason, told.message)
             desk.waiting.clear()

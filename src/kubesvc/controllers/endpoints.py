@@ -110,11 +110,9 @@ class EndpointsController(Controller):
         self.trigger_times.forget(key)
         self.kept.pop(key, None)
         self.stale.discard(key)
-        if self.endpoints.get(key) is None:
-            self.outdated.pop(key, None)
-            return
+        self.outdated.pop(key, None)
         try:
-            await self.client.delete(ENDPOINTS, key[1], key[0])
+            await self.client.delete(ENDPOINTS, key[1], key[0])  # even if the cache has none: it may be behind
         except NotFound:
             pass
 
