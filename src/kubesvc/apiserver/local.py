@@ -121,6 +121,7 @@ class LocalClient(Client):
     async def create(
         self, kind: Kind, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
     ) -> Object:
+        await asyncio.sleep(0)  # a store in memory never waits: let others have their turn
         namespace = namespace or (metadata(dict(obj)).get("namespace") or "")
         if subresource:
             body = decode_plain(obj, BODIES[subresource], "Ignore").obj
@@ -135,6 +136,7 @@ class LocalClient(Client):
         return (await self.registry.create(kind, namespace, body, self.options, [])).object()
 
     async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
+        await asyncio.sleep(0)
         meta = obj.get("metadata") or {}
         name, namespace = meta.get("name") or "", meta.get("namespace") or ""
         if subresource == "scale":
@@ -159,6 +161,7 @@ class LocalClient(Client):
         subresource: str = "",
         force: bool = False,
     ) -> Object:
+        await asyncio.sleep(0)
         registry, options = self.registry, self.options
         if subresource == "scale":
             if type == "apply":
@@ -198,6 +201,7 @@ class LocalClient(Client):
         uid: str = "",
         resource_version: str = "",
     ) -> Object:
+        await asyncio.sleep(0)
         options = DeleteOptions(
             grace_seconds=grace_seconds,
             propagation=propagation,
@@ -214,4 +218,3 @@ class LocalClient(Client):
         labels, found = selectors(kind, label_selector, "")
         options = DeleteOptions(grace_seconds=grace_seconds, manager=self.manager)
         await self.registry.delete_collection(kind, namespace, ListOptions(labels=labels, fields=found), options)
-        await asyncio.sleep(0)

@@ -7,6 +7,7 @@ compare-and-write transactions of the store, and leaves to others what a kind me
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping
@@ -335,15 +336,33 @@ class Registry:
             if options.dry_run:
                 if (found := self.of(kind).get(namespace, meta["name"])) is not None:
                     raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
-                self._release(reservation, written=False)
+                self._release(reservation)
                 return Written(view, value, 0, created=True)
-            key = storage_key(kind, namespace, meta["name"])
-            revision = await self.store.commit(Put(key, value, 0), *self._companions(reservation, options.manager))
         except BaseException:
-            self._release(reservation, written=False)
+            self._release(reservation)
             raise
-        self._release(reservation, written=True)
+        key = storage_key(kind, namespace, meta["name"])
+        revision = await self._commit(reservation, options.manager, Put(key, value, 0))
         return Written(view, value, revision, created=True)
+
+    async def _commit(self, reservation: Reservation | None, manager: str, operation: Operation) -> int:
+        """Write an object with its companions, and settle what was reserved for it.
+
+        Once begun this runs to its end even if the caller is cancelled: whether the write happened decides whether what
+        it reserved is given back, so nobody may leave in between.
+        """
+        if reservation is None:
+            return await self.store.commit(operation)
+        return await asyncio.shield(self._commit_reserved(reservation, manager, operation))
+
+    async def _commit_reserved(self, reservation: Reservation, manager: str, operation: Operation) -> int:
+        try:
+            revision = await self.store.commit(operation, *self._companions(reservation, manager))
+        except BaseException:
+            reservation.rollback()
+            raise
+        reservation.confirm()
+        return revision
 
     async def _reserve_create(
         self, kind: Kind, obj: Object, options: WriteOptions, warnings: list[str]
@@ -355,12 +374,10 @@ class Registry:
         warn(warnings, reservation.warnings)
         return reservation
 
-    def _release(self, reservation: Reservation | None, *, written: bool) -> None:
+    def _release(self, reservation: Reservation | None) -> None:
+        """Give back what was reserved for a write that does not happen."""
         if reservation is not None:
-            if written:
-                reservation.confirm()
-            else:
-                reservation.rollback()
+            reservation.rollback()
 
     def _companions(self, reservation: Reservation | None, manager: str) -> list[Operation]:
         """The writes that go with an object into its transaction."""
@@ -541,25 +558,22 @@ class Registry:
             del before["resourceVersion"]
             meta.pop("resourceVersion", None)
             if gone_with_update(kind, new, old):
-                self._release(reservation, written=False)
+                self._release(reservation)
                 return await self._remove_after_update(view, kind, key, new, old, revision, options)
             if equal_but_for_times(new, old):
-                self._release(reservation, written=False)
+                self._release(reservation)
                 return Written(view, value, revision)
             fresh = encode(kind, new)
             if fresh == value:
-                self._release(reservation, written=False)
+                self._release(reservation)
                 return Written(view, value, revision)
             if options.dry_run:
-                self._release(reservation, written=False)
+                self._release(reservation)
                 return Written(view, fresh, revision)
-            written = await self.store.commit(
-                Put(key, fresh, revision), *self._companions(reservation, options.manager)
-            )
         except BaseException:
-            self._release(reservation, written=False)
+            self._release(reservation)
             raise
-        self._release(reservation, written=True)
+        written = await self._commit(reservation, options.manager, Put(key, fresh, revision))
         return Written(view, fresh, written)
 
     async def _remove_after_update(
@@ -649,13 +663,7 @@ class Registry:
         """Take an object out of the store with what was allocated for it; the revision of that."""
         hook = self.hooks.get(kind)
         reservation = hook.before_delete(old, False) if hook is not None else None
-        try:
-            gone = await self.store.commit(Delete(key, revision), *self._companions(reservation, ""))
-        except BaseException:
-            self._release(reservation, written=False)
-            raise
-        self._release(reservation, written=True)
-        return gone
+        return await self._commit(reservation, "", Delete(key, revision))
 
     async def delete_collection(
         self, kind: Kind, namespace: str, listing: ListOptions, options: DeleteOptions

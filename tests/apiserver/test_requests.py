@@ -1,0 +1,137 @@
+"""From paths and headers to what is meant: routing, negotiation, options, protobuf. Pure."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from kubesvc.api.errors import ApiError, BadRequest, Invalid, NotAcceptable
+from kubesvc.api.kinds import CONFIG_MAP
+from kubesvc.apiserver.negotiation import Form, negotiate
+from kubesvc.apiserver.options import delete_options, list_options, patch_options, write_options
+from kubesvc.apiserver.protobuf import decode_protobuf
+from kubesvc.apiserver.routing import kind_of, parse_target
+
+TARGETS = (
+    ("GET", "/api/v1/pods", False, ("list", "", "pods", "", "", "")),
+    ("GET", "/api/v1/pods", True, ("watch", "", "pods", "", "", "")),
+    ("GET", "/api/v1/watch/namespaces/a/pods", False, ("watch", "", "pods", "a", "", "")),
+    ("GET", "/api/v1/namespaces/a", False, ("get", "", "namespaces", "a", "a", "")),
+    ("PUT", "/api/v1/namespaces/a/finalize", False, ("update", "", "namespaces", "a", "a", "finalize")),
+    ("GET", "/api/v1/namespaces/a/pods/p/log", False, ("get", "", "pods", "a", "p", "log")),
+    (
+        "DELETE",
+        "/apis/apps/v1/namespaces/a/deployments",
+        False,
+        ("deletecollection", "apps", "deployments", "a", "", ""),
+    ),
+    ("POST", "/apis/apps/v1/namespaces/a/deployments/", False, ("create", "apps", "deployments", "a", "", "")),
+    ("GET", "/api/v1/namespaces/a/pods/p", True, ("get", "", "pods", "a", "p", "")),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "watch", "wanted"), TARGETS, ids=lambda v: str(v))
+def test_target(method: str, path: str, watch: bool, wanted: tuple[str, ...]) -> None:
+    t = parse_target(method, path, watch=watch)
+    assert (t.verb, t.group, t.resource, t.namespace, t.name, t.subresource) == wanted
+
+
+REFUSED = (
+    ("GET", "/api/v1/nosuch", 404),
+    ("GET", "/api/v1/Pods", 404),
+    ("GET", "/api/v1/namespaces/a/nodes", 404),
+    ("GET", "/api/v1//pods", 404),
+    ("GET", "/api/v1/pods/p", 404),
+    ("GET", "/api/v1/namespaces/a/configmaps/c/status", 404),
+    ("POST", "/api/v1/pods", 405),
+    ("DELETE", "/api/v1/pods", 405),
+    ("HEAD", "/api/v1/namespaces/a/pods", 405),
+    ("OPTIONS", "/api/v1/namespaces/a/pods", 405),
+    ("POST", "/api/v1/namespaces/a/finalize", 405),
+    ("DELETE", "/api/v1/namespaces", 405),
+    ("PUT", "/api/v1/namespaces/a/pods", 405),
+)
+
+
+@pytest.mark.parametrize(("method", "path", "code"), REFUSED, ids=lambda v: str(v))
+def test_what_is_not_served_is_404_or_405(method: str, path: str, code: int) -> None:
+    with pytest.raises(ApiError) as caught:  # DISC-8
+        kind_of(parse_target(method, path, watch=False))
+    assert caught.value.status_code == code
+
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+FORMS = (
+    ("", Form()),
+    ("*/*", Form()),
+    (f"{TABLE},application/json", Form("json", "Table", "v1")),
+    ("application/vnd.kubernetes.protobuf,application/json", Form()),
+    ("application/json;as=Table;v=v9;g=meta.k8s.io,application/yaml", Form("yaml")),
+    ("application/json;q=0.1,application/yaml", Form("yaml")),
+)
+
+
+@pytest.mark.parametrize(("accept", "form"), FORMS, ids=lambda v: str(v))
+def test_the_first_clause_that_can_be_served_wins(accept: str, form: Form) -> None:
+    assert negotiate(accept, transforms=True) == form  # TABLE-1, TABLE-8
+
+
+@pytest.mark.parametrize(
+    ("accept", "start"),
+    [("image/png", "406: Not Acceptable"), ("application/json;as=Nothing;g=meta.k8s.io;v=v1", "only the following")],
+)
+def test_what_cannot_be_served_is_406(accept: str, start: str) -> None:
+    with pytest.raises(NotAcceptable, match=start):  # TABLE-4
+        negotiate(accept, transforms=True)
+
+
+def test_options_that_do_not_go_together() -> None:
+    with pytest.raises(Invalid, match="resourceVersionMatch is forbidden unless resourceVersion is provided"):
+        list_options(CONFIG_MAP, {"resourceVersionMatch": ["Exact"]}, watch=False)
+    with pytest.raises(Invalid, match="sendInitialEvents requires setting resourceVersionMatch"):  # WATCH-5
+        list_options(CONFIG_MAP, {"sendInitialEvents": ["true"]}, watch=True)
+    with pytest.raises(BadRequest, match=r'ParseInt: parsing "x": invalid syntax'):  # LIST-5
+        list_options(CONFIG_MAP, {"limit": ["x"]}, watch=False)
+    with pytest.raises(Invalid, match="is required for apply patch"):  # APPLY-1
+        patch_options({}, "kubectl/1", apply=True)
+    with pytest.raises(Invalid, match="may not be specified for non-apply patch"):
+        patch_options({"force": ["true"]}, "kubectl/1", apply=False)
+    with pytest.raises(Invalid, match=r'dryRun: Unsupported value: \["Yes"\]'):  # OPT-1
+        write_options({"dryRun": ["Yes"]}, "", "CreateOptions")
+    with pytest.raises(Invalid, match="cannot be both set"):  # DEL-2
+        delete_options({}, {"propagationPolicy": "Orphan", "orphanDependents": True}, "")
+
+
+def test_the_manager_is_the_user_agent_up_to_the_slash() -> None:
+    assert write_options({}, "kubectl/v1.37.1 (linux)", "CreateOptions").manager == "kubectl"  # APPLY-6
+    assert write_options({"fieldManager": ["m"]}, "kubectl/v1", "CreateOptions").manager == "m"
+
+
+CONFIG_MAP_BODY = bytes.fromhex(
+    "6b387300 0a0f 0a027631 1209436f6e6669674d6170 121b 0a11 0a0161 1200 1a00 2200 2a00 3200 3800 4200"
+    "1206 0a016b 120176 1a00 2200"
+)
+"""`kubectl create configmap a --from-literal=k=v`, as it is sent."""
+
+
+def test_a_protobuf_body_is_the_object_that_json_would_be() -> None:
+    assert decode_protobuf(CONFIG_MAP_BODY) == {
+        "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", range(4, len(CONFIG_MAP_BODY) - 4))
+def test_a_cut_protobuf_body_is_refused_or_read_never_a_crash(cut: int) -> None:
+    try:
+        decode_protobuf(CONFIG_MAP_BODY[:cut])
+    except BadRequest as e:
+        assert e.status_code == 400
+
+
+def test_protobuf_fields_nobody_knows_are_refused() -> None:
+    raw = bytes([0xFA, 0x07, 1, 65])  # field 127
+    body = b"k8s\x00" + bytes([0x0A, 11, 0x12, 9]) + b"ConfigMap" + bytes([0x12, len(raw)]) + raw
+    with pytest.raises(BadRequest, match="field 127 of ConfigMap"):
+        decode_protobuf(body)
+    assert base64.b64encode(raw)
