@@ -338,7 +338,7 @@ def apply_patch(
     if manager == "kubectl":
         result = with_last_applied(result, config)
     bare_live = untracked(live) if live is not None else {}
-    changed = live is None or result != bare_live
+    changed = live is None or without_empty(shape, result) != without_empty(shape, bare_live)
     if changed and me in owners:
         owners[me] = owners[me]._replace(time=now)
     obj = finished(result, body, name, namespace)
@@ -490,6 +490,21 @@ def without_nulls(shape: Shape, value: Any) -> Any:
         return out
     if isinstance(value, list) and shape.kind == "list":
         return [without_nulls(shape.item, v) for v in value]
+    return value
+
+
+def without_empty(shape: Shape, value: Any) -> Any:
+    """The value without what exists, empty, whether or not somebody wrote it: two that agree in the rest are equal."""
+    if isinstance(value, dict) and shape.kind in ("struct", "map"):
+        out = {}
+        for key, inner in value.items():
+            child = shape.below(key)
+            inner = without_empty(child, inner)
+            if inner is not None and not (child.present and not inner):
+                out[key] = inner
+        return out
+    if isinstance(value, list) and shape.kind == "list":
+        return [without_empty(shape.item, v) for v in value]
     return value
 
 
