@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 PAGE = 1000
 """Objects of one list request; between pages the loop serves others."""
 BACK_OFF_BASE_SECONDS = 0.1
-BACK_OFF_CAP_SECONDS = 30.0
+BACK_OFF_CAP_SECONDS = 5.0
+"""Longest wait for a server that is away, give or take half: traffic should follow soon after it is back."""
 WATCH_SECONDS = (300, 600)
 """A watch asks to be ended after a random time between these, so that a dead connection is found sooner or later."""
 WATCH_GRACE_SECONDS = 30.0
