@@ -9,7 +9,7 @@ import pytest
 
 from kubesvc.kernel import conntrack as c
 from kubesvc.kernel.conntrack import FakeConntrack, Flow, decode_flow
-from kubesvc.kernel.netlink import be16, nested, u8
+from kubesvc.kernel.netlink import attribute, be16, nested, u8
 
 
 def side(source: str, source_port: int, destination: str, destination_port: int, protocol: int = 17) -> bytes:
@@ -17,7 +17,7 @@ def side(source: str, source_port: int, destination: str, destination_port: int,
     family = socket.AF_INET6 if six else socket.AF_INET
     types = (c.IP_V6_SRC, c.IP_V6_DST) if six else (c.IP_V4_SRC, c.IP_V4_DST)
     ends = [
-        c.attribute(type, socket.inet_pton(family, address))
+        attribute(type, socket.inet_pton(family, address))
         for type, address in zip(types, (source, destination), strict=True)
     ]
     ports = [be16(c.PROTO_SRC_PORT, source_port), be16(c.PROTO_DST_PORT, destination_port)]

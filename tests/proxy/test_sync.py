@@ -28,7 +28,7 @@ from kubesvc.proxy.traffic import plan_service
 from .objects import ADDRESSES, HERE, A, B, C, place, ready, service, slice_of, vip
 from .packets import AFFINITY, UDP_PORTS, UDP_SLICE
 
-SETTINGS = ProxySettings(families=("IPv4",), audit_seconds=60, retry_seconds=30)
+SETTINGS = ProxySettings(families=("IPv4",), health_port=0)
 NODE_OBJECT = msgspec.convert(
     {
         "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1"}},
@@ -242,7 +242,7 @@ def test_cleanup_when_asked() -> None:
 
     async def main() -> None:
         for cleanup in (False, True):
-            house = House(ProxySettings(families=("IPv4", "IPv6"), cleanup=cleanup))
+            house = House(ProxySettings(families=("IPv4", "IPv6"), cleanup=cleanup, health_port=0))
             task = asyncio.create_task(house.proxy.run())
             await settle()
             assert house.nft.tables
@@ -369,7 +369,7 @@ def test_records_of_a_leaving_endpoint_go_and_others_stay() -> None:
 
 def test_a_family_without_services_gets_no_table() -> None:
     async def main() -> None:
-        house = House(ProxySettings(service_cidrs=("10.96.0.0/16",)))
+        house = House(ProxySettings(service_cidrs=("10.96.0.0/16",), health_port=0))
         task = asyncio.create_task(house.proxy.run())
         await settle()
         assert set(house.nft.tables) == {(2, "kubesvc")}

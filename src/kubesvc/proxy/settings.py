@@ -24,6 +24,8 @@ class ProxySettings:
     retry_seconds:        after a failed sync, the longest time until the next (PROXY-117)
     audit_seconds:        how often the kernel's table is compared with what it should be, and repaired
     full_sync_seconds:    how often everything is planned anew and compared (PROXY-106)
+    health_address:       where /healthz and /livez are answered (PROXY-86, 87)
+    health_port:          and the port; 0: nowhere
     cleanup:              remove the tables at the end; otherwise rules stay (PROXY-120)
     table:                name of the tables; nobody else may write them
     """
@@ -40,5 +42,7 @@ class ProxySettings:
     retry_seconds: float = 30.0
     audit_seconds: float = 60.0
     full_sync_seconds: float = 3600.0
+    health_address: str = "0.0.0.0"
+    health_port: int = 10256
     cleanup: bool = False
     table: str = "kubesvc"

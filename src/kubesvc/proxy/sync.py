@@ -17,7 +17,7 @@ from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE, SERVICE_CIDR
 from kubesvc.api.node import Node
 from kubesvc.api.service import Service
 from kubesvc.api.servicecidr import ServiceCIDR
-from kubesvc.client import Client, Informer
+from kubesvc.client import Client, EventRecorder, Informer
 from kubesvc.clock import Clock, Random
 from kubesvc.kernel.conntrack import Conntrack, KernelConntrack
 from kubesvc.kernel.nft import DeleteElements, DeleteTable, KernelNft, Nft, NftError, NoSuchObject, Transaction
@@ -26,6 +26,7 @@ from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 from .delta import applied
 from .flows import plan_stale
 from .frame import FrameOptions
+from .health import Answer, FamilyHealth, HealthPorts, listen, node_eligible, plan_health, proxy_answer
 from .nftables import Ruleset, ServiceKey, affinity_lists, affinity_map
 from .settings import ProxySettings
 from .traffic import (
@@ -44,6 +45,7 @@ from .traffic import (
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.5
+HEALTH_RETRY_SECONDS = 5.0
 PLANS_BETWEEN_TURNS = 200
 """Services planned before others get a turn of the event loop."""
 
@@ -96,6 +98,7 @@ class FamilySync:
         clock: Clock,
         settings: ProxySettings,
         node_addresses: Callable[[Family], tuple[str, ...]],
+        health_failed: Callable[[ServiceKey, str], None] = lambda *_: None,
     ) -> None:
         self.family = family
         self.world = world
@@ -113,6 +116,7 @@ class FamilySync:
         self.counters = Counters()
         self.applied = asyncio.Event()
         """Set once the first full sync succeeded."""
+        self.health = HealthPorts(self.keeps_up, health_failed)
         self.disturbances = 0
         self.present = False
         """Whether our table is in the kernel, as far as we know."""
@@ -133,6 +137,12 @@ class FamilySync:
         if self.pending_since is None:
             self.pending_since = self.clock.monotonic()
         self.wake.set()
+
+    def keeps_up(self) -> bool:
+        """Whether no change has waited for long; a proxy that is still starting does (PROXY-86)."""
+        if self.pending_since is None or not self.applied.is_set():
+            return True
+        return self.clock.monotonic() - self.pending_since <= 2 * self.settings.retry_seconds
 
     # Working.
 
@@ -270,7 +280,10 @@ class FamilySync:
             await asyncio.sleep(0)
 
     async def _after(self, changed: tuple[PortTraffic, ...]) -> None:
-        """What only makes sense once the rules are in force: forget stale UDP flows and records."""
+        """What only makes sense once the rules are in force: answer health checks, forget stale flows and records."""
+        for key in {port.name[:2]: None for port in changed}:
+            self.health.wish(key, plan_health(self.world.services.get(key), self.ruleset.ports.get(key, ())))
+        await self.health.apply(self.ruleset.node_addresses)
         try:
             await self._forget_records(changed)
             if self.conntrack and any(port.name.protocol == "UDP" for port in changed):
@@ -344,6 +357,8 @@ class Proxy:
         self.node_name = node_name
         self.settings = settings or ProxySettings()
         self.addresses_of = addresses_of
+        self.clock = clock
+        self.events = EventRecorder(client, "kube-proxy", clock=clock, random=random)
         self.services: Informer[Service] = Informer(
             client,
             SERVICE,
@@ -369,7 +384,9 @@ class Proxy:
         if conntrack is None and isinstance(nft, KernelNft):
             conntrack = KernelConntrack()
         self.families = tuple(
-            FamilySync(family, self.world, nft, conntrack, clock, self.settings, self.node_port_addresses)
+            FamilySync(
+                family, self.world, nft, conntrack, clock, self.settings, self.node_port_addresses, self._health_failed
+            )
             for family in self.settings.families
         )
 
@@ -384,15 +401,45 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 for informer in (self.services, self.slices, self.nodes, self.cidrs):
                     group.create_task(informer.run())
+                group.create_task(self.events.run())
+                if self.settings.health_port:
+                    group.create_task(self._serve_health())
                 await self.services.synced.wait()
                 await self.slices.synced.wait()
                 await self.nodes.synced.wait()
                 for family in self.families:
                     group.create_task(family.run())
         finally:
+            for family in self.families:
+                family.health.close()
             if self.settings.cleanup:
                 for family in self.families:
                     await family.clean_up()
+
+    async def _serve_health(self) -> None:
+        """Answer /healthz and /livez; while the port is taken, try again from time to time (PROXY-125)."""
+        while True:
+            try:
+                server = await listen(self.settings.health_address, self.settings.health_port, self.health)
+                break
+            except OSError as error:
+                log.warning("no health answers at port %d: %s", self.settings.health_port, error.strerror)
+                await asyncio.sleep(HEALTH_RETRY_SECONDS)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+
+    def health(self, path: str) -> Answer:
+        """What /healthz or /livez says now (PROXY-86 to 88)."""
+        families: dict[str, FamilyHealth] = {}
+        families |= {f.family: FamilyHealth(f.counters.last_sync_at, f.keeps_up()) for f in self.families}
+        return proxy_answer(path, self.clock.now(), families, node_eligible(self.nodes.get(("", self.node_name))))
+
+    def _health_failed(self, key: ServiceKey, message: str) -> None:
+        log.warning("Service %s/%s: %s", *key, message)
+        if (service := self.services.get(key)) is not None:
+            self.events.event(SERVICE, service, "Warning", "FailedToStartServiceHealthcheck", message)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         service = new or old
