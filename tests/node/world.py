@@ -132,7 +132,8 @@ class World:
                         return pod
                     await asyncio.sleep(0.005)
         except TimeoutError:
-            raise AssertionError(f"{name} not {what}: {json.dumps(pod.get('status'), indent=1)}") from None
+            said = await self.events(name)
+            raise AssertionError(f"{name} not {what}: {said} {json.dumps(pod.get('status'), indent=1)}") from None
 
     async def ready(self, name: str, seconds: float = 10.0) -> Object:
         return await self.until(name, is_ready, "ready", seconds)

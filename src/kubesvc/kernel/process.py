@@ -146,6 +146,14 @@ class Spawner:
     def prepare(self) -> None:
         syscalls.unshare(syscalls.CLONE_FS)  # without it, joining a mount namespace is refused to a thread
         self.home = Namespaces.of("thread-self", HOME_KINDS)
+        for kind in ("uts", "ipc", "mnt"):
+            try:
+                syscalls.setns(self.home.fds[kind], KINDS[kind])
+            except PermissionError:
+                # It belongs to a user namespace above ours: once left, there would be no way back into it.
+                syscalls.unshare(KINDS[kind])
+        self.home.close()
+        self.home = Namespaces.of("thread-self", HOME_KINDS)
 
     async def call(
         self, function: Callable[[], T], *, inside: int = 0, kinds: Sequence[str] = (), new: Sequence[str] = ()

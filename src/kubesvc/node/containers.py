@@ -22,7 +22,7 @@ from kubesvc.api.container import (
 )
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
-from kubesvc.kernel.mounts import Mount, RootPlan, plan_steps
+from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
 from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
 
 from .context import NodeContext
@@ -48,6 +48,7 @@ from .probes import Outcome, http_headers, http_url, probe_http, try_probe
 from .records import ContainerRecord, PodRecord
 from .restart_plan import BackOff, advance, back_off_message, restarts, wait_seconds
 from .sandbox import Sandbox
+from .settings import NodeSettings
 from .volumes import VolumeProblem, plan_mounts
 
 log = logging.getLogger(__name__)
@@ -417,7 +418,7 @@ class ContainerRunner:
             overlay_options=self.node.overlay or "",
             layer_bytes=settings.writable_layer_bytes,
             carried=() if image.directory else self.node.carried,
-            hidden=() if image.directory else settings.hidden_paths,
+            hidden=() if image.directory else hidden_directories(settings),
             fresh=image.fresh,
             files=image.files,
             links=image.links,
@@ -869,6 +870,12 @@ class ContainerRunner:
 
 class HookFailed(Exception):
     """A lifecycle hook did not do its work."""
+
+
+def hidden_directories(settings: NodeSettings) -> list[str]:
+    """What a container sees empty: what the settings say, and the agent's own state."""
+    state = str(settings.state_dir)
+    return [*settings.hidden_paths, *([] if any(is_below(state, p) for p in settings.hidden_paths) else [state])]
 
 
 def short_version(version: str) -> str:
