@@ -336,3 +336,36 @@ def test_generation() -> None:
     assert POD.generation is not None
     assert not POD.generation(status(phase="Running"), pod())
     assert POD.generation(pod(activeDeadlineSeconds=1), pod())
+
+
+TWICE = [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]
+WARNINGS: tuple[tuple[str, Object, list[str]], ...] = (
+    ("nothing", {}, []),
+    ("hidden variable", {"containers": [{**C, "env": TWICE}]}, [
+        'spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply']),
+    ("variable that grows", {"containers": [{**C, "env": [TWICE[0], {"name": "A", "value": "$(A)2"}]}]}, []),
+    ("port twice", {"containers": [{**C, "ports": [{"containerPort": 1}, {"containerPort": 1}]}]}, [
+        "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]"]),
+    ("half a byte", {"containers": [{**C, "resources": {"requests": {"memory": "100m"}}}]}, [
+        'spec.containers[0].resources.requests[memory]: fractional byte value "100m" is invalid, must be an integer']),
+    ("negative grace", {"terminationGracePeriodSeconds": -1}, [
+        "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"]),
+    ("old label", {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}, [
+        'spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead']),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "spec", "texts"), WARNINGS, ids=lambda c: c if isinstance(c, str) else "")
+def test_warnings(name: str, spec: Object, texts: list[str]) -> None:
+    """WARN-1."""
+    assert POD.warn(pod(**spec), None) == texts
+
+
+def test_warnings_of_names() -> None:
+    """A pod's name is its host name."""
+    dotted = pod() | {"metadata": {"name": "a.b"}}
+    assert POD.warn(dotted, None) == [
+        "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is "
+        "recommended: [must not contain dots]"
+    ]
+    assert POD.warn(dotted, dotted) == []

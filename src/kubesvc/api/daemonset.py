@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from . import checks, fields, shape, workload
+from . import checks, fields, podwarnings, shape, workload
 from .checks import part
 from .container import IntOrString
 from .fields import Errors
@@ -125,6 +125,7 @@ DAEMON_SET = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    warn=podwarnings.template_warnings,
     generation=workload.spec_changed,
     columns=(  # KCTL-20
         Column("Name", lambda d: d.name, format="name"),

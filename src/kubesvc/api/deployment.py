@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import checks, fields, shape, workload
+from . import checks, fields, podwarnings, shape, workload
 from .checks import part
 from .container import IntOrString
 from .fields import Errors
@@ -188,6 +188,7 @@ DEPLOYMENT = Kind(
     validate=validate,
     validate_update=validate_update,
     validate_status=validate_status,
+    warn=podwarnings.template_warnings,
     generation=raises_generation,
     has_status=True,
 )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec import field
 
-from . import podcolumns, podstrategy, shape
+from . import podcolumns, podstrategy, podwarnings, shape
 from .container import Container, ContainerStatus, ProfileSource, ResourceList, ResourceRequirements, SELinuxOptions
 from .kind import Kind, Subresource
 from .meta import Condition, Object, ObjectMeta, Struct, Typed
@@ -290,6 +290,7 @@ POD = Kind(
     validate=podstrategy.validate,
     validate_update=podstrategy.validate_update,
     validate_status=podstrategy.validate_status,
+    warn=podwarnings.pod_warnings,
     columns=podcolumns.COLUMNS,
     row_conditions=podcolumns.row_conditions,
     fields={  # SEL-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from . import checks, shape, workload
+from . import checks, podwarnings, shape, workload
 from .checks import part
 from .fields import Errors
 from .kind import Column, Kind, Since, Situation, Subresource
@@ -104,6 +104,7 @@ REPLICA_SET = Kind(
     validate=validate,
     validate_update=validate_update,
     validate_status=validate_status,
+    warn=podwarnings.template_warnings,
     generation=workload.spec_changed,
     has_status=True,
 )

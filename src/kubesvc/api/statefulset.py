@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from . import checks, fields, shape, workload
+from . import checks, fields, podwarnings, shape, workload
 from .checks import items, part
 from .container import IntOrString
 from .fields import Errors
@@ -163,6 +163,7 @@ STATEFUL_SET = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    warn=podwarnings.template_warnings,
     generation=workload.spec_changed,
     columns=(  # KCTL-19
         Column("Name", lambda s: s.name, format="name"),
