@@ -262,19 +262,14 @@ def test_nothing_changed_but_times() -> None:
     assert not equal_but_for_times(one, {**one, "data": {"k": "2"}})
 
 
-CONFIGS = st.fixed_dictionaries(
+PORTS: st.SearchStrategy[Object] = st.fixed_dictionaries(
+    {"port": st.integers(1, 3), "protocol": st.sampled_from(["TCP", "UDP"])}, optional={"name": st.sampled_from("ab")}
+)
+CONFIGS: st.SearchStrategy[Object] = st.fixed_dictionaries(
     {},
     optional={
         "selector": st.dictionaries(st.sampled_from("ab"), st.sampled_from("12"), min_size=1, max_size=2),
-        "ports": st.lists(
-            st.fixed_dictionaries(
-                {"port": st.integers(1, 3), "protocol": st.sampled_from(["TCP", "UDP"])},
-                optional={"name": st.sampled_from("ab")},
-            ),
-            min_size=1,
-            max_size=4,
-            unique_by=lambda p: (p["port"], p["protocol"]),
-        ),
+        "ports": st.lists(PORTS, min_size=1, max_size=4, unique_by=lambda p: (p["port"], p["protocol"])),
         "type": st.sampled_from(["ClusterIP", "NodePort"]),
     },
 )
