@@ -11,6 +11,7 @@ from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.api.errors import NotFound
 from kubesvc.api.event import EVENT
+from kubesvc.api.meta import Object
 from kubesvc.api.namespace import NAMESPACE
 from kubesvc.api.node import NODE
 from kubesvc.api.pod import POD
@@ -257,6 +258,36 @@ def test_late_cache_makes_no_second_slice() -> None:
         assert [len(s) for s in await house.shown()] == [10]
         assert [len(ready) for ready, _ in await house.endpoints()] == [10]
         assert await house.every(EVENT) == [], "nothing was tried in vain"
+
+    in_house(story)
+
+
+def test_trigger_time_of_a_change() -> None:
+    """EP-21, SLICE-33: since when a change could have been seen; removed by a write that no newer time explains."""
+
+    async def story(house: House) -> None:
+        def times(objects: list[Object]) -> list[str]:
+            key = "endpoints.kubernetes.io/last-change-trigger-time"
+            return [(o["metadata"].get("annotations") or {}).get(key, "") for o in objects]
+
+        async def flip(ready: str, when: str) -> None:
+            conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": when}]
+            await house.client.patch(
+                POD, "a", "ns", {"status": {"conditions": conditions}}, "merge", subresource="status"
+            )
+            await house.settle()
+
+        await house.pod("a", ONE)
+        house.start()
+        made = await house.service()
+        await house.settle()
+        created = made["metadata"]["creationTimestamp"]
+        assert times([*await house.slices(), *await house.every(ENDPOINTS)]) == [created, created]
+        later = "2026-01-01T01:00:00Z"
+        await flip("False", later)
+        assert times([*await house.slices(), *await house.every(ENDPOINTS)]) == [later, later]
+        await flip("True", created)
+        assert times([*await house.slices(), *await house.every(ENDPOINTS)]) == ["", ""]
 
     in_house(story)
 

@@ -46,6 +46,7 @@ class _Told:
     """One call of `event`: the object as involvedObject, and what is said about it."""
 
     component: str
+    host: str
     about: tuple[tuple[str, str], ...]
     severity: EventSeverity
     reason: str
@@ -92,17 +93,20 @@ class EventRecorder:
         events.event(SERVICE, service, "Warning", "FailedToListPods", "...")
         asyncio.create_task(events.run())          # once for a recorder and all made from it by `by`
 
-    component: what `source.component` says, and the field manager of the writes.
+    component: what `source.component` says, and the field manager of the writes
+    host:      what `source.host` says, the node's name for parts that belong to one
     """
 
-    def __init__(self, client: Client, component: str, *, clock: Clock, random: Random) -> None:
+    def __init__(self, client: Client, component: str, *, host: str = "", clock: Clock, random: Random) -> None:
         self.component = component
+        self.host = host
         self._desk = _Desk(client, clock, random)
 
     def by(self, component: str) -> EventRecorder:
         """The same desk, speaking as another component."""
         other = object.__new__(EventRecorder)
         other.component = component
+        other.host = self.host
         other._desk = self._desk
         return other
 
@@ -113,7 +117,7 @@ class EventRecorder:
             desk.dropped += 1
             log.warning("event dropped, %d are waiting to be written: %s: %s", QUEUED, reason, message)
             return
-        told = _Told(self.component, _involved(kind, obj), severity, reason, _cut(message), desk.clock.now())
+        told = _Told(self.component, self.host, _involved(kind, obj), severity, reason, _cut(message), desk.clock.now())
         desk.queue.append(told)
         desk.waiting.set()
 
@@ -197,13 +201,13 @@ class EventRecorder:
             "involvedObject": about,
             "reason": told.reason,
             "message": message,
-            "source": {"component": told.component},
+            "source": {"component": told.component} | ({"host": told.host} if told.host else {}),
             "firstTimestamp": when,
             "lastTimestamp": when,
             "count": 1,
             "type": told.severity,
             "reportingComponent": told.component,
-            "reportingInstance": "",
+            "reportingInstance": told.host,
         }
 
 

@@ -283,7 +283,8 @@ class HttpClient:
     async def create(
         self, kind: Kind, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
     ) -> Object:
-        return await self._object("POST", _path(kind, namespace, name, subresource), body=obj)
+        inside = namespace or str((obj.get("metadata") or {}).get("namespace") or "")
+        return await self._object("POST", _path(kind, inside, name, subresource), body=obj)
 
     async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
         meta = obj["metadata"]
