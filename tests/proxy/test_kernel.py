@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from kubesvc.api.kinds import ENDPOINT_SLICE, SERVICE
+from kubesvc.clock import LoopClock
 from kubesvc.kernel.conntrack import KernelConntrack
 from kubesvc.kernel.nft import DeleteElements, KernelNft, NftError, NoSuchObject, Transaction, Value, static_part
 from kubesvc.kernel.nft.commands import AddChain, AddElements, AddTable
 from kubesvc.kernel.nft.expressions import goto
 from kubesvc.kernel.nft.table import ChainSpec, Table
+from kubesvc.proxy import Proxy, ProxySettings
 from kubesvc.proxy.flows import plan_stale
 from kubesvc.proxy.nftables import Ruleset, affinity_lists, affinity_map, front_of
 from kubesvc.proxy.traffic import Family
 
 from .lab import Lab
-from .objects import ADDRESSES, HERE, OUTSIDE, A, At, B, C, ready, vip
+from .objects import (
+    ADDRESSES,
+    HERE,
+    OUTSIDE,
+    POD_CIDRS,
+    SERVICE_CIDRS,
+    A,
+    At,
+    B,
+    C,
+    ready,
+    service,
+    slice_of,
+    vip,
+)
 from .packets import AFFINITY, CASES, LOCAL, Case, M, Make, node_port, plain, planned, udp, web
 from .test_packets import options, row_id
+from .test_sync import NODE_OBJECT, Cluster
 
 pytestmark = pytest.mark.e2e
 
@@ -264,3 +285,48 @@ def test_too_long_a_transaction_is_said_to_be(kernel: Kernel) -> None:
     with pytest.raises(NftError, match="bytes in one transaction"):
         small.run_now(Transaction(2, "kubesvc", (AddElements(addresses, many),)))
     small.close()
+
+
+def test_the_whole_loop_on_the_real_kernel(kernel: Kernel) -> None:
+    """From an event of the API to a packet that follows it, over and over; then a restart that leaves rules alone."""
+    here = ADDRESSES["IPv4"][HERE]
+
+    async def main() -> list[float]:
+        cluster = Cluster()
+        cluster.objects["nodes"]["", "n1"] = NODE_OBJECT
+        clock = LoopClock(asyncio.get_running_loop())
+        settings = ProxySettings(
+            cluster_cidrs=tuple(POD_CIDRS.values()), service_cidrs=tuple(SERVICE_CIDRS.values()), health_port=0
+        )
+        proxy = Proxy(
+            cluster,  # type: ignore[arg-type]
+            "n1",
+            kernel.nft,
+            clock,
+            random.Random(1),
+            settings,
+            conntrack=kernel.conntrack,
+        )
+        task = asyncio.create_task(proxy.run())
+        cluster.put(SERVICE, service(type="NodePort", ports=[{"name": "http", "port": 80, "nodePort": 30080}]))
+        lags = []
+        for turn in range(20):
+            wanted = (B, C)[turn % 2]
+            cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(wanted)))
+            started = time.perf_counter()
+            while True:
+                answer = await asyncio.to_thread(kernel.ask, A, "IPv4", vip("IPv4"), 80)
+                if answer == wanted:
+                    break
+                assert time.perf_counter() - started < 5, answer
+            lags.append(time.perf_counter() - started)
+        assert await asyncio.to_thread(kernel.ask, OUTSIDE, "IPv4", here, 30080) == C + M
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return lags
+
+    asyncio.run(kernel.nft.run(Transaction(2, "kubesvc", (AddTable(),))))
+    lags = sorted(asyncio.run(main()))
+    assert lags[len(lags) // 2] < 0.25, lags
+    assert kernel.ask(A, "IPv4", vip("IPv4"), 80) == C, "rules outlive the proxy (PROXY-120)"

@@ -102,7 +102,7 @@ def fates(table: Table) -> list[set[str]]:
     return [{str(o) for o in outcomes(table, packet, host)} for packet in PACKETS]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(state(), min_size=1, max_size=4))
 def test_changes_end_where_rendering_anew_would(states: list[dict[ServiceKey, list[PortTraffic]]]) -> None:
     """Applied change by change, the kernel's table is the ruleset's own, and every packet fares as under a table
@@ -123,7 +123,7 @@ def test_changes_end_where_rendering_anew_would(states: list[dict[ServiceKey, li
     assert not ruleset.change(states[-1]), "the same again changes nothing"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(state(), state())
 def test_repair_reaches_any_state_from_any_other(
     before: dict[ServiceKey, list[PortTraffic]], after: dict[ServiceKey, list[PortTraffic]]
@@ -143,8 +143,8 @@ def simple(targets: Sequence[Target], **more: object) -> dict[ServiceKey, list[P
     return {("ns", "web"): [made]}
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 90), min_size=2, max_size=5), st.integers(1, 12))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 80), min_size=2, max_size=4), st.integers(1, 12))
 def test_every_step_leaves_traffic_working(counts: list[int], limit: int) -> None:
     """Whatever the size of transactions: after each of them every draw leads to an endpoint, of before or after."""
     ruleset, nft = Ruleset(OPTIONS, (NODE,)), FakeNft()
