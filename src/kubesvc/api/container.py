@@ -50,6 +50,8 @@ class KeySelector(Struct, frozen=True):
 
 
 class FileKeySelector(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("volume_name", "path", "key")
+
     volume_name: str = ""
     path: str = ""
     key: str = ""
@@ -155,6 +157,8 @@ class Probe(Struct, frozen=True):
 
 
 class ResourceClaim(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
     request: str = ""
 
@@ -166,6 +170,8 @@ class ResourceRequirements(Struct, frozen=True):
 
 
 class ContainerResizePolicy(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("resource_name", "restart_policy")
+
     resource_name: str = ""
     restart_policy: str = ""
 
@@ -183,6 +189,8 @@ class VolumeMount(Struct, frozen=True):
 
 
 class VolumeDevice(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "device_path")
+
     name: str = ""
     device_path: str = ""
 
@@ -209,6 +217,8 @@ class WindowsOptions(Struct, frozen=True):
 class ProfileSource(Struct, frozen=True):
     """A seccomp or AppArmor profile."""
 
+    always: ClassVar[tuple[str, ...]] = ("type",)
+
     type: str = ""
     localhost_profile: str | None = None
 
@@ -229,17 +239,23 @@ class SecurityContext(Struct, frozen=True):
 
 
 class ExitCodeRequirement(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("operator",)
+
     operator: str = ""
     values: list[int] | None = None
 
 
 class ContainerRestartRule(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("action",)
+
     action: str = ""
     exit_codes: ExitCodeRequirement | None = None
 
 
 class Container(Struct, frozen=True):
     """A container of any sort: ordinary, init (`restart_policy` "Always" makes it a sidecar) or ephemeral."""
+
+    always: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str = ""
     image: str = ""
@@ -305,6 +321,8 @@ class ContainerState(Struct, frozen=True):
 
 
 class VolumeMountStatus(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "mount_path")
+
     name: str = ""
     mount_path: str = ""
     read_only: bool = False
@@ -312,6 +330,8 @@ class VolumeMountStatus(Struct, frozen=True):
 
 
 class ContainerUserLinux(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("uid", "gid")
+
     uid: int = 0
     gid: int = 0
     supplemental_groups: list[int] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from . import checks, fields, podspec, shape, workload
 from .checks import part
 from .fields import Errors
@@ -13,6 +15,8 @@ SPEC = workload.SPEC
 
 
 class CronJobSpec(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("schedule",)
+
     schedule: str = ""
     time_zone: str | None = None
     starting_deadline_seconds: int | None = None

@@ -51,6 +51,8 @@ class HorizontalPodAutoscaler(Typed, frozen=True):
 
 
 class AutoscalerSpecV1(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("max_replicas",)
+
     scale_target_ref: CrossVersionObjectReference = CrossVersionObjectReference()
     min_replicas: int | None = None
     max_replicas: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from . import checks, fields, names, shape, workload
 from .checks import part, texts
@@ -15,6 +16,8 @@ PREFIXED_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 
 class IngressClassParameters(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("kind", "name")
+
     api_group: str | None = None
     kind: str = ""
     name: str = ""

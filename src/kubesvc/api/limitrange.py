@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from . import fields, names, shape
 from .checks import items, part, texts
 from .container import ResourceList
@@ -14,6 +16,8 @@ LIMITS = Path("spec") / "limits"
 
 
 class LimitRangeItem(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("type",)
+
     type: str = ""
     max: ResourceList | None = None
     min: ResourceList | None = None

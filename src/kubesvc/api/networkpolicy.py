@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import field
 
 from . import addresses, checks, fields, names, shape, workload
@@ -22,6 +24,8 @@ class NetworkPolicyPort(Struct, frozen=True):
 
 
 class IPBlock(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("cidr",)
+
     cidr: str = ""
     except_: list[str] | None = field(default=None, name="except")
 

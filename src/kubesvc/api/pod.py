@@ -22,6 +22,8 @@ class Toleration(Struct, frozen=True):
 
 
 class HostAlias(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("ip",)
+
     ip: str = ""
     hostnames: list[str] | None = None
 
@@ -38,6 +40,8 @@ class PodDNSConfig(Struct, frozen=True):
 
 
 class PodReadinessGate(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("condition_type",)
+
     condition_type: str = ""
 
 
@@ -46,6 +50,8 @@ class LocalObjectReference(Struct, frozen=True):
 
 
 class Sysctl(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name", "value")
+
     name: str = ""
     value: str = ""
 
@@ -66,6 +72,8 @@ class PodSecurityContext(Struct, frozen=True):
 
 
 class NodeSelectorRequirement(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("key", "operator")
+
     key: str = ""
     operator: str = ""
     values: list[str] | None = None
@@ -81,6 +89,8 @@ class NodeSelector(Struct, frozen=True):
 
 
 class PreferredSchedulingTerm(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("weight",)
+
     weight: int = 0
     preference: NodeSelectorTerm = NodeSelectorTerm()
 
@@ -93,6 +103,8 @@ class NodeAffinity(Struct, frozen=True):
 
 
 class LabelSelectorRequirement(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("key", "operator")
+
     key: str = ""
     operator: str = ""
     values: list[str] | None = None
@@ -106,6 +118,8 @@ class LabelSelector(Struct, frozen=True):
 
 
 class PodAffinityTerm(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("topology_key",)
+
     label_selector: LabelSelector | None = None
     namespaces: list[str] | None = None
     topology_key: str = ""
@@ -115,6 +129,8 @@ class PodAffinityTerm(Struct, frozen=True):
 
 
 class WeightedPodAffinityTerm(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("weight",)
+
     weight: int = 0
     pod_affinity_term: PodAffinityTerm = PodAffinityTerm()
 
@@ -135,6 +151,8 @@ class Affinity(Struct, frozen=True):
 
 
 class TopologySpreadConstraint(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("max_skew", "topology_key", "when_unsatisfiable")
+
     max_skew: int = 0
     topology_key: str = ""
     when_unsatisfiable: str = ""
@@ -194,6 +212,8 @@ class PodSpec(Struct, frozen=True):
 
 
 class PodIP(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("ip",)
+
     ip: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from msgspec import field
 
@@ -27,12 +28,16 @@ class PolicyRule(Struct, frozen=True):
 
 
 class RoleRef(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("api_group", "kind", "name")
+
     api_group: str = ""
     kind: str = ""
     name: str = ""
 
 
 class Subject(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("kind", "name")
+
     kind: str = ""
     api_group: str = ""
     name: str = ""
@@ -81,10 +86,8 @@ def default_cluster_role(obj: Object) -> None:
 def default_binding(obj: Object) -> None:
     """Roles, users and groups are of this API group, accounts of the core."""
     shape.normalize(obj, RoleBinding)
-    ref = obj.setdefault("roleRef", {})
-    ref.setdefault("apiGroup", GROUP)
-    ref.setdefault("kind", "")
-    ref.setdefault("name", "")
+    ref = part(obj, "roleRef")
+    ref["apiGroup"] = ref.get("apiGroup") or GROUP
     for subject in items(obj, "subjects"):
         if subject.get("kind") in ("User", "Group"):
             subject.setdefault("apiGroup", GROUP)

@@ -104,6 +104,8 @@ class PersistentVolumeClaimVolumeSource(Struct, frozen=True):
 
 
 class Volume(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
     config_map: ConfigMapVolumeSource | None = None
     secret: SecretVolumeSource | None = None

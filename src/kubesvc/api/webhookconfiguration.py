@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -18,6 +18,8 @@ WEBHOOKS = Path("webhooks")
 
 
 class WebhookService(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("namespace", "name")
+
     namespace: str = ""
     name: str = ""
     path: str | None = None
@@ -39,6 +41,8 @@ class RuleWithOperations(Struct, frozen=True):
 
 
 class Webhook(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("name",)
+
     name: str = ""
     client_config: WebhookClientConfig = WebhookClientConfig()
     rules: list[RuleWithOperations] | None = None
