@@ -229,9 +229,9 @@ BAD = (
         TYPED + "errors:\n  .spec.bogus: field not declared in schema\n  .spec.cogus: field not declared in schema"),
     Bad("a key twice", {**HEAD, "spec": {"ports": [{"port": 80}, {"port": 80, "protocol": "TCP"}]}}, 500,
         TYPED + '.spec.ports: duplicate entries for key [port=80,protocol="TCP"]'),
-    Bad("an item without its key", {**HEAD, "spec": {"ports": [{"name": "x"}]}}, 500,
-        TYPED + '.spec.ports: element 0: associative list with keys has an element that omits key field "port" '
-        "(and doesn't have default value)"),
+    Bad("an item without an optional key", {**HEAD, "metadata": {"name": "web", "ownerReferences": [{"uid": {}}]}}, 500,
+        TYPED + '.metadata.ownerReferences: element 0: associative list with keys has an element whose key field "uid" '
+        "is no scalar"),
     Bad("a text for a number", {**HEAD, "spec": {"healthCheckNodePort": "x"}}, 500,
         TYPED + ".spec.healthCheckNodePort: expected numeric (int or float), got string"),
     Bad("no YAML", b"a: [", 400, "error decoding YAML: error converting YAML to JSON: yaml: line 1: did not find "
@@ -250,6 +250,12 @@ def test_refused(case: Bad) -> None:
         apply_patch(None, body, SERVICE, "m", at(1), name="web", field_validation=case.validation)
     assert (e.value.status_code, e.value.message) == (case.code, case.message)
     assert isinstance(e.value, BadRequest) == (case.code == 400)
+
+
+def test_a_required_key_left_out_is_its_zero_value() -> None:
+    """So that validation may say what is wrong with it."""
+    found = applied(None, service(ports=[{"name": "x"}]), "m", 1)
+    assert owners(found)[0][3] == {"f:spec": {"f:ports": {'k:{"port":0,"protocol":"TCP"}': {".": {}, "f:name": {}}}}}
 
 
 def test_nothing_changed_but_times() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kubesvc.api import schema
 from kubesvc.api.gojson import type_word
+from kubesvc.api.quick import ZERO
 from kubesvc.api.schema import Field
 
 from .fieldset import MEMBER, FieldSet, below, is_member, key_element, node_of, spell_element, value_element
@@ -56,9 +57,18 @@ class Shape:
 
     @cached_property
     def defaults(self) -> tuple[Any, ...]:
-        """Of a keyed list: the value of each key where an item leaves it out."""
-        known = self.item.fields
-        return tuple(known[k].field.default if k in known else None for k in self.keys)
+        """Of a keyed list: the value of each key where an item leaves it out; the zero value if it is required."""
+        if not self.item.field.ref:
+            return (None,) * len(self.keys)
+        definition = schema.definition(self.item.field.ref)
+        found: list[Any] = []
+        for key in self.keys:
+            field = definition.fields.get(key)
+            default = field.default if field is not None else None
+            if default is None and field is not None and key in definition.required:
+                default = ZERO.get(field.type)
+            found.append(default)
+        return tuple(found)
 
     def below(self, key: str) -> Shape:
         """The shape of a struct's field or a map's value; free content for what no schema names."""
