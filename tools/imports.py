@@ -53,7 +53,12 @@ def imported_rooms(path: Path) -> list[tuple[int, str]]:
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "kubesvc" else [module]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "kubesvc" and len(parts) > 1:
+            if (
+                parts[0] == "kubesvc"
+                and len(parts) > 1
+                and (ROOT / parts[1]).exists() | (ROOT / f"{parts[1]}.py").exists()
+            ):
+                assert isinstance(node, ast.Import | ast.ImportFrom)
                 found.append((node.lineno, parts[1]))
     return found
 

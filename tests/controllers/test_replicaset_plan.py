@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubesvc.api.container import ContainerStatus
-from kubesvc.api.meta import Condition, ObjectMeta
-from kubesvc.api.pod import Pod, PodSpec, PodStatus
+from kubesvc.api.meta import ObjectMeta
+from kubesvc.api.pod import Pod, PodCondition, PodSpec, PodStatus
 from kubesvc.api.replicaset import ReplicaSet, ReplicaSetSpec
 from kubesvc.controllers.expectations import TIMEOUT_SECONDS, Expectations
 from kubesvc.controllers.replicaset_plan import (
@@ -34,7 +34,7 @@ def pod(
     created: str = "2025-12-31T00:00:00Z",
     deleted: bool = False,
 ) -> Pod:
-    conditions = [Condition(type="Ready", status="True", last_transition_time=ready)] if ready else None
+    conditions = [PodCondition(type="Ready", status="True", last_transition_time=ready)] if ready else None
     return Pod(
         metadata=ObjectMeta(
             name=name,

@@ -7,7 +7,12 @@ await server.client.get(POD, "web", "default")
 await server.stop()
 """
 
+from typing import TYPE_CHECKING
+
 from .settings import ApiServerSettings
+
+if TYPE_CHECKING:
+    from .apiserver import ApiServer
 
 __all__ = ["ApiServer", "ApiServerSettings"]
 

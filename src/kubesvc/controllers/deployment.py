@@ -10,7 +10,7 @@ from kubesvc.api.deployment import Deployment
 from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kubesvc.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from kubesvc.api.meta import Condition, Object, controller_reference
-from kubesvc.api.pod import PodTemplateSpec
+from kubesvc.api.pod import Pod, PodTemplateSpec
 from kubesvc.api.replicaset import ReplicaSet
 from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.workqueue import Key
@@ -35,9 +35,14 @@ class DeploymentController(Controller):
         self.pods_by_controller = self.pods.index("controller", lambda p: [controller_uid(p)])
         self.by_uid = self.deployments.index("uid", lambda d: [d.metadata.uid])
         self.set_by_uid = self.sets.index("uid", lambda s: [s.metadata.uid])
-        self.deployments.on_change(lambda old, new: self.queue.add(key_of(new or old)))  # type: ignore[arg-type]
+        self.deployments.on_change(self.deployment_moved)
         self.sets.on_change(self.set_moved)
-        self.pods.on_change(lambda old, new: self.pod_gone(old) if old is not None and new is None else None)
+        self.pods.on_change(self.pod_moved)
+
+    def deployment_moved(self, old: Deployment | None, new: Deployment | None) -> None:
+        moved = new or old
+        assert moved is not None
+        self.queue.add(key_of(moved))
 
     def set_moved(self, old: ReplicaSet | None, new: ReplicaSet | None) -> None:
         for moved in (old, new):
@@ -51,9 +56,11 @@ class DeploymentController(Controller):
                     if selector_of(deployment).matches(moved.metadata.labels):
                         self.queue.add(key_of(deployment))
 
-    def pod_gone(self, pod: object) -> None:
+    def pod_moved(self, old: Pod | None, new: Pod | None) -> None:
         """A Recreate rollout goes on when the last old pod is gone (DEPLOY-4)."""
-        for replica_set in self.set_by_uid.get(controller_uid(pod)):  # type: ignore[arg-type]
+        if old is None or (new is not None and not new.terminal):
+            return
+        for replica_set in self.set_by_uid.get(controller_uid(old)):
             for deployment in self.by_uid.get(controller_uid(replica_set)):
                 if deployment.spec.strategy.type == "Recreate":
                     self.queue.add(key_of(deployment))
@@ -252,7 +259,10 @@ class DeploymentController(Controller):
     async def note_revision(self, deployment: Deployment, revision: str) -> None:
         if deployment.metadata.annotation(plan.REVISION) != revision:
             meta = {"uid": deployment.metadata.uid, "annotations": {plan.REVISION: revision}}
-            await self.client.patch(DEPLOYMENT, deployment.name, deployment.namespace, {"metadata": meta}, "merge")
+            patch = {"metadata": meta}  # through /status, which raises no generation (META-7)
+            await self.client.patch(
+                DEPLOYMENT, deployment.name, deployment.namespace, patch, "merge", subresource="status"
+            )
 
     async def note_pause(self, deployment: Deployment) -> bool:
         """Show in the condition Progressing that the rollout was paused or resumed; whether it was written."""
