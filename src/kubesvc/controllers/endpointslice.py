@@ -44,6 +44,8 @@ class EndpointSliceController(Controller):
         self.writer = SliceWriter(self.client, self.tracker, "Service")
         self.trigger_times = TriggerTimes()
         self.kept: dict[Key, Kept[Candidate]] = {}
+        self.lacking: dict[str, dict[Key, None]] = {}
+        """Services whose last sync had to leave out pods of a Node that is not there, by the Node's name."""
         self.hinted = topology.Hinted()
         self.shares: dict[str, float] | None = None
         self.services.on_change(self.service_changed)
@@ -66,8 +68,11 @@ class EndpointSliceController(Controller):
             self.queue.add_after(key, self.period)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
-        """Nodes matter as a whole, for hints by allocation (SLICE-1); a missing node is looked for by retries."""
+        """Nodes matter as a whole, for hints by allocation (SLICE-1), and when one appears that a sync missed."""
         self.shares = None
+        if old is None and new is not None:
+            for key in self.lacking.pop(new.name, ()):
+                self.queue.add(key)
         if old is not None and new is not None and old.ready == new.ready and zone(old) == zone(new):
             return  # its CPUs may have changed: seen at the next sync, but no reason for one
         if self.hinted.counts:
@@ -101,14 +106,8 @@ class EndpointSliceController(Controller):
         candidates = kept.refresh(pods, self.nodes_of(pods))
         created = moment(service.metadata.creation_timestamp)
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
+        failures = self.skipped(key, pods, candidates)
         with self.watch.writing(key):
-            failures: list[Exception] = [
-                ExpectedFailure(
-                    f"skipping Pod {pod.name} for Service {key[0]}/{key[1]}: Node {c.missing_node} Not Found"
-                )
-                for pod, c in zip(pods, candidates, strict=True)
-                if c.missing_node is not None
-            ]
             failures += await self.write(key, service, candidates, existing, trigger_time)
         if failures:
             text = f"Error updating Endpoint Slices for Service {key[0]}/{key[1]}: {aggregate(map(str, failures))}"
@@ -121,6 +120,17 @@ class EndpointSliceController(Controller):
         self.trigger_times.forget(key)
         self.hinted.forget(key)
         self.kept.pop(key, None)
+        self.lacking = {n: left for n, keys in self.lacking.items() if (left := {k: None for k in keys if k != key})}
+
+    def skipped(self, key: Key, pods: Sequence[Pod], candidates: Sequence[Candidate]) -> list[Exception]:
+        """One failure for each pod that is left out because its Node is not there (SLICE-12)."""
+        failures: list[Exception] = []
+        for pod, candidate in zip(pods, candidates, strict=True):
+            if candidate.missing_node is not None:
+                where = f"Pod {pod.name} for Service {key[0]}/{key[1]}: Node {candidate.missing_node} Not Found"
+                failures.append(ExpectedFailure(f"skipping {where}"))
+                self.lacking.setdefault(candidate.missing_node, {})[key] = None
+        return failures
 
     def nodes_of(self, pods: Sequence[Pod]) -> Iterator[Node | None]:
         """The Node of each pod, None where it is not there."""
