@@ -99,6 +99,16 @@ def udp(endpoints: Sequence[At] = (), **spec: Any) -> Make:
     return make
 
 
+def sctp(endpoints: Sequence[At] = ()) -> Make:
+    ports = ({"name": "x", "port": 80, "protocol": "SCTP"},)
+    in_slice = ({"name": "x", "port": 8080, "protocol": "SCTP"},)
+
+    def make(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
+        return [service(family=family, ports=ports)], [slice_of(endpoints=endpoints, family=family, ports=in_slice)]
+
+    return make
+
+
 def both_protocols(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
     """Port 53 by TCP and UDP, each with an endpoint of its own (PROXY-18)."""
     ports = ({"name": "tcp", "port": 53}, {"name": "udp", "port": 53, "protocol": "UDP"})
@@ -205,6 +215,8 @@ CASES = (
     Case("a UDP datagram goes to an endpoint", udp(ready(B, C)), A, web, 53, fates(B, C), "UDP"),
     Case("PROXY-56: UDP to itself is masqueraded", udp(ready(A)), A, web, 53, fates(A + M), "UDP"),
     Case("a host-network endpoint on this node", plain(ready(HERE)), A, web, 80, fates(HERE)),
+    Case("SCTP goes to an endpoint", sctp(ready(B, C)), A, web, 80, fates(B, C), "SCTP"),
+    Case("SCTP without endpoints is refused", sctp(), A, web, 80, fates(REFUSED), "SCTP"),
     # No endpoints.
     Case("PROXY-38: no endpoints: TCP is refused", plain(), A, web, 80, fates(REFUSED)),
     Case("PROXY-38: no endpoints: UDP is refused", udp(), A, web, 53, fates(REFUSED), "UDP"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubesvc.kernel.nft import FakeNft
@@ -11,8 +13,8 @@ from kubesvc.proxy.frame import FrameOptions
 from kubesvc.proxy.nftables import Ruleset
 from kubesvc.proxy.traffic import PROTOCOLS, Family
 
-from .objects import ADDRESSES, HERE, POD_CIDRS, SERVICE_CIDRS
-from .packets import CASES, DROPPED, REFUSED, Case, M, planned
+from .objects import ADDRESSES, HERE, OUTSIDE, POD_CIDRS, SERVICE_CIDRS, A, B, ready, vip
+from .packets import CASES, DROPPED, REFUSED, Case, M, plain, planned, web
 
 ROWS = [(case, family) for case in CASES for family in case.families]
 NUMBERS = dict(zip(PROTOCOLS, (6, 17, 132), strict=True))
@@ -84,3 +86,31 @@ def test_rules(case: Case, family: Family) -> None:
                 assert case.protocol != "TCP"
                 found.add(REFUSED)
     assert found == case.fate
+
+
+DETECTORS: tuple[tuple[str, dict[str, Any], str, str, set[str]], ...] = (
+    ("PROXY-53: with nobody able to tell pods, nothing is masqueraded", {}, OUTSIDE, "eth0", {B}),
+    ("PROXY-54: everything is, when told so", {"masquerade_all": True}, A, "va", {B + M}),
+    ("PROXY-52: by interface, a pod is one that comes in by it", {"pod_interface": "va"}, A, "va", {B}),
+    ("PROXY-52: by interface, others are not", {"pod_interface": "va"}, A, "vb", {B + M}),
+    ("PROXY-52: by the start of an interface's name", {"pod_interface": "v*"}, A, "vb", {B}),
+    ("PROXY-52: by the start of a name, others are not", {"pod_interface": "v*"}, A, "eth0", {B + M}),
+    ("PROXY-57: another bit of the mark", {"pod_cidr": "10.99.0.0/16", "masquerade_bit": 20}, A, "va", {B + M}),
+)
+
+
+@pytest.mark.parametrize(("sentence", "told", "sender", "interface", "wanted"), DETECTORS)
+def test_detectors(sentence: str, told: dict[str, Any], sender: str, interface: str, wanted: set[str]) -> None:
+    ruleset = Ruleset(FrameOptions("IPv4", **told))
+    ruleset.change(planned(Case("", plain(ready(B)), A, web, 80, frozenset()), "IPv4"))
+    packet = Packet(ADDRESSES["IPv4"][sender], vip("IPv4"), 80, interface=interface)
+    found = outcomes(ruleset.table(), packet, Host(frozenset()))
+    assert {who(o.destination, "IPv4") + (M if o.masqueraded else "") for o in found} == wanted, sentence
+
+
+def test_only_new_flows_are_judged() -> None:
+    """PROXY-43: a packet of a flow that is already there passes, whatever became of its Service."""
+    ruleset = Ruleset(options("IPv4"))
+    ruleset.change(planned(Case("", plain(), A, web, 80, frozenset()), "IPv4"))
+    late = Packet(ADDRESSES["IPv4"][A], vip("IPv4"), 80, new=False)
+    assert [o.verdict for o in outcomes(ruleset.table(), late, Host(frozenset()))] == ["accept"]

@@ -36,6 +36,7 @@ from .traffic import (
     Family,
     Place,
     PortTraffic,
+    ServicePortName,
     canonical,
     is_of,
     plan_service,
@@ -117,6 +118,7 @@ class FamilySync:
         self.applied = asyncio.Event()
         """Set once the first full sync succeeded."""
         self.health = HealthPorts(self.keeps_up, health_failed)
+        self.conflicts: list[tuple[ServicePortName, ServicePortName]] = []
         self.disturbances = 0
         self.present = False
         """Whether our table is in the kernel, as far as we know."""
@@ -236,6 +238,11 @@ class FamilySync:
             self.ruleset.change(dict(changes[start : start + PLANS_BETWEEN_TURNS]))
             await asyncio.sleep(0)
         await self._repair()
+        conflicts = self.ruleset.conflicts()
+        for keeper, loser in conflicts:
+            if (keeper, loser) not in self.conflicts:
+                log.warning("%s has an address and port that %s wants too; the first keeps it", keeper, loser)
+        self.conflicts = conflicts
         return _touched(before, plans)
 
     async def _sync_services(self, keys: Iterable[ServiceKey]) -> tuple[PortTraffic, ...]:
