@@ -225,15 +225,40 @@ def settle(options: dict[str, Any]) -> None:
             os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if "setgid" in options:
-        os.setgroups([])
-        os.setresgid(*[int(options["setgid"])] * 3)
+        become_group(int(options["setgid"]), [])
     if "capabilities" in options:
         sc.limit_capabilities(int(options["capabilities"]))
     if "setuid" in options:
-        os.setresuid(*[int(options["setuid"])] * 3)
+        become_user(int(options["setuid"]))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN if options.get("ignore-sigchld") else signal.SIG_DFL)
+
+
+NO_SUCH_ID = "no such {} here: {} (only ids that are mapped exist; subordinate ids need newuidmap and /etc/subuid)"
+
+
+def become_group(group: int | None, groups: list[int] | None) -> None:
+    """Take on a group and supplementary groups. Where the kernel forbids changing the latter (a user namespace of one
+    id), nothing but root's own may be asked for."""
+    if groups is not None:
+        try:
+            os.setgroups(groups)
+        except OSError as error:
+            if set(groups) - {0}:
+                raise OSError(error.errno, NO_SUCH_ID.format("group", groups)) from None
+    if group is not None:
+        try:
+            os.setresgid(group, group, group)
+        except OSError as error:
+            raise OSError(error.errno, NO_SUCH_ID.format("group", group)) from None
+
+
+def become_user(user: int) -> None:
+    try:
+        os.setresuid(user, user, user)
+    except OSError as error:
+        raise OSError(error.errno, NO_SUCH_ID.format("user", user)) from None
 
 
 def wait_for(pid: int) -> NoReturn:
@@ -294,14 +319,11 @@ def run_spec(fd: int) -> NoReturn:
         step = "identity"
         if spec.get("no_new_privileges"):
             sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-        if spec.get("groups") is not None:
-            os.setgroups(spec["groups"])
-        if spec.get("gid") is not None:
-            os.setresgid(*[spec["gid"]] * 3)
+        become_group(spec.get("gid"), spec.get("groups"))
         if spec.get("capabilities") is not None and not spec.get("uid"):
             sc.limit_capabilities(spec["capabilities"])
         if spec.get("uid"):
-            os.setresuid(*[spec["uid"]] * 3)
+            become_user(spec["uid"])
         step = "working directory"
         os.chdir(spec.get("cwd") or "/")
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
