@@ -110,8 +110,8 @@ KINDS: tuple[Kind, ...] = (
     REPLICA_SET,
     STATEFUL_SET,
     EVENTS_EVENT,
-    HORIZONTAL_POD_AUTOSCALER,
     HORIZONTAL_POD_AUTOSCALER_V1,
+    HORIZONTAL_POD_AUTOSCALER,
     CRON_JOB,
     JOB,
     INGRESS,
@@ -132,7 +132,8 @@ KINDS: tuple[Kind, ...] = (
     LEASE,
     ENDPOINT_SLICE,
 )
-"""Every kind. Groups come in the order of their priority in discovery, the preferred version of each first."""
+"""Every kind, by group. A view of another kind in the same group comes before it, so that whoever looks at places in
+the store finds the stored kind last."""
 
 BY_RESOURCE = {(k.group, k.version, k.plural): k for k in KINDS}
 BY_KIND = {(k.api_version, k.name): k for k in KINDS}
