@@ -168,6 +168,9 @@ READINGS = (
     Reading("times become UTC and whole seconds", {"metadata": {"creationTimestamp": "2024-01-02T03:04:05.6+01:00"}},
             {"metadata": {"creationTimestamp": "2024-01-02T02:04:05Z"}}),
     Reading("base64 is written the usual way", {"data": {"a": "YW\nJj"}}, {"data": {"a": "YWJj"}}, target=SECRET),
+    Reading("half a surrogate pair is no character",
+            b'{"metadata":{"name":"a\\ud800"}}', {"metadata": {"name": "a\ufffd"}}),
+    Reading("bytes that are no UTF-8", b'{"metadata":{"name":"a\xff"}}', {"metadata": {"name": "a\ufffd"}}),
     Reading("numbers and names of ports", {"spec": {"ports": [{"port": 1, "targetPort": "http"}]}},
             {"spec": {"ports": [{"port": 1, "targetPort": "http"}]}}),
 )  # fmt: skip

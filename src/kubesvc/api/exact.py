@@ -48,9 +48,19 @@ def read_json(raw: bytes) -> Any:
         raise ValueError(message)
     try:
         text = raw.decode(errors="replace")
-        return json.loads(text, object_pairs_hook=Pairs, parse_float=literal, parse_int=integer_or_literal)
+        value = json.loads(text, object_pairs_hook=Pairs, parse_float=literal, parse_int=integer_or_literal)
+        return mended(value) if "\\ud" in text.lower() else value
     except (RecursionError, ValueError):
         raise ValueError("exceeded max depth") from None
+
+
+def mended(value: Any) -> Any:
+    """The value with U+FFFD for every half of a surrogate pair, which no text may hold."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Pairs):
+        return Pairs((mended(k), mended(v)) for k, v in value)
+    return [mended(v) for v in value] if isinstance(value, list) else value
 
 
 class Abort(ValueError):

@@ -155,11 +155,11 @@ def quick_json(raw: bytes, name: str) -> Object | None:
         return None
     try:
         struct = reader.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        encoded = encode(struct)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
     # A key given twice, or anything left out, leaves fewer quotes than the body has; what may be null was left out.
     # A number such as 80.0, which msgspec takes for an integer and Go does not, leaves fewer points.
-    encoded = encode(struct)
     quotes = raw.count(b'"')
     if b"null" in raw:
         quotes += 2 * (nulls(encoded) - nulls(raw))

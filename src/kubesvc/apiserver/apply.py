@@ -320,39 +320,63 @@ def apply_patch(
     nothing when neither the object nor managedFields changed (META-8).
     """
     body = target_of(target)
-    config, duplicates = read_config(patch)
+    request = Request(
+        body, Owner(manager, "Apply", "", subresource), ignored_fields(target, subresource), now, name, namespace, force
+    )
+    try:
+        config, duplicates = read_config(patch)
+        obj, changed = apply_config(live, config, request)
+    except RecursionError:
+        raise BadRequest("exceeded max depth") from None
+    return Applied(obj, changed, strict_yaml(duplicates, field_validation))
+
+
+class Request(NamedTuple):
+    """What an apply asks for besides its config."""
+
+    body: Target
+    me: Owner
+    ignored: FieldSet
+    now: str
+    name: str
+    namespace: str
+    force: bool
+
+
+def apply_config(live: Object | None, config: Object, request: Request) -> tuple[Object, bool]:
+    """The object that an apply leaves, and whether anything besides managedFields changed."""
+    body, me = request.body, request.me
     check_config(config, body)
     shape = shape_of(body.schema)
     check_structure(shape, config, body)
-    managed = starting_point(live, None, subresource)
+    managed = starting_point(live, None, me.subresource)
     if live is not None and not managed:
-        managed = before_first_apply(shape, live, body, subresource)
-    me = Owner(manager, "Apply", "", subresource)
-    ignored = ignored_fields(target, subresource)
+        managed = before_first_apply(shape, live, body, me.subresource)
     try:
-        result, owners = applied_to(shape, live, config, managed, me, body, ignored, force)
+        result, owners = applied_to(shape, live, config, managed, request)
     except Conflicts as e:
-        if manager != "kubectl" or live is None or not e.allowed(kubectl_applied(shape, live, body)):
+        if me.manager != "kubectl" or live is None or not e.allowed(kubectl_applied(shape, live, body)):
             raise e.error() from None
-        result, owners = applied_to(shape, live, config, managed, me, body, ignored, force=True)
-    if manager == "kubectl":
+        result, owners = applied_to(shape, live, config, managed, request._replace(force=True))
+    if me.manager == "kubectl":
         result = with_last_applied(result, config)
     bare_live = untracked(live) if live is not None else {}
     changed = live is None or without_empty(shape, result) != without_empty(shape, bare_live)
     if changed and me in owners:
-        owners[me] = owners[me]._replace(time=now)
-    obj = finished(result, body, name, namespace)
+        owners[me] = owners[me]._replace(time=request.now)
+    obj = finished(result, body, request.name, request.namespace)
     if live is not None and not changed:
         obj = copy.deepcopy(bare_live)
     store(obj, owners)
-    warnings = strict_yaml(duplicates, field_validation)
-    return Applied(obj, changed, warnings)
+    return obj, changed
 
 
 def read_config(patch: bytes | Object) -> tuple[Object, tuple[str, ...]]:
     """The applied object, and the texts of keys given twice; BadRequest if there is none."""
     if isinstance(patch, dict):
         return copy.deepcopy(patch), ()
+    if (quick := plain_json(patch)) is not None:
+        return quick, ()
     try:
         value, duplicates = goyaml.read(patch)
     except goyaml.YamlError as e:
@@ -365,6 +389,20 @@ def read_config(patch: bytes | Object) -> tuple[Object, tuple[str, ...]]:
             f"{type_word(value)} into Go value of type map[string]interface {{}}"
         )
     return copy.deepcopy(value), duplicates
+
+
+def plain_json(raw: bytes) -> Object | None:
+    """The object of a body that is JSON, as kubectl sends it, without a key given twice; None for the YAML reader."""
+    if not raw.startswith(b"{"):
+        return None
+    try:
+        value = msgspec.json.decode(raw)
+        if msgspec.json.encode(value).count(b'"') != raw.count(b'"') or b"\\u0022" in raw:
+            return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    found: Object = value
+    return found
 
 
 def strict_yaml(duplicates: tuple[str, ...], validation: str) -> tuple[str, ...]:
@@ -424,22 +462,16 @@ def applied_set(shape: Shape, config: Object, ignored: FieldSet) -> FieldSet:
 
 
 def applied_to(
-    shape: Shape,
-    live: Object | None,
-    config: Object,
-    managed: Managed,
-    me: Owner,
-    body: Target,
-    ignored: FieldSet,
-    force: bool,
+    shape: Shape, live: Object | None, config: Object, managed: Managed, request: Request
 ) -> tuple[Object, Managed]:
     """The merged object without managedFields, and the entries; Conflicts if others own what it would change."""
+    me, ignored = request.me, request.ignored
     base = untracked(live) if live is not None else {}
     merged = merge(shape, base, config)
     last = managed.get(me)
     owners = dict(managed)
     mine = applied_set(shape, config, ignored)
-    owners[me] = Entry(fieldset.ordered(mine), body.api_version, last.time if last else "")
+    owners[me] = Entry(fieldset.ordered(mine), request.body.api_version, last.time if last else "")
     if last is not None:
         merged = pruned(shape, merged, last.fields, [e.fields for e in owners.values()])
     merged = without_nulls(shape, merged)
@@ -455,7 +487,7 @@ def applied_to(
             left = fieldset.difference(fieldset.difference(left, changed), removed)
         if left:
             out[owner] = entry if left is entry.fields else entry._replace(fields=left)
-    if conflicts and not force:
+    if conflicts and not request.force:
         raise Conflicts(conflicts)
     return merged, out
 
