@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from kubesvc.api.decode import Target
 from kubesvc.api.errors import ApiError, BadRequest, Conflict
-from kubesvc.apiserver.apply import (
-    ANCIENT,
-    BEFORE_APPLY,
-    LAST_APPLIED,
-    apply_patch,
-    equal_but_for_times,
-    update_managed_fields,
-)
+from kubesvc.apiserver.apply import BEFORE_APPLY, LAST_APPLIED, apply_patch
+from kubesvc.apiserver.managers import ANCIENT, equal_but_for_times, update_managed_fields
 
 SERVICE = Target("", "v1", "Service", "io.k8s.api.core.v1.Service")
 CONFIG_MAP = Target("", "v1", "ConfigMap", "io.k8s.api.core.v1.ConfigMap")
