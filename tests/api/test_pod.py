@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubesvc.api import podcolumns, podspec, shape
+from kubesvc.api import podcolumns, podspec, podstrategy, shape
 from kubesvc.api.ages import render_since
 from kubesvc.api.kind import Since, Situation
 from kubesvc.api.meta import Object, typed
@@ -369,3 +369,35 @@ def test_warnings_of_names() -> None:
         "recommended: [must not contain dots]"
     ]
     assert POD.warn(dotted, dotted) == []
+
+
+def sized(**resources: Any) -> Object:
+    return pod(containers=[{**C, "resources": resources}])
+
+
+RESIZES: tuple[tuple[str, Object, Object, list[str]], ...] = (
+    ("more", sized(requests={"cpu": "2"}), sized(requests={"cpu": "1"}), []),
+    ("too much", sized(requests={"cpu": "3"}, limits={"cpu": "2"}), sized(requests={"cpu": "1"}, limits={"cpu": "2"}), [
+        'spec.containers[0].resources.requests: Invalid value: "3": must be less than or equal to cpu limit of 2']),
+    ("another class", sized(requests={"cpu": "1"}), sized(), [
+        'spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing']),
+    ("limit goes", sized(requests={"cpu": "1"}), sized(requests={"cpu": "1"}, limits={"cpu": "2"}), [
+        "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"]),
+    ("other resources", sized(requests={"cpu": "1"}), sized(requests={"cpu": "1", "ephemeral-storage": "1"}), [
+        "spec: Forbidden: only cpu and memory resources are mutable"]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "new", "old", "texts"), RESIZES, ids=lambda c: c if isinstance(c, str) else "")
+def test_resize(name: str, new: Object, old: Object, texts: list[str]) -> None:
+    """SUB-4."""
+    assert [str(e) for e in podstrategy.validate_resize(new, old)] == texts
+
+
+def test_ephemeral_containers() -> None:
+    """SUB-4: a name of their own, no ports, no probes."""
+    made = pod(ephemeralContainers=[{**C, "ports": [{"containerPort": 1}]}])
+    assert [str(e) for e in podstrategy.validate_ephemeral_containers(made)] == [
+        'spec.ephemeralContainers[0].name: Duplicate value: "c"',
+        "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+    ]

@@ -211,3 +211,35 @@ def validate_ips(now: Object, field: str, before: Object) -> Errors:
             )
         )
     return errors
+
+
+def validate_ephemeral_containers(new: Object) -> Errors:
+    """Errors of the ephemeral containers of a pod that was changed through /ephemeralcontainers (SUB-4)."""
+    return [e for e in validate_pod_spec(part(new, "spec"), SPEC) if e.path.startswith("spec.ephemeralContainers")]
+
+
+RESIZABLE = ("cpu", "memory")
+
+
+def validate_resize(new: Object, old: Object) -> Errors:
+    """Errors of a change through /resize: amounts of CPU and memory only, and not the class of service."""
+    now, before = part(new, "spec"), part(old, "spec")
+    errors = [e for e in validate_pod_spec(now, SPEC) if ".resources" in e.path]
+    if podspec.qos_class(now) != podspec.qos_class(before):
+        errors.append(
+            fields.invalid(SPEC, podspec.qos_class(now), "Pod QOS Class may not change as a result of resizing")
+        )
+    for field in ("containers", "initContainers"):
+        pairs = zip(items(now, field), items(before, field), strict=False)
+        for i, (container, earlier) in enumerate(pairs):
+            path = SPEC / field @ i / "resources"
+            for where in ("limits", "requests"):
+                given = part(part(container, "resources"), where)
+                had = part(part(earlier, "resources"), where)
+                gone = [name for name in RESIZABLE if name in had and name not in given]
+                if gone:
+                    errors.append(fields.forbidden(path / where, f"resource {where} cannot be removed"))
+                others = [{k: v for k, v in amounts.items() if k not in RESIZABLE} for amounts in (given, had)]
+                if others[0] != others[1]:
+                    errors.append(fields.forbidden(SPEC, "only cpu and memory resources are mutable"))
+    return errors
