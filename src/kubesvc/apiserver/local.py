@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +76,7 @@ class LocalClient(Client):
         initial_events: bool = False,
         bookmarks: bool = True,
         timeout_seconds: int | None = None,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         labels, found = selectors(kind, label_selector, field_selector)
         options = ListOptions(
             labels=labels,

@@ -7,7 +7,7 @@ those only `Unreachable` (below) for a server that cannot be reached or ends the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -67,7 +67,7 @@ class Client(Protocol):
         initial_events: bool = False,
         bookmarks: bool = True,
         timeout_seconds: int | None = None,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Events in order until the server ends the stream. An ERROR event is raised (Expired: relist).
 
         Use with `contextlib.aclosing`, so that leaving the loop ends the stream.
