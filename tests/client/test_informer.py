@@ -157,9 +157,11 @@ def test_unreadable_object_is_skipped_and_the_rest_goes_on(caplog: pytest.LogCap
         b.server.put("b", data={"v": "2"})
         await settled()
         assert b.told_now() == ["b=1 -> b=2"]
+        b.server.put("c")
         b.server.forget()  # the list has it too: what we could read of it stays
         await settled(5)
-        assert b.informer.keys() == [("ns", "a"), ("ns", "b")]
+        assert (b.informer.lists, b.told_now()) == (2, ["- -> c="])
+        assert b.informer.keys() == [("ns", "a"), ("ns", "b"), ("ns", "c")]
         b.server.remove("a")
         await settled(5)
         assert b.told_now() == ["a=1 -> -"]

@@ -99,6 +99,13 @@ VECTORS = (
     Vector("80 and 20, both changed, 15 more", lambda: filled(80, 20, unready=True), range(115), [95, 20], (0, 2, 0)),
     Vector("100, 100, 3: the 3 go", lambda: filled(100, 100, 3), range(200), [100, 100], (0, 0, 1)),
     Vector(
+        "20 and 80, both changed, 15 more: the fullest first",
+        lambda: filled(20, 80, unready=True),
+        range(115),
+        [95, 20],
+        (0, 2, 0),
+    ),
+    Vector(
         "five of 100, one pod replaced: the gap is refilled in the same slice",
         lambda: filled(100, 100, 100, 100, 100),
         [*range(250), *range(251, 500), 900],
@@ -217,6 +224,14 @@ def test_labels_and_prefix() -> None:
     }
     assert frame.generate_name == "web-"
     assert name_prefix("w" * 300) == "w" * 300
+
+
+def test_whole_slice_of_newcomers_does_not_go_into_an_empty_one() -> None:
+    """SLICE-23: only fewer than the maximum look for an unchanged slice; in the portless group one may be empty."""
+    empty = stored("s0", [], ports=())
+    fewer, as_many = planned(desired(range(2), ()), [empty], 3), planned(desired(range(3), ()), [empty], 3)
+    assert ([s.name for s in fewer.update], len(fewer.create)) == (["s0"], 0)
+    assert ([s.name for s in as_many.unchanged], len(as_many.create)) == (["s0"], 1)
 
 
 def test_trigger_time_is_set_and_removed() -> None:

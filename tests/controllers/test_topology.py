@@ -16,12 +16,14 @@ from kubesvc.controllers.topology import (
     ENABLED,
     INSUFFICIENT_NODES,
     NO_ZONE,
+    Allocation,
     Hinted,
     Note,
     allocations,
     auto_mode,
     milli_cpus,
     overloaded,
+    transfers,
     with_allocation,
     with_distribution,
     zone_shares,
@@ -164,6 +166,43 @@ def test_fitting_slices_stay() -> None:
     strange = stored("strange", [at("a", 5, hint="gone"), at("b", 6, hint="b")])
     plan, _ = with_allocation(SlicePlan(unchanged=[strange]), {"a": 0.5, "b": 0.5})
     assert zones_of(plan.update) == ["a", "b"]
+
+
+def wanting(**desired: float) -> dict[str, Allocation]:
+    return {zone: Allocation(0, 99, count) for zone, count in desired.items()}
+
+
+TRANSFERS: tuple[tuple[str, dict[str, Allocation], dict[str, int], dict[str, int], dict[str, int]], ...] = (
+    ("even", wanting(a=2, b=2), {"a": 2, "b": 2}, {}, {}),
+    ("one too many here, one too few there", wanting(a=2, b=2), {"a": 3, "b": 1}, {"a": 1}, {"b": 1}),
+    ("half a one on both sides stays", wanting(a=2.5, b=2.5), {"a": 3, "b": 2}, {}, {}),
+    (
+        "over by 1.2, needs of 0.6: one moves",
+        wanting(a=1.8, b=1.6, c=1.6),
+        {"a": 3, "b": 1, "c": 1},
+        {"a": 1},
+        {"b": 1},
+    ),
+    ("a need below one half stays", wanting(a=1.6, b=1.4, c=1.4), {"a": 3, "b": 1, "c": 1}, {}, {}),
+    ("largest need first", wanting(a=1, b=2, c=4), {"a": 5, "b": 0, "c": 2}, {"a": 4}, {"b": 2, "c": 2}),
+    ("a zone without any", wanting(a=1, b=1), {"a": 2}, {"a": 1}, {"b": 1}),
+)
+
+
+@pytest.mark.parametrize(("name", "wanted", "given", "gifts", "needs"), TRANSFERS, ids=[t[0] for t in TRANSFERS])
+def test_transfers(
+    name: str, wanted: dict[str, Allocation], given: dict[str, int], gifts: dict[str, int], needs: dict[str, int]
+) -> None:
+    """TOPO-8: zones above give to zones below, from half an endpoint on if the other side has a whole one."""
+    assert transfers(wanted, given) == (gifts, needs)
+
+
+def test_slice_with_too_many_hints_of_a_zone_is_written() -> None:
+    """TOPO-7, TOPO-8: beyond the zone's maximum, counted over slices, hints fit no more."""
+    slices = [stored(f"s{i}", [at("a", 2 * i, hint="a"), at("b", 2 * i + 1, hint="a")]) for i in range(3)]
+    plan, given = with_allocation(SlicePlan(unchanged=slices), {"a": 0.5, "b": 0.5})
+    assert ([s.name for s in plan.unchanged], [s.name for s in plan.update]) == (["s0"], ["s1", "s2"])
+    assert given == {"a": 3, "b": 3}
 
 
 def test_no_zone_no_hints() -> None:
