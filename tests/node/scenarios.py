@@ -246,7 +246,7 @@ async def agent_comes_back(world: World) -> None:
     await world.agent.stop()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead already
     await world.delete("unwanted", grace_seconds=0)
     await world.start_agent()
     pod = await world.until("lost", lambda p: container_status(p).get("restartCount") == 1 and is_ready(p), "restarted")
@@ -306,7 +306,7 @@ async def execute(
     world: World, pod: str, command: list[str], data: bytes = b"", tty: bool = False
 ) -> tuple[int, bytes, bytes]:
     """(exit code, stdout, stderr) of a command in a Pod's container, through the door."""
-    wanted = {"namespace": "default", "pod": pod, "container": "c", "command": command}
+    wanted: dict[str, Any] = {"namespace": "default", "pod": pod, "container": "c", "command": command}
     wanted |= {"stdin": bool(data), "tty": tty, "width": 100, "height": 30}
     first, reader, writer = await world.ask("exec " + json.dumps(wanted))
     assert first == {"ok": True}, first

@@ -255,7 +255,7 @@ def plan_mounts(
         found.append(
             Mount(
                 str(place),
-                os.path.normpath("/" + mount.mount_path),
+                os.path.normpath("/" + mount.mount_path.lstrip("/")),
                 read_only=mount.read_only or made_of_objects,
                 below=below,
                 make=not made_of_objects,
