@@ -206,7 +206,9 @@ def test_streams_end_cleanly_when_the_server_stops() -> None:
         watching = asyncio.create_task(http.watch(f"{CONFIGS}?watch=1", 9))
         while not s.watches.open:
             await asyncio.sleep(0.005)
-        await s.stop(0.5)
+        began = asyncio.get_running_loop().time()
+        await s.stop(5)
+        assert asyncio.get_running_loop().time() - began < 2  # idle connections do not hold it up
         assert await watching == []  # WATCH-15, HEALTH-3
         assert s.health.report("readyz", "", [], verbose=False)[0] == 500  # type: ignore[index]
 

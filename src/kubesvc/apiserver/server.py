@@ -138,6 +138,8 @@ class HttpServer:
         for server in self._servers:
             server.close()
         self.resources.watches.stop()
+        for runner in self._runners:
+            runner.pre_shutdown()  # idle connections have nothing to wait for
         await asyncio.gather(*(r.shutdown(grace_seconds) for r in self._runners), return_exceptions=True)
         for path in self._paths:
             Path(path).unlink(missing_ok=True)

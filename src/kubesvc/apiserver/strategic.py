@@ -81,6 +81,8 @@ def merge(original: Map, patch: Map, definition: str) -> Map:
 
 
 def merge_map(original: Map, patch: Map, place: Place) -> Map:
+    if patch.get(DIRECTIVE) == "merge":
+        del patch[DIRECTIVE]  # which is what happens anyway
     if DIRECTIVE in patch:
         directive = patch[DIRECTIVE]
         if directive == "replace":
@@ -227,7 +229,7 @@ def special_items(before: List, patch: List, key: str) -> tuple[List, List]:
         elif directive == "replace":
             replaced = True
         elif directive == "merge":
-            raise BadStrategicPatch("merging lists cannot yet be specified in the patch")
+            rest.append({k: v for k, v in item.items() if k != DIRECTIVE})
         else:
             raise BadStrategicPatch(f"unknown patch type: {spell(directive)} in map: {spell(item)}")
     return ([], rest) if replaced else (before, rest)
