@@ -309,6 +309,37 @@ def test_exec_plugin() -> None:
         asyncio.run(run_plugin(missing))
 
 
+def test_plugin_is_asked_once_and_again_after_401(tmp_path: Path) -> None:
+    """The plugin counts its calls in a file; the server takes only the second token."""
+    counter = tmp_path / "count"
+    code = (
+        f"import json, pathlib; p = pathlib.Path({str(counter)!r}); "
+        "n = int(p.read_text()) + 1 if p.exists() else 1; p.write_text(str(n)); "
+        "print(json.dumps({'status': {'token': f't{n}'}}))"
+    )
+    seen: list[str] = []
+
+    async def main() -> None:
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            seen.append(request.headers["Authorization"])
+            return web.json_response({"metadata": {}}) if seen[-1] == "Bearer t2" else status(401, "Unauthorized")
+
+        runner = web.ServerRunner(web.Server(handler))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        client = HttpClient.from_access(Access(f"http://127.0.0.1:{runner.addresses[0][1]}", plugin=plugin(code)))
+        try:
+            await client.get(CONFIG_MAP, "a", "ns")
+            await client.get(CONFIG_MAP, "a", "ns")
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert seen == ["Bearer t1", "Bearer t2", "Bearer t2"]
+    assert counter.read_text() == "2"
+
+
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=8))
 def test_lines_survive_any_cut(text: bytes, cuts: list[int]) -> None:
     splitter = LineSplitter()
