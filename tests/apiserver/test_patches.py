@@ -171,3 +171,40 @@ def test_operations_fail_or_leave_the_document_alone(document: Any, operations: 
     except PatchFailed:
         pass
     assert document == before
+
+
+PORTS = st.lists(
+    st.fixed_dictionaries({"port": st.integers(1, 4)}, optional={"name": st.sampled_from("ab")}), max_size=3
+)
+PATCHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "metadata": st.fixed_dictionaries(
+            {}, optional={"labels": st.dictionaries(st.sampled_from("abc"), st.none() | st.sampled_from("12"))}
+        ),
+        "spec": st.fixed_dictionaries(
+            {},
+            optional={
+                "ports": st.none() | PORTS,
+                "selector": st.dictionaries(st.sampled_from(["a", "b", "$patch"]), st.sampled_from(["x", "replace"])),
+                "$setElementOrder/ports": PORTS,
+            },
+        ),
+    },
+)
+
+
+@given(patch=PATCHES, type=st.sampled_from(["merge", "strategic"]))
+def test_the_stored_object_is_never_changed(patch: Any, type: PatchType) -> None:
+    live = copy.deepcopy(LIVE)
+    live["spec"]["selector"] = {"a": "1"}
+    live["spec"]["ports"] = [{"port": 1, "name": "a"}, {"port": 2}]
+    before = copy.deepcopy(live)
+    try:
+        found = patch_object(live, json.dumps(patch).encode(), type, SERVICE)
+        found.obj["metadata"].setdefault("labels", {})["mine"] = "x"
+        for port in found.obj["spec"].get("ports", []):
+            port["name"] = "changed"
+    except ApiError:
+        pass
+    assert live == before
