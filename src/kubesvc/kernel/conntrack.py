@@ -8,8 +8,9 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from .netlink import (
     BE16,
@@ -37,8 +38,7 @@ UDP = 17
 GENERIC = struct.Struct(">BBH")  # family, version, resource
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(msgspec.Struct, frozen=True):
     """One UDP flow: what its first packet said, and where replies come from; they differ where it was translated.
 
     handle: what the kernel knows it by

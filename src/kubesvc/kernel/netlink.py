@@ -14,8 +14,9 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Self
+
+import msgspec
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -96,8 +97,7 @@ class Message(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Dump:
+class Dump(msgspec.Struct, frozen=True):
     """The messages of a dump; `interrupted` when things changed under it and it may miss or repeat some."""
 
     messages: list[Message]

@@ -9,8 +9,10 @@ kilobytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from kubesvc.kernel.nft import (
     AddChain,
@@ -231,7 +233,7 @@ def build(table: Table, order: SetOrder, limit: int = ELEMENTS_PER_TRANSACTION) 
     add: Command = AddTable(table.comment)
     if not made:
         return [Transaction(table.family, table.name, (add,))]
-    return [replace(made[0], commands=(add, *made[0].commands)), *made[1:]]
+    return [msgspec.structs.replace(made[0], commands=(add, *made[0].commands)), *made[1:]]
 
 
 def applied(commands: Iterable[Transaction]) -> int:

@@ -27,6 +27,8 @@ import socket
 import sys
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kubesvc.kernel.nft import Base, ChainSpec, SetSpec, Table
 from kubesvc.kernel.nft import expressions as x
 from kubesvc.kernel.nft import fields as f
@@ -53,8 +55,7 @@ DISPATCH, MASQUERADING, REMEMBER = "dispatch", "masquerading", "remember"
 DSTNAT, SRCNAT, BEFORE_DSTNAT = -100, 100, -110
 
 
-@dataclass(frozen=True, slots=True)
-class FrameOptions:
+class FrameOptions(msgspec.Struct, frozen=True):
     """What the frame depends on.
 
     pod_cidr, pod_interface: how to tell that a packet comes from a pod (PROXY-52); with neither nobody can tell

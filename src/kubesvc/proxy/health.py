@@ -10,7 +10,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from kubesvc.api.node import Node
 from kubesvc.api.service import Service
@@ -27,16 +28,14 @@ LONGEST_REQUEST_BYTES = 8192
 REASONS = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(msgspec.Struct, frozen=True):
     """One Service's health check node port, and how many of its endpoints are ready on this node."""
 
     port: int
     endpoints: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An HTTP answer; the body is JSON."""
 
     status: int
@@ -76,8 +75,7 @@ def node_eligible(node: Node | None) -> bool:
     return all(taint.key != TAINT_TO_BE_DELETED for taint in node.spec.taints or ())
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyHealth:
+class FamilyHealth(msgspec.Struct, frozen=True):
     """When a family's rules were last written (seconds since 1970, 0: never), and whether it keeps up."""
 
     last_updated: float

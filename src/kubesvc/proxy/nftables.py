@@ -12,7 +12,9 @@ import hashlib
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from kubesvc.kernel.nft import ChainSpec, DeleteTable, SetSpec, Table, Transaction, Value
 from kubesvc.kernel.nft import expressions as x
@@ -55,8 +57,7 @@ def front_of(address: str, protocol: str, port: int) -> Front:
     return pack_address(address) + pack_protocol(protocol) + pack_port(port)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A service port's wish to be reached at a front."""
 
     front: Front
@@ -176,7 +177,7 @@ class Ruleset:
             delta = d.compare(found, wished)
         except ValueError:
             first, *rest = d.build(wished, fr.set_rank)
-            return [replace(first, commands=(DeleteTable(), *first.commands)), *rest]
+            return [msgspec.structs.replace(first, commands=(DeleteTable(), *first.commands)), *rest]
         return self.transactions(delta)
 
     def table(self) -> Table:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ProxySettings:
+
+class ProxySettings(msgspec.Struct, frozen=True):
     """Settings of one node's proxy; the defaults suit a node that kubesvc made.
 
     families:             "IPv4", "IPv6": each has a table and syncs for itself (PROXY-118)

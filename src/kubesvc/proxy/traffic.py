@@ -9,8 +9,9 @@ import functools
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from kubesvc.api.endpointslice import Endpoint as SliceEndpoint
 from kubesvc.api.endpointslice import EndpointSlice
@@ -56,8 +57,7 @@ class Target(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """One pair of address and port behind a service port, its conditions with nil made plain (PROXY-12)."""
 
     target: Target
@@ -78,8 +78,7 @@ class Endpoint:
         return self.ready or self.last_resort
 
 
-@dataclass(frozen=True, slots=True)
-class PortTraffic:
+class PortTraffic(msgspec.Struct, frozen=True):
     """One service port in one address family: where it is reached, and whom it reaches.
 
     cluster, local:   the Cluster and the Local list in order of "ip:port"; a list that nobody needs is empty

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
+
+import msgspec
 
 from ..netlink import ATTRIBUTE, NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, PADDING, attribute, be32, nested, text
 from .expressions import DATA_VALUE, LIST_ELEM, Rule, Verdict, chains_named, encode_rule, encode_verdict, sets_named
@@ -75,8 +76,7 @@ class Command(Protocol):
         """Do it to a draft. NftError as the kernel would refuse it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddTable:
+class AddTable(msgspec.Struct, frozen=True):
     """Make the table unless it exists."""
 
     comment: str = ""
@@ -89,8 +89,7 @@ class AddTable:
         draft.add_table(family, table, self.comment)
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteTable:
+class DeleteTable(msgspec.Struct, frozen=True):
     """Remove the table with all that is in it."""
 
     def encode(self, table: str) -> Iterator[Payload]:
@@ -100,8 +99,7 @@ class DeleteTable:
         draft.delete_table(family, table)
 
 
-@dataclass(frozen=True, slots=True)
-class AddSet:
+class AddSet(msgspec.Struct, frozen=True):
     """Make a set or map. Making it again as it is does nothing."""
 
     spec: SetSpec
@@ -119,8 +117,7 @@ class AddSet:
         held.elements.setdefault(self.spec.name, {})
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSet:
+class DeleteSet(msgspec.Struct, frozen=True):
     """Remove a set that no rule uses, with its elements."""
 
     name: str
@@ -138,8 +135,7 @@ class DeleteSet:
         del held.sets[self.name], held.elements[self.name]
 
 
-@dataclass(frozen=True, slots=True)
-class AddChain:
+class AddChain(msgspec.Struct, frozen=True):
     """Make a chain. Making it again as it is does nothing."""
 
     spec: ChainSpec
@@ -155,8 +151,7 @@ class AddChain:
         held.rules.setdefault(self.spec.name, [])
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteChain:
+class DeleteChain(msgspec.Struct, frozen=True):
     """Remove a chain that nothing jumps to, with its rules."""
 
     name: str
@@ -175,8 +170,7 @@ class DeleteChain:
         del held.chains[self.name], held.rules[self.name]
 
 
-@dataclass(frozen=True, slots=True)
-class FlushChain:
+class FlushChain(msgspec.Struct, frozen=True):
     """Remove the rules of a chain."""
 
     name: str
@@ -191,8 +185,7 @@ class FlushChain:
         held.rules[self.name] = []
 
 
-@dataclass(frozen=True, slots=True)
-class AddRule:
+class AddRule(msgspec.Struct, frozen=True):
     """Append a rule to a chain. Costly on a chain that uses a filled map: the kernel checks every element."""
 
     chain: str
@@ -215,8 +208,7 @@ class AddRule:
         held.rules[self.chain] = [*held.rules[self.chain], self.rule]
 
 
-@dataclass(frozen=True, slots=True)
-class AddElements:
+class AddElements(msgspec.Struct, frozen=True):
     """Put elements into a set. One that is there already must have the same value."""
 
     set: SetSpec
@@ -240,8 +232,7 @@ class AddElements:
         held.elements[self.set.name] = elements
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteElements:
+class DeleteElements(msgspec.Struct, frozen=True):
     """Take elements out of a set; each must be there."""
 
     set: SetSpec
@@ -262,8 +253,7 @@ class DeleteElements:
         held.elements[self.set.name] = elements
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True):
     """Commands on one table that are applied together or not at all."""
 
     family: int

@@ -9,8 +9,9 @@ Expressions encode as the kernel dumps them, and `decode` reads every dump back 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
+
+import msgspec
 
 from ..netlink import BE32, BE64, attribute, attribute_map, attributes, be32, be64, name_of, nested, text, u8
 
@@ -105,8 +106,7 @@ class Expression(Protocol):
         """Its own attributes, without the frame that names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(msgspec.Struct, frozen=True):
     """Load `length` bytes at `offset` of a header into a register; without that header the rule does not match."""
 
     base: int
@@ -119,8 +119,7 @@ class Payload:
         return be32(1, self.register) + be32(2, self.base) + be32(3, self.offset) + be32(4, self.length)
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True):
     """Load what the kernel knows about the packet (its mark, protocol, interface), or with `set` write it."""
 
     key: int
@@ -132,8 +131,7 @@ class Meta:
         return be32(2, self.key) + be32(3 if self.set else 1, self.register)
 
 
-@dataclass(frozen=True, slots=True)
-class Ct:
+class Ct(msgspec.Struct, frozen=True):
     """Load something of the packet's connection; `direction` ORIGINAL or REPLY where the key has two."""
 
     key: int
@@ -146,8 +144,7 @@ class Ct:
         return be32(1, self.register) + be32(2, self.key) + direction
 
 
-@dataclass(frozen=True, slots=True)
-class Cmp:
+class Cmp(msgspec.Struct, frozen=True):
     """Match if the register's first bytes are (EQ) or are not (NEQ) these."""
 
     op: int
@@ -159,8 +156,7 @@ class Cmp:
         return be32(1, self.register) + be32(2, self.op) + encode_value(3, self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """Match if the register lies within (EQ) or outside (NEQ) a range, both ends included."""
 
     op: int
@@ -173,8 +169,7 @@ class Range:
         return be32(1, self.register) + be32(2, self.op) + encode_value(3, self.low) + encode_value(4, self.high)
 
 
-@dataclass(frozen=True, slots=True)
-class Bitwise:
+class Bitwise(msgspec.Struct, frozen=True):
     """register = register & mask ^ xor."""
 
     mask: bytes
@@ -187,8 +182,7 @@ class Bitwise:
         return head + encode_value(4, self.mask) + encode_value(5, self.xor)
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """Find the register's key in a set. Plain set: match if it is there (`inverted`: if not). Map: with
     `destination` put its value there (0: follow its verdict); no match without the key."""
 
@@ -203,8 +197,7 @@ class Lookup:
         return text(1, self.set) + be32(2, self.register) + destination + be32(5, int(self.inverted))
 
 
-@dataclass(frozen=True, slots=True)
-class Numgen:
+class Numgen(msgspec.Struct, frozen=True):
     """Draw a random number from offset to offset + modulus - 1."""
 
     modulus: int
@@ -216,8 +209,7 @@ class Numgen:
         return be32(1, self.register) + be32(2, self.modulus) + be32(3, NUMGEN_RANDOM) + be32(4, self.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Nat:
+class Nat(msgspec.Struct, frozen=True):
     """Rewrite the destination (DNAT) or source (SNAT) of the connection to the registers' address and port; ends
     the chain's rules with accept."""
 
@@ -240,8 +232,7 @@ class Nat:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Masquerade:
+class Masquerade(msgspec.Struct, frozen=True):
     """Rewrite the source to an address of the outgoing interface, from a random port."""
 
     NAME: ClassVar[str] = "masq"
@@ -250,8 +241,7 @@ class Masquerade:
         return be32(1, NAT_FULLY_RANDOM)
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True):
     """Drop and answer: TCP_RESET, or ICMP_UNREACHABLE with a code of the family."""
 
     type: int
@@ -262,8 +252,7 @@ class Reject:
         return be32(1, self.type) + (b"" if self.type == TCP_RESET else u8(2, self.code))
 
 
-@dataclass(frozen=True, slots=True)
-class Immediate:
+class Immediate(msgspec.Struct, frozen=True):
     """A verdict (register 0), or bytes into a register."""
 
     value: Verdict | bytes
@@ -275,8 +264,7 @@ class Immediate:
         return be32(1, self.register) + data
 
 
-@dataclass(frozen=True, slots=True)
-class Dynset:
+class Dynset(msgspec.Struct, frozen=True):
     """Put the key register, with the data register if the set is a map, into a set for `timeout_ms` from now."""
 
     set: str
@@ -291,8 +279,7 @@ class Dynset:
         return head + be64(6, self.timeout_ms) + be32(9, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Fib:
+class Fib(msgspec.Struct, frozen=True):
     """Ask the routing table for the kind of the source (FIB_SADDR) or destination address: RTN_LOCAL if the host's."""
 
     flags: int
@@ -303,8 +290,7 @@ class Fib:
         return be32(1, self.register) + be32(2, FIB_TYPE) + be32(3, self.flags)
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True):
     """Count packets and bytes. What was counted is no part of the rule: all counters are equal."""
 
     NAME: ClassVar[str] = "counter"
@@ -313,8 +299,7 @@ class Counter:
         return be64(1, 0) + be64(2, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectReference:
+class ObjectReference(msgspec.Struct, frozen=True):
     """Apply a named stateful object, such as a counter or a quota."""
 
     type: int
@@ -325,8 +310,7 @@ class ObjectReference:
         return be32(1, self.type) + text(2, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """An expression read back that is none of ours; only compared and shown, never written."""
 
     name: str

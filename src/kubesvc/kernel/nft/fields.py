@@ -10,7 +10,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 # Numbers of nft's own data types; the kernel only stores them.
 TYPE_BITS = 6
@@ -38,8 +39,7 @@ def udata_u32(type: int, value: int) -> bytes:
     return udata(type, struct.pack("=I", value))
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """One field of a key or value.
 
     name:        as nft says it: ipv4_addr, inet_service, ...

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ..netlink import BE32, attribute, be32, be64, nested, text
 from . import fields
 from .expressions import Rule, Verdict, chains_named
@@ -25,8 +27,7 @@ DYNAMIC_SIZE = 65535
 COMMENT_UDATA = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SetSpec:
+class SetSpec(msgspec.Struct, frozen=True):
     """A set or map.
 
     key, data:   fields of key and value; `data` is empty for plain sets and verdict maps
@@ -112,8 +113,7 @@ class SetSpec:
             raise ValueError(f"set {self.name!r}: value {value!r} does not fit")
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """Where a base chain is hooked in; its policy is accept."""
 
     type: str
@@ -121,8 +121,7 @@ class Base:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChainSpec:
+class ChainSpec(msgspec.Struct, frozen=True):
     """A chain; with `base`, one that the kernel itself calls."""
 
     name: str
