@@ -170,6 +170,7 @@ def forget_stale(kernel: Kernel, ruleset: Ruleset, family: Family) -> int:
     async def act() -> int:
         flows = await kernel.conntrack.udp_flows(socket.AF_INET6 if family == "IPv6" else socket.AF_INET)
         stale = plan_stale(flows, [port for ports in ruleset.ports.values() for port in ports])
+        assert kernel.conntrack.filters, "the kernel selects UDP itself"
         return await kernel.conntrack.forget(ruleset.words.nfproto, stale)
 
     return asyncio.run(act())

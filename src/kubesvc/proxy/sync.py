@@ -12,11 +12,10 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from kubesvc.api.endpointslice import EndpointSlice
-from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE, SERVICE_CIDR
-from kubesvc.api.node import Node
-from kubesvc.api.service import Service
-from kubesvc.api.servicecidr import ServiceCIDR
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
+from kubesvc.api.node import NODE, Node
+from kubesvc.api.service import SERVICE, Service
+from kubesvc.api.servicecidr import SERVICE_CIDR, ServiceCIDR
 from kubesvc.client import Client, EventRecorder, Informer
 from kubesvc.clock import Clock, Random
 from kubesvc.kernel.conntrack import Conntrack, KernelConntrack
