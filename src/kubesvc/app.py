@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -183,6 +184,7 @@ async def cancel(tasks: list[asyncio.Task[None]]) -> None:
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
     from kubesvc.apiserver import ApiServer, ApiServerSettings
+    from kubesvc.apiserver.nodestreams import NodeStreams
     from kubesvc.instance.kubeconfig import render_kubeconfig, write_private
     from kubesvc.instance.pki import ensure_pki
     from kubesvc.store import StoreError
@@ -211,6 +213,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
     server = control.server = ApiServer(store, settings, control.clock, control.random)
+    server.serve_backends(NodeStreams(Doors(paths)))
     try:
         port = await server.listen_tls(
             loopback,
@@ -241,6 +244,23 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     control.save()
     url = f"https://{loopback}:{port}"
     write_private(paths.kubeconfig, render_kubeconfig(paths.name, url, pki))
+
+
+class Doors:
+    """The doors of this instance's nodes, for the API server's streams."""
+
+    def __init__(self, paths: InstancePaths) -> None:
+        self.paths = paths
+
+    async def open(self, node: str) -> socket.socket:
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            door.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(door, str(self.paths.node(node) / DOOR_SOCKET))
+        except BaseException:
+            door.close()
+            raise
+        return door
 
 
 def first_address(network: str) -> str:
