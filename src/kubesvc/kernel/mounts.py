@@ -65,7 +65,7 @@ class RootPlan:
 
 def is_below(path: str, directory: str) -> bool:
     """Whether `path` is `directory` or inside it, by their names alone."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+    return path == directory.rstrip("/") or path.startswith(directory.rstrip("/") + "/")
 
 
 def plan_steps(plan: RootPlan) -> list[Step]:

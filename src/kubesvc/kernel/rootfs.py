@@ -137,7 +137,12 @@ class Root:
     def do_bind_below(self, directory: str, path: str, target: str, read_only: bool, make: bool) -> None:
         """Bind `path` of the volume `directory`, its links held inside the volume (subPath)."""
         volume = Root(directory)
-        source = volume.directory(path) if make else volume.open(path)
+        try:
+            source = volume.open(path)
+        except FileNotFoundError:
+            if not make:
+                raise
+            source = volume.directory(path)
         place = f"/proc/self/fd/{source}"
         fd = self.place(target, like=place)
         sc.mount(place, f"/proc/self/fd/{fd}", "", sc.MS_BIND | sc.MS_REC)

@@ -1,0 +1,247 @@
+"""Processes in namespaces, and the plan of a container's root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubesvc.kernel.mounts import Mount, RootPlan, carried_mounts, is_below, plan_steps
+from kubesvc.kernel.namespaces import Namespaces, identity, nsexec_command
+from kubesvc.kernel.nsexec import id_maps, parse
+from kubesvc.kernel.process import Spawn, Spawner, StartFailed, WatchedProcess, start_time
+
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def run(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scene, 20))
+
+
+# -- without privilege ------------------------------------------------------------------------------------------------
+
+
+def test_flags() -> None:
+    options, program = parse(["--net", "7", "--new-pid", "--hostname=x", "--", "prog", "--net"])
+    assert options == {"net": "7", "new-pid": True, "hostname": "x"} and program == ["prog", "--net"]
+    for wrong in (["--nett", "1", "x"], ["--net"], [], ["--new-pid"]):
+        with pytest.raises(ValueError, match=r"flag|value|program"):
+            parse(wrong)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("--wrong", "x"), 64), (("--net", "1000000000", "--", "true"), 125)])
+def test_nsexec_says_what_is_wrong(arguments: tuple[str, ...], code: int) -> None:
+    done = subprocess.run(nsexec_command(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == code and done.stderr.startswith("nsexec: ")
+
+
+def test_maps_of_a_user_without_subordinate_ids() -> None:
+    assert id_maps(54321, 54322) == ([[0, 54321, 1]], [[0, 54322, 1]])
+
+
+def test_identity() -> None:
+    assert identity("self", "net") == identity(os.getpid(), "net") != identity("self", "mnt")
+    with pytest.raises(ProcessLookupError):
+        identity(1 << 30, "net")
+    with pytest.raises(ProcessLookupError):
+        Namespaces.of(1 << 30, ("net",))
+
+
+MOUNTINFO = """\
+1 0 8:1 / / rw - ext4 /dev/sda rw
+2 1 8:2 / /home rw - ext4 /dev/sdb rw
+3 2 8:3 / /home/a\\040b rw - ext4 /dev/sdc rw
+4 1 0:1 / /proc rw - proc proc rw
+5 4 0:2 / /proc/sys/x rw - y y rw
+6 1 0:3 / /run/user/1 rw - tmpfs t rw
+7 1 0:4 / /var/lib/state/x rw - tmpfs t rw
+8 1 0:5 / /srv rw - ext4 z rw
+"""
+
+
+def test_which_mounts_are_carried_over() -> None:
+    assert carried_mounts(MOUNTINFO.splitlines(), ["/var/lib/state"]) == ["/home", "/srv"]
+    assert is_below("/a/b", "/a") and is_below("/a", "/a/") and not is_below("/ab", "/a")
+
+
+def test_steps_of_a_root() -> None:
+    plan = RootPlan(
+        fresh=("/etc/nginx",),
+        files={"/etc/nginx/x": ("text", 0o644)},
+        kept=("/opt/py", "/tmp/py"),
+        hidden=("/var/secret",),
+        mounts=[Mount("/s/deep", "/data/deep"), Mount("/s/v", "/data", below="a"), Mount("/s/h", "/etc/hosts", True)],
+        layer_bytes=100,
+    )
+    steps = plan_steps(plan)
+    assert steps[0] == ("overlay", "/", 100, "")
+    targets = [s[2] if s[0] == "bind" else s[3] for s in steps if s[0] in ("bind", "bind_below")]
+    assert targets == ["/tmp/py", "/data", "/data/deep", "/etc/hosts"]  # /opt/py is seen anyway
+    order = [s[:2] for s in steps]
+    assert order.index(("tmpfs", "/etc/nginx")) < order.index(("text", "/etc/nginx/x"))
+    assert order.index(("tmpfs", "/tmp")) < order.index(("bind", "/tmp/py")) < order.index(("proc",))
+    assert ("tmpfs", "/var/secret") in order
+    mirror = plan_steps(RootPlan(overlay=False, mounts=plan.mounts))
+    assert mirror[0] == ("mirror", "/", 256 << 20, ["/data", "/data/deep", "/etc/hosts"])
+    sealed = [s[0] for s in plan_steps(RootPlan(read_only=True, mounts=plan.mounts))]
+    assert sealed.index("place_for") < sealed.index("seal") < sealed.index("bind")
+
+
+def test_exit_codes_and_signals() -> None:
+    async def scene() -> None:
+        for argv, expected in ((("sh", "-c", "exit 7"), 7), (("sh", "-c", "kill -TERM $$"), -signal.SIGTERM)):
+            process = await plain(argv)
+            assert await process.wait() == expected and process.done()
+            process.signal(signal.SIGKILL)  # gone: nothing happens
+
+    run(scene())
+
+
+async def plain(argv: tuple[str, ...]) -> WatchedProcess:
+    """A watched child in the namespaces of the test."""
+    child = subprocess.Popen(argv)  # noqa: ASYNC220
+    return WatchedProcess(child.pid, os.pidfd_open(child.pid), child)
+
+
+def test_adoption_checks_the_start_time() -> None:
+    """A number alone says nothing: it may have been given to another process."""
+
+    async def scene() -> None:
+        process = await plain(("sleep", "30"))
+        assert WatchedProcess.adopt(process.pid, process.start_time + 1) is None
+        assert WatchedProcess.adopt(1 << 30, 1) is None
+        adopted = WatchedProcess.adopt(process.pid, start_time(process.pid))
+        assert adopted is not None
+        adopted.signal(signal.SIGKILL)
+        assert await process.wait() == -signal.SIGKILL
+        assert await adopted.wait() is None
+
+    run(scene())
+
+
+# -- as root ----------------------------------------------------------------------------------------------------------
+
+
+async def contained(spawner: Spawner, place: Path, script: str, plan: RootPlan, **spec: Any) -> tuple[int | None, str]:
+    """(exit code, output) of a script in a root of its own."""
+    read, write = os.pipe()
+    spawn = Spawn(argv=("sh", "-c", script), env=ENV, cwd="/", new=("pid", "uts", "ipc"), stdout=write, stderr=write)
+    place.mkdir(exist_ok=True)
+    prepared = await spawner.prepare_container(spawn, {"place": str(place), **spec}, plan_steps(plan))
+    os.close(write)
+    try:
+        process = await prepared.go()
+        code = await process.wait()
+        with os.fdopen(read, "rb") as file:
+            return code, file.read().decode()
+    except BaseException:
+        prepared.close()
+        raise
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("overlay", [True, False], ids=["overlay", "mirror"])
+def test_a_root_of_ones_own(tmp_path: Path, overlay: bool) -> None:
+    """Volumes at places that do not exist, files instead of the machine's, nothing written through, links held in."""
+    volume, hidden = tmp_path / "volume", tmp_path / "hidden"
+    volume.mkdir()
+    hidden.mkdir()
+    (volume / "f").write_text("volume")
+    (volume / "trap").symlink_to("/")
+    (hidden / "secret").write_text("secret")
+    plan = RootPlan(
+        overlay=overlay,
+        layer_bytes=1 << 20,
+        hidden=(str(hidden),),
+        fresh=("/etc/nginx",),
+        files={"/etc/nginx/conf": ("conf\n", 0o600)},
+        links={"/etc/nginx/link": "conf"},
+        mounts=[
+            Mount(str(volume), "/new/place"),
+            Mount(str(volume / "f"), "/etc/hosts", read_only=True),
+            Mount(str(volume), "/inside", below="trap/f"),
+        ],
+    )
+    script = (
+        "cat /new/place/f /etc/hosts /inside /etc/nginx/link; echo x > /new/place/written; echo $$;"
+        f"ls {hidden} 2>/dev/null; (echo y > /etc/hosts) 2>/dev/null || echo readonly"
+    )
+
+    async def scene() -> None:
+        spawner = Spawner()
+        code, out = await contained(spawner, tmp_path / "room", script, plan)
+        assert code == 0, out
+        lines = out.splitlines()
+        assert lines[0] == "volumevolumevolumeconf" and lines[1] == "1" and lines[2] == "readonly", out
+        assert "secret" not in out
+        spawner.close()
+
+    run(scene())
+    assert (volume / "written").read_text() == "x\n"
+    assert (volume / "f").is_file() and not os.path.exists("/new")
+
+
+@pytest.mark.e2e
+def test_a_start_that_fails_says_at_which_step(tmp_path: Path) -> None:
+    async def scene() -> None:
+        spawner = Spawner()
+        for plan, spec, words in (
+            (RootPlan(mounts=[Mount("/no/such", "/x")]), {}, "mount: bind /no/such"),
+            (RootPlan(), {"limits": {7: (5, 3)}}, "limits: "),
+        ):
+            with pytest.raises(StartFailed, match=words):
+                await contained(spawner, tmp_path / "room", "true", plan, **spec)
+        spawner.close()
+
+    run(scene())
+
+
+@pytest.mark.e2e
+def test_what_is_not_told_to_go_ends(tmp_path: Path) -> None:
+    """A container whose agent died between spawn and record leaves nothing."""
+
+    async def scene() -> None:
+        spawner = Spawner()
+        (tmp_path / "room").mkdir()
+        spawn = Spawn(argv=("sleep", "60"), env=ENV, cwd="/", new=("pid",))
+        prepared = await spawner.prepare_container(spawn, {"place": str(tmp_path / "room")}, [])
+        assert start_time(prepared.process.pid)
+        prepared.close()
+        assert await prepared.process.wait() == 125
+        spawner.close()
+
+    run(scene())
+
+
+@pytest.mark.e2e
+def test_nsexec_makes_and_joins() -> None:
+    read, write = os.pipe()
+    command = nsexec_command(
+        "--new-net", "--new-pid", "--mount-proc", "--ignore-sigchld", "--report", str(write), program=("sleep", "30")
+    )
+    parent = subprocess.Popen(command, pass_fds=(write,))
+    os.close(write)
+    pid = int(os.read(read, 32))
+    os.close(read)
+    try:
+        assert identity(pid, "net") != identity("self", "net")
+        inside = nsexec_command(
+            "--net",
+            str(pid),
+            "--pid",
+            str(pid),
+            "--mnt",
+            str(pid),
+            program=("sh", "-c", "ls /proc | grep -c '^1$'; exit 9"),
+        )
+        done = subprocess.run(inside, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (9, "1\n")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        assert parent.wait() == 128 + signal.SIGKILL
