@@ -264,6 +264,33 @@ def test_changes_by_others_are_noticed(kernel: Kernel) -> None:
     assert asyncio.run(kernel.nft.disturbances()) > before
 
 
+STRANGERS = """
+table ip kubesvc {
+    set foreign { type ether_addr; elements = { 00:11:22:33:44:55 } }
+    set wide { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 } }
+    counter hits { }
+    chain stranger { tcp dport { 80, 443 } counter name hits drop; ip saddr @wide log; }
+    chain caught { type filter hook forward priority -300; jump stranger; }
+    chain services-trap { }
+}
+add rule ip kubesvc dispatch tcp dport 80 drop
+add element ip kubesvc cluster-ips { 10.96.44.44 }
+delete element ip kubesvc services { 10.96.0.1 . tcp . 80 }
+"""
+
+
+def test_whatever_strangers_did_is_repaired(kernel: Kernel) -> None:
+    """Sets, chains, rules and elements of others in our table, and some of ours gone."""
+    ruleset = rules(plain(ready(A)), "IPv4")
+    kernel.apply(ruleset)
+    kernel.nft_tool("-f", "-", input=STRANGERS)
+    assert kernel.ask(B, "IPv4", vip("IPv4"), 80) == "dropped"
+    kernel.apply(ruleset)
+    found = kernel.table(ruleset)
+    assert found and static_part(found) == static_part(ruleset.table())
+    assert kernel.ask(B, "IPv4", vip("IPv4"), 80) == A
+
+
 def test_no_connection_fails_while_endpoints_change(kernel: Kernel) -> None:
     """Endpoints come and go, one always there: a connection after every transaction is answered."""
     ruleset = rules(plain(ready(A, B)), "IPv4")

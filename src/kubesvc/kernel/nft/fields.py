@@ -94,12 +94,11 @@ def type_number(fields: Sequence[Field]) -> int:
 
 
 def fields_of(number: int) -> tuple[Field, ...]:
-    """The fields of nft's number; ValueError if one of them is not among ours."""
+    """The fields of nft's number; types that are not ours, in sets that somebody else made, get no better name."""
     found: list[Field] = []
     while number:
-        if (field := FIELDS.get(number & ((1 << TYPE_BITS) - 1))) is None:
-            raise ValueError(f"nft type {number:#x}: not one of {', '.join(f.name for f in FIELDS.values())}")
-        found.append(field)
+        part = number & ((1 << TYPE_BITS) - 1)
+        found.append(FIELDS.get(part) or Field(f"type{part}", part, 4, b""))
         number >>= TYPE_BITS
     return tuple(reversed(found))
 

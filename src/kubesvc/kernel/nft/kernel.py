@@ -43,7 +43,7 @@ from .commands import (
     Transaction,
 )
 from .expressions import Rule, decode_data, decode_rule
-from .table import SET_EVAL, SET_INTERVAL, Base, ChainSpec, SetSpec, Table, Value, decode_comment
+from .table import SET_ANONYMOUS, SET_EVAL, SET_INTERVAL, Base, ChainSpec, SetSpec, Table, Value, decode_comment
 
 NFTABLES = 10
 """The netfilter subsystem: high byte of the message type."""
@@ -199,6 +199,8 @@ class KernelNft:
                 if name_of(a[1]) == name:
                     table.rules.setdefault(name_of(a[2]), []).append(_rule(a))
             for a in dump(GETSET, text(1, name)):
+                if 3 in a and BE32.unpack(a[3])[0] & SET_ANONYMOUS:
+                    continue  # a part of somebody's rule, and gone with it
                 spec = _set(a)
                 table.sets[spec.name] = spec
                 table.elements[spec.name] = {}

@@ -21,7 +21,7 @@ NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting")
 
-SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x80
+SET_ANONYMOUS, SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x1, 0x4, 0x8, 0x10, 0x20, 0x80
 DYNAMIC_SIZE = 65535
 """Most records a dynamic set holds, as nft defaults it."""
 COMMENT_UDATA = 0
