@@ -258,6 +258,7 @@ def test_changes_by_others_are_noticed(kernel: Kernel) -> None:
     kernel.apply(rules(plain(ready(A)), "IPv4"))
     before = asyncio.run(kernel.nft.disturbances())
     kernel.nft.run_now(Transaction(2, "kubesvc", (AddTable(), AddChain(ChainSpec("own")))))
+    kernel.nft.run_now(Transaction(2, "kubesvc", (AddTable(),)))  # changes nothing, and the kernel does not count it
     assert asyncio.run(kernel.nft.disturbances()) == before
     kernel.nft_tool("add", "table", "ip", "someone")
     kernel.nft_tool("delete", "table", "ip", "someone")

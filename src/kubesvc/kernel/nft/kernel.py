@@ -113,7 +113,7 @@ class KernelNft:
                     failed.append((owners.get(error_.sequence), error_))
         if failed:
             raise _refusal(transaction, failed)
-        self.generation += 1
+        self._look_round(own=1)
 
     async def disturbances(self) -> int:
         async with self.turn:
@@ -126,11 +126,13 @@ class KernelNft:
         number: int = BE32.unpack(attribute_map(reply[0].payload, GENERIC.size)[1])[0]
         return number
 
-    def _look_round(self) -> None:
+    def _look_round(self, own: int = 0) -> None:
+        """Note whether rules changed since the last look by more than our `own` transactions; one that in the end
+        changed nothing does not count in the kernel."""
         found = self._generation()
-        if found != self.generation:
+        if not self.generation <= found <= self.generation + own:
             self.disturbed += 1
-            self.generation = found
+        self.generation = found
 
     def _encode(self, transaction: Transaction) -> tuple[bytes, dict[int, Command]]:
         family = GENERIC.pack(transaction.family, 0, 0)
