@@ -237,9 +237,10 @@ async def deletion_takes_the_grace_it_has(world: World) -> None:
 
 async def agent_comes_back(world: World) -> None:
     """NODE-45, NODE-99: a new agent adopts what runs, restarts what does not, removes what is unwanted."""
-    for name in ("kept", "lost", "unwanted"):
-        await world.create(name, shell(f"echo run; {FOREVER}"))
-    before = {name: await world.ready(name) for name in ("kept", "lost", "unwanted")}
+    names = ("kept", "lost", "unwanted", "leaving")
+    for name in names:
+        await world.create(name, shell(f"echo run; {FOREVER}", env=[{"name": "MINE", "value": name}]))
+    before = {name: await world.ready(name) for name in names}
     lost = world.agent.worker("default", "lost")
     assert lost is not None and lost.pause is not None and lost.runners["c"].process is not None
     pids = (lost.pause.pid, lost.runners["c"].process.pid)
@@ -248,7 +249,9 @@ async def agent_comes_back(world: World) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead already
     await world.delete("unwanted", grace_seconds=0)
+    await world.delete("leaving")
     await world.start_agent()
+    await world.vanished("leaving", 3)
     pod = await world.until("lost", lambda p: container_status(p).get("restartCount") == 1 and is_ready(p), "restarted")
     assert container_status(pod)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
     assert pod["metadata"]["uid"] == before["lost"]["metadata"]["uid"]
@@ -256,11 +259,12 @@ async def agent_comes_back(world: World) -> None:
     assert container_status(pod) == container_status(before["kept"])
     assert pod["status"]["podIP"] == before["kept"]["status"]["podIP"]
     assert not (world.settings.state_dir / "pods" / before["unwanted"]["metadata"]["uid"]).exists()
-    code, out, _ = await execute(world, "kept", ["echo", "still here"])
-    assert (code, out) == (0, b"still here\n")
+    code, out, _ = await execute(world, "kept", ["sh", "-c", "echo still $MINE"])
+    assert (code, out) == (0, b"still kept\n")
     for name in ("kept", "lost"):
         await world.delete(name)
         await world.vanished(name)
+    assert not [c for c in processes() if c.startswith(("sh -c", "sleep"))]
 
 
 async def door_lets_in(world: World) -> None:

@@ -33,7 +33,7 @@ from .simulated import SimulatedPod
 log = logging.getLogger(__name__)
 
 REGISTER_RETRY_SECONDS = 0.5
-LOCAL_SYNC_SECONDS = 60.0
+WORKER_RETRY_SECONDS = 2.0
 
 Worker = PodWorker | SimulatedPod
 
@@ -205,6 +205,17 @@ class NodeAgent:
         self.workers.pop(uid, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("worker of pod %s failed", uid, exc_info=error)
+            asyncio.get_running_loop().call_later(WORKER_RETRY_SECONDS, self.work_again, uid)
+
+    def work_again(self, uid: str) -> None:
+        """Give a Pod a new worker after the first one failed; what it left running is found by its record."""
+        pod = next((p for p in self.pods.values() if p.metadata.uid == uid), None)
+        if pod is None or self.context is None or uid in self.workers:
+            return
+        for record in self.context.records.load():
+            if record.uid == uid:
+                self.records[uid] = record
+        self.on_pod(None, pod)
 
     async def clean_up(self, context: NodeContext) -> None:
         """Remove what is recorded of Pods that the API knows no more."""

@@ -505,6 +505,11 @@ class ContainerRunner:
                 self.probes["readiness"] = ProbeState("readiness", "success", "success", 1)
         with contextlib.suppress(ImageProblem):
             self.image = self.node.image(self.container.image)
+        with contextlib.suppress(MissingSource):
+            self.user = self.identity()
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
+            self.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
         self.open_logs()
         self.launched.set()
 

@@ -139,6 +139,10 @@ class PodWorker:
         stop = asyncio.create_task(self.stop_wanted.wait())
         tasks.append(stop)
         try:
+            if self.known:  # before anything else, so that what still runs is known even if it is to be ended
+                adopted = await self.resume_sandbox()
+                if not self.pod.terminal:
+                    self.make_runners({s.name: s for s in self.all_statuses()}, adopted)
             if not self.pod.terminal:
                 life = asyncio.create_task(self.live())
                 tasks.append(life)
@@ -147,8 +151,6 @@ class PodWorker:
                 await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
                 if self.stopping:
                     await self.end_containers(life)
-            elif self.known:
-                await self.resume_sandbox()
             self.stopped = True
             await self.drop_sandbox()
             await self.write_status()
@@ -189,10 +191,8 @@ class PodWorker:
         if not self.record.start_time:
             self.record.start_time = self.pod.status.start_time or rfc3339(self.node.clock.now())
             self.save()
-        before = {s.name: s for s in self.all_statuses()}
-        adopted = await self.resume_sandbox() if self.known else False
         if not self.runners:
-            self.make_runners(before, adopted)
+            self.make_runners({s.name: s for s in self.all_statuses()}, False)
         self.touch()
         await self.make_volumes()
         if self.held_sandbox is None:
@@ -312,11 +312,6 @@ class PodWorker:
                 host_network=self.pod.spec.host_network,
             )
             return True
-        for container in record.containers.values():
-            left = WatchedProcess.adopt(container.pid, container.start_time)
-            if left is not None:
-                left.signal(signal.SIGKILL)
-                await left.wait()
         await self.drop_sandbox()
         self.node.events.pod(
             self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
@@ -360,6 +355,11 @@ class PodWorker:
     async def drop_sandbox(self) -> None:
         """End the holding process, remove link and routes, give the addresses back."""
         pause, self.pause, self.held_sandbox = self.pause, None, None
+        for container in self.record.containers.values():
+            left = WatchedProcess.adopt(container.pid, container.start_time)
+            if left is not None:  # its own namespaces do not end with the sandbox
+                left.signal(signal.SIGKILL)
+                await left.wait()
         if self.record.device:
             with contextlib.suppress(OSError):
                 self.node.sandboxes.disconnect(self.record.device)
