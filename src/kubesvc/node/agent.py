@@ -229,7 +229,7 @@ class NodeAgent:
                     left.signal(signal.SIGKILL)
                     await left.wait()
             with contextlib.suppress(OSError):
-                context.sandboxes.disconnect(record.device)
+                context.sandboxes.disconnect(record.device, record.ips)
             for pool in context.pools:
                 for ip in record.ips:
                     pool.release(ip)

@@ -362,7 +362,7 @@ class PodWorker:
                 await left.wait()
         if self.record.device:
             with contextlib.suppress(OSError):
-                self.node.sandboxes.disconnect(self.record.device)
+                self.node.sandboxes.disconnect(self.record.device, self.record.ips)
         if pause is not None:
             pause.signal(signal.SIGKILL)
             await pause.wait()

@@ -65,8 +65,9 @@ class Sandboxes(Protocol):
         """Give the sandbox its addresses and the node its routes; the name of the node's end."""
         ...
 
-    def disconnect(self, device: str) -> None:
-        """Remove link and routes; nothing happens if they are gone."""
+    def disconnect(self, device: str, ips: Sequence[str]) -> None:
+        """Remove the routes to a sandbox that is about to end; its link ends with its namespace. Nothing happens if
+        they are gone."""
         ...
 
     async def close(self) -> None: ...
@@ -138,9 +139,11 @@ class LinuxSandboxes:
             self.links.replace_neighbour(device, ip, mac)
         return device
 
-    def disconnect(self, device: str) -> None:
-        if device:
-            self.links.delete_link(device)
+    def disconnect(self, device: str, ips: Sequence[str]) -> None:
+        # Deleting a link makes the kernel wait for tens of milliseconds, and everything in this process with it; when
+        # the namespace of its other end goes, the kernel does the same on its own time.
+        for ip in ips if device else ():
+            self.links.delete_route(Route(f"{ip}/{128 if ':' in ip else 32}", device=device))
 
     async def close(self) -> None:
         if self.node_links is not None:
@@ -202,7 +205,7 @@ class FakeSandboxes:
         self.connected[device_name(uid)] = tuple(ips)
         return device_name(uid)
 
-    def disconnect(self, device: str) -> None:
+    def disconnect(self, device: str, ips: Sequence[str]) -> None:
         self.connected.pop(device, None)
 
     async def close(self) -> None:
