@@ -23,6 +23,7 @@ from kubesvc.node.hostsfile import pod_fqdn, pod_hostname, render_host_network_h
 from kubesvc.node.images import ImageMap, ImageProblem, MapEntry, full_name, load_map, parse_name, resolve
 from kubesvc.node.ipam import AddressPool, Exhausted
 from kubesvc.node.logs import LogFile, LogOptions, LogPipe, read_log, split_lines, stored_lines, wanted_lines
+from kubesvc.node.records import PodRecord, Records
 from kubesvc.node.simulated import parse_script
 from kubesvc.node.volumes import File, Material, VolumeProblem, make_volume, plan_files, plan_mounts, write_files
 
@@ -329,6 +330,29 @@ def test_a_pipe_outlives_its_reader(tmp_path: Path) -> None:
         return [line.split(b" ", 3)[3] for line in stored_lines(path)]
 
     assert asyncio.run(scene()) == [b"one", b"two", b"three", b"last without end"]
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_records_survive_a_torn_write(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    record = PodRecord(uid="u", namespace="n", name="p")
+    for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        record.ips = [ip]
+        records.save(record)
+    directory = records.pod_directory("u")
+    assert [p.name for p in directory.iterdir()] == ["record-3.json"]
+    (directory / "record-4.json").write_text('{"uid": "u", "ips": [')
+    (tmp_path / "pods" / "empty").mkdir()
+    again = Records(tmp_path)
+    assert [r.ips for r in again.load()] == [["10.0.0.3"]]
+    assert not (tmp_path / "pods" / "empty").exists()
+    record.ips = ["10.0.0.5"]
+    again.save(record)
+    assert [r.ips for r in Records(tmp_path).load()] == [["10.0.0.5"]]
+    again.remove("u")
+    assert Records(tmp_path).load() == []
 
 
 # -- addresses, routes, scripts ---------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -38,11 +37,16 @@ class PodRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Records:
-    """The Pods' directories below the state directory: `pods/<uid>/record.json` and what else a Pod needs there."""
+    """The Pods' directories below the state directory: `pods/<uid>/record-<n>.json` and what else a Pod needs there.
+
+    Each save writes the next number and then removes the one before: renaming over a file would be as safe, but costs
+    milliseconds, in which some file systems write the data out and the loop stands still.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.directory = state_dir / "pods"
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.numbers: dict[str, int] = {}
 
     def pod_directory(self, uid: str) -> Path:
         return self.directory / uid
@@ -50,19 +54,37 @@ class Records:
     def save(self, record: PodRecord) -> None:
         directory = self.pod_directory(record.uid)
         directory.mkdir(parents=True, exist_ok=True)
-        draft = directory / "record.json.new"
-        draft.write_bytes(msgspec.json.encode(record))
-        os.replace(draft, directory / "record.json")
+        before = self.numbers.get(record.uid, 0)
+        self.numbers[record.uid] = before + 1
+        (directory / f"record-{before + 1}.json").write_bytes(msgspec.json.encode(record))
+        (directory / f"record-{before}.json").unlink(missing_ok=True)
 
     def load(self) -> list[PodRecord]:
         """All that can be read; a directory without a readable record is removed, nothing can have been made of it."""
         found = []
         for directory in sorted(self.directory.iterdir()):
-            try:
-                found.append(msgspec.json.decode((directory / "record.json").read_bytes(), type=PodRecord))
-            except (OSError, msgspec.MsgspecError):
+            record = self.read(directory)
+            if record is None:
                 shutil.rmtree(directory, ignore_errors=True)
+            else:
+                found.append(record)
         return found
 
+    def read(self, directory: Path) -> PodRecord | None:
+        """The newest whole record of one Pod; a crash may have left half of the last one."""
+        numbered = [(int(p.stem.partition("-")[2]), p) for p in directory.glob("record-*.json")]
+        for number, path in sorted(numbered, reverse=True):
+            try:
+                record = msgspec.json.decode(path.read_bytes(), type=PodRecord)
+            except (OSError, msgspec.MsgspecError):
+                continue
+            self.numbers[record.uid] = max(n for n, _ in numbered)
+            for other, old in numbered:
+                if other < number:
+                    old.unlink(missing_ok=True)
+            return record
+        return None
+
     def remove(self, uid: str) -> None:
+        self.numbers.pop(uid, None)
         shutil.rmtree(self.pod_directory(uid), ignore_errors=True)
