@@ -110,10 +110,20 @@ def settle(host: Host) -> None:
         links.replace_route(route(network, gateway))
     links.close()
     if host.forward:
-        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        for switch, value in SWITCHES:
             path = Path("/proc/sys/net") / switch  # of this namespace: a process sees its own network's settings
             if path.exists():
-                path.write_text("1\n")
+                path.write_text(f"{value}\n")
+
+
+SWITCHES = (
+    ("ipv4/ip_forward", 1),
+    ("ipv6/conf/all/forwarding", 1),
+    # A node sends hairpins back where they came from on purpose; telling the Pod of a shorter way would only use up
+    # the kernel's allowance of ICMP, which refusals of UDP need.
+    ("ipv4/conf/all/send_redirects", 0),
+    ("ipv4/conf/default/send_redirects", 0),
+)
 
 
 def main() -> int:

@@ -296,7 +296,9 @@ class NetlinkLinks:
 
     def address_payload(self, name: str, address: str) -> bytes:
         family, raw, prefix = parse_address(address)
-        payload = IFADDR.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, self.index(name))
+        # What stands on lo is answered for, but never chosen as the source of what leaves by another interface.
+        scope = RT_SCOPE_LINK if name == "lo" else RT_SCOPE_UNIVERSE
+        payload = IFADDR.pack(family, prefix, 0, scope, self.index(name))
         payload += netlink.attribute(IFA_LOCAL, raw) + netlink.attribute(IFA_ADDRESS, raw)
         if family == socket.AF_INET6:
             payload += netlink.u32(IFA_FLAGS, IFA_F_NODAD)
