@@ -23,6 +23,10 @@ from .settings import NodeSettings
 from .volumes import Material, bytes_of_config_map, bytes_of_secret
 
 
+TOKEN_LIFE = 0.8
+"""The part of a token's life after which a new one is asked for."""
+
+
 @dataclass(kw_only=True)
 class NodeContext:
     """The agent's doors and what its workers must agree on.
@@ -49,6 +53,9 @@ class NodeContext:
     probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
     """Counts by probe type, result, container, pod, namespace (NODE-55)."""
 
+    tokens: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)
+    """By Pod uid, audience and seconds: the token, and when a new one is due."""
+
     def image(self, name: str) -> Image:
         """What an image runs here, by the map as it is now. ImageProblem if nothing does."""
         return resolve(name, load_map(self.settings.images_map), self.settings.images_map)
@@ -69,7 +76,13 @@ class NodeContext:
         return bytes_of_secret(found.get("data"))
 
     async def token(self, pod: Pod, audience: str, seconds: int) -> str | None:
-        """A token of the Pod's account, bound to the Pod; None where the server gives none."""
+        """A token of the Pod's account, bound to the Pod; the same until most of its life is over. None where the
+        server gives none."""
+        key = (pod.metadata.uid, audience, seconds)
+        now = self.clock.now()
+        held = self.tokens.get(key)
+        if held is not None and now < held[1]:
+            return held[0]
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
@@ -87,7 +100,15 @@ class NodeContext:
         except ApiError:
             return None
         token = (answer.get("status") or {}).get("token")
-        return token if isinstance(token, str) else None
+        if not isinstance(token, str):
+            return None
+        self.tokens[key] = (token, now + TOKEN_LIFE * max(600, seconds))
+        return token
+
+    def forget(self, uid: str) -> None:
+        """A Pod is gone: drop what was kept for it."""
+        for key in [k for k in self.tokens if k[0] == uid]:
+            del self.tokens[key]
 
     def sources(
         self,

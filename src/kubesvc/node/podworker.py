@@ -162,6 +162,7 @@ class PodWorker:
             if not self.gone:
                 await self.delete_object()
             self.node.records.remove(self.uid)
+            self.node.forget(self.uid)
         finally:
             for runner in self.runners.values():
                 for task in (runner.task, runner.kill_task):

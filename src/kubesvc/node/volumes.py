@@ -127,7 +127,7 @@ def plan_files(volume: Volume, pod: Pod, material: Material) -> Files | None:
             if (token := source.service_account_token) is not None:
                 text = material.tokens.get((token.audience, token.expiration_seconds or 3600))
                 if text is not None:
-                    files[safe_path(token.path)] = File(text.encode(), mode & 0o700 | (mode & 0o600 and 0o600) | 0o044)
+                    files[safe_path(token.path)] = File(text.encode(), mode)
         return files
     return None
 
