@@ -52,7 +52,7 @@ ERRORS: tuple[tuple[str, str, str, Any, dict[str, str], int, str], ...] = (
     ("WRITE-11: too long", "POST", CONFIGS, b" " * (MAX_BODY_BYTES + 1), {}, 413, "limit is 3145728"),
     ("WRITE-2: no JSON", "POST", CONFIGS, b"{", {}, 400, "couldn't get version/kind; json parse error"),
     ("WRITE-11: no protobuf", "POST", CONFIGS, b"k8s\0\xff", {"Content_Type": "application/vnd.kubernetes.protobuf"},
-     400, "no valid protobuf message"),
+     400, "must be of type ConfigMap): unexpected EOF (6b387300ff)"),
     ("TABLE-2", "GET", f"{CONFIGS}?includeObject=x", None, {"Accept": TABLE}, 400, "includeObject: Invalid value"),
     ("DEL-1", "DELETE", f"{CONFIGS}/a?gracePeriodSeconds=x", None, {}, 400, "strconv.ParseInt"),
     ("AUTH-3", "GET", CONFIGS, None, {"Impersonate_Group": "x"}, 400, "without impersonating a user name"),

@@ -1,8 +1,6 @@
-"""From paths and headers to what is meant: routing, negotiation, options, protobuf. Pure."""
+"""From paths and headers to what is meant: routing, negotiation, options. Pure."""
 
 from __future__ import annotations
-
-import base64
 
 import pytest
 
@@ -10,7 +8,6 @@ from kubesvc.api.errors import ApiError, BadRequest, Invalid, NotAcceptable
 from kubesvc.api.kinds import CONFIG_MAP
 from kubesvc.apiserver.negotiation import Form, negotiate
 from kubesvc.apiserver.options import delete_options, list_options, patch_options, write_options
-from kubesvc.apiserver.protobuf import decode_protobuf
 from kubesvc.apiserver.routing import kind_of, parse_target
 
 TARGETS = (
@@ -106,32 +103,3 @@ def test_options_that_do_not_go_together() -> None:
 def test_the_manager_is_the_user_agent_up_to_the_slash() -> None:
     assert write_options({}, "kubectl/v1.37.1 (linux)", "CreateOptions").manager == "kubectl"  # APPLY-6
     assert write_options({"fieldManager": ["m"]}, "kubectl/v1", "CreateOptions").manager == "m"
-
-
-CONFIG_MAP_BODY = bytes.fromhex(
-    "6b387300 0a0f 0a027631 1209436f6e6669674d6170 121b 0a11 0a0161 1200 1a00 2200 2a00 3200 3800 4200"
-    "1206 0a016b 120176 1a00 2200"
-)
-"""`kubectl create configmap a --from-literal=k=v`, as it is sent."""
-
-
-def test_a_protobuf_body_is_the_object_that_json_would_be() -> None:
-    assert decode_protobuf(CONFIG_MAP_BODY) == {
-        "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"},
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("cut", range(4, len(CONFIG_MAP_BODY) - 4))
-def test_a_cut_protobuf_body_is_refused_or_read_never_a_crash(cut: int) -> None:
-    try:
-        decode_protobuf(CONFIG_MAP_BODY[:cut])
-    except BadRequest as e:
-        assert e.status_code == 400
-
-
-def test_protobuf_fields_nobody_knows_are_refused() -> None:
-    raw = bytes([0xFA, 0x07, 1, 65])  # field 127
-    body = b"k8s\x00" + bytes([0x0A, 11, 0x12, 9]) + b"ConfigMap" + bytes([0x12, len(raw)]) + raw
-    with pytest.raises(BadRequest, match="field 127 of ConfigMap"):
-        decode_protobuf(body)
-    assert base64.b64encode(raw)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from . import goyaml, schema
+from . import fields, goyaml, protobuf, schema
 from .errors import BadRequest, UnsupportedMediaType
 from .exact import Walk, bare, is_object, items_of, read_json, word
 from .gojson import summary
@@ -89,10 +89,11 @@ def decode_body(raw: bytes, media_type: str, kind: Kind | Target, field_validati
     """The object in a request's body.
 
     raw:              the body, at most as long as the server admits
-    media_type:       Content-Type without parameters: application/json (or "") or application/yaml
+    media_type:       Content-Type without parameters: application/json (or ""), application/yaml or
+                      application/vnd.kubernetes.protobuf
     field_validation: Ignore, Warn (also "") or Strict
 
-    Raises BadRequest: not JSON/YAML, another kind, a wrong type, or (Strict) unknown or duplicate fields; and
+    Raises BadRequest: not of that form, another kind, a wrong type, or (Strict) unknown or duplicate fields; and
     UnsupportedMediaType for other media types. apiVersion and kind of the result are always set to the target's.
     """
     target = target_of(kind)
@@ -104,6 +105,8 @@ def decode_body(raw: bytes, media_type: str, kind: Kind | Target, field_validati
         value, duplicates = read_body(raw, target), no_duplicates
     elif media_type == "application/yaml":
         value, duplicates = read_yaml(raw, target)
+    elif media_type == protobuf.MEDIA_TYPE:
+        return decode_protobuf(raw, target)
     else:
         raise UnsupportedMediaType(NOT_JSON_TYPES)
     return exact(value, duplicates, raw, target, field_validation)
@@ -119,6 +122,27 @@ def decode_plain(obj: Any, kind: Kind | Target, field_validation: str = "Warn") 
     return exact(obj, (), b"", target, field_validation)
 
 
+def decode_protobuf(raw: bytes, target: Target) -> Decoded:
+    """The object in a protobuf body, as `decode_body`. What nobody knows is skipped in silence."""
+    try:
+        envelope = protobuf.read_envelope(raw)
+    except protobuf.Malformed as e:
+        raise unrecognized(target, str(e), raw) from None
+    api_version, name = envelope.api_version or target.api_version, envelope.kind or target.name
+    group, _, version = api_version.rpartition("/")
+    definition = target.schema
+    try:
+        if (group, version, name) != (target.group, target.version, target.name):
+            definition = other_kind(group, version, name, api_version, target)
+        obj = protobuf.decode_message(envelope.raw, definition)
+    except KeyError:
+        raise UnsupportedMediaType(f"{name} in version {fields.quote(version)} is read as JSON or YAML only") from None
+    except ValueError as e:
+        raise BadRequest(cannot_be(name, version, target) + str(e)) from None
+    obj["apiVersion"], obj["kind"] = api_version, name
+    return Decoded(decode_plain(obj, target, "Ignore").obj)
+
+
 def right_kind(obj: Object | None, target: Target) -> Object | None:
     """The object if it is of the target's kind, which is filled in where it does not say."""
     if obj is None:
@@ -132,6 +156,11 @@ def right_kind(obj: Object | None, target: Target) -> Object | None:
 
 def unrecognized(target: Target, why: str, raw: bytes) -> BadRequest:
     return BadRequest(f"the object provided is unrecognized (must be of type {target.name}): {why} ({summary(raw)})")
+
+
+def cannot_be(name: str, version: str, target: Target) -> str:
+    """How the words begin for a body that says its kind and is still wrong."""
+    return f'{name} in version "{version}" cannot be handled as a {target.name}: '
 
 
 def read_body(raw: bytes, target: Target) -> Any:
@@ -153,7 +182,7 @@ def exact(value: Any, duplicates: tuple[str, ...], raw: bytes, target: Target, v
     value = {} if value is None else value
     api_version, name = head(value, raw, target)
     version = api_version.rpartition("/")[2]
-    as_kind = f'{name} in version "{version}" cannot be handled as a {target.name}: '
+    as_kind = cannot_be(name, version, target)
     walk = Walk()
     try:
         obj = conform(value, api_version, name, target, walk)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from kubesvc.api.decode import Target, decode_body, decode_plain
+from kubesvc.api.decode import Target, decode_body
 from kubesvc.api.errors import UnsupportedMediaType
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
+from kubesvc.api.protobuf import MEDIA_TYPE
 
 from .calls import Call
-from .protobuf import decode_protobuf
 
-PROTOBUF = "application/vnd.kubernetes.protobuf"
-BODY_TYPES = ("", "application/json", "application/yaml")
+BODY_TYPES = ("", "application/json", "application/yaml", MEDIA_TYPE)
 UNKNOWN_FORMAT = (
     "the body of the request was in an unknown format - accepted media types include: application/json, "
     "application/yaml, application/vnd.kubernetes.protobuf"
@@ -23,11 +22,8 @@ async def read_body(call: Call, target: Kind | Target, validation: str) -> Objec
 
     Raises what `decode_body` raises; UnsupportedMediaType for media types beyond the three.
     """
-    if call.media_type == PROTOBUF:
-        decoded = decode_plain(decode_protobuf(await call.body()), target, validation)
-    elif call.media_type in BODY_TYPES:
-        decoded = decode_body(await call.body(), call.media_type, target, validation)
-    else:
+    if call.media_type not in BODY_TYPES:
         raise UnsupportedMediaType(UNKNOWN_FORMAT)
+    decoded = decode_body(await call.body(), call.media_type, target, validation)
     call.warnings += decoded.warnings
     return decoded.obj

@@ -10,16 +10,17 @@ from kubesvc.api.decode import decode_body
 from kubesvc.api.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
+from kubesvc.api.protobuf import MEDIA_TYPE as PROTOBUF
 from kubesvc.clock import rfc3339
 
 from .apply import Applied, apply_patch
-from .bodies import BODY_TYPES, PROTOBUF, UNKNOWN_FORMAT, read_body
+from .authorization import Authorizer
+from .bodies import BODY_TYPES, UNKNOWN_FORMAT, read_body
 from .cache import Item
 from .calls import Call
 from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
-from .protobuf import decode_protobuf
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
 from .subresources import Subresources
@@ -34,8 +35,11 @@ _json = msgspec.json.Encoder()
 class Resources:
     """Answers requests whose target is a kind's collection, object or subresource."""
 
-    def __init__(self, registry: Registry, watches: WatchRequests, subresources: Subresources) -> None:
+    def __init__(
+        self, registry: Registry, watches: WatchRequests, subresources: Subresources, authorizer: Authorizer
+    ) -> None:
         self.registry = registry
+        self.authorizer = authorizer
         self.watches = watches
         self.subresources = subresources
 
@@ -130,12 +134,14 @@ class Resources:
         options = write_options(call.query, call.user_agent, "CreateOptions")
         obj = await self.decoded(call, kind, options.validation)
         namespace = call.target.namespace_of(kind)
+        self.authorizer.refuse_escalation(call.user, kind, namespace, obj)
         return self.written(call, kind, await self.registry.create(kind, namespace, obj, options, call.warnings))
 
     async def update(self, call: Call, kind: Kind) -> web.Response:
         target = call.target
         options = write_options(call.query, call.user_agent, "UpdateOptions")
         obj = await self.decoded(call, kind, options.validation)
+        self.authorizer.refuse_escalation(call.user, kind, target.namespace_of(kind), obj)
         result = await self.registry.update(
             kind, target.namespace_of(kind), target.name, obj, options, call.warnings, subresource=target.subresource
         )
@@ -154,10 +160,12 @@ class Resources:
             now = rfc3339(registry.clock.now())
 
             def merge(live: Object | None) -> Applied:
-                return apply_patch(
+                applied = apply_patch(
                     live, body, stored, options.manager, now, name=target.name, namespace=namespace,
                     force=bool(options.force), subresource=target.subresource, field_validation=options.validation,
                 )  # fmt: skip
+                self.authorizer.refuse_escalation(call.user, kind, namespace, applied.obj)
+                return applied
 
             result = await registry.apply(
                 kind, namespace, target.name, merge, options, call.warnings, subresource=target.subresource
@@ -176,6 +184,7 @@ class Resources:
                 raise BadRequest(
                     f"the name of the object ({found or ''}) does not match the name on the URL ({target.name})"
                 )
+            self.authorizer.refuse_escalation(call.user, kind, namespace, patched.obj)
             return kind.to_stored(patched.obj) if kind.stored else patched.obj
 
         result = await registry.change(
@@ -188,18 +197,16 @@ class Resources:
         body = await call.body()
         decoded: Object | None = None
         if body:
-            if call.media_type == PROTOBUF:
-                decoded = decode_protobuf(body)
-            elif call.media_type not in BODY_TYPES:
+            if call.media_type not in BODY_TYPES:
                 raise UnsupportedMediaType(UNKNOWN_FORMAT)
-            else:
-                decoded = self.decode_delete_options(body, call.media_type, call.target.group, call.target.version)
+            decoded = self.decode_delete_options(body, call.media_type, call.target.group, call.target.version)
         return delete_options(call.query, decoded, call.user_agent)
 
     def decode_delete_options(self, body: bytes, media_type: str, group: str, version: str) -> Object:
         """DeleteOptions may name the core version or the group's (DEL-1)."""
         target = DELETE_OPTIONS
-        if group and b'"' + f"{group}/{version}".encode() + b'"' in body:
+        quote = b"" if media_type == PROTOBUF else b'"'
+        if group and quote + f"{group}/{version}".encode() + quote in body:
             target = DELETE_OPTIONS._replace(group=group, version=version)
         elif b"meta.k8s.io/v1" in body:
             target = DELETE_OPTIONS._replace(group="meta.k8s.io", version="v1")
