@@ -243,6 +243,8 @@ async def agent_comes_back(world: World) -> None:
     for name in names:
         await world.create(name, shell(f"echo run; {FOREVER}", env=[{"name": "MINE", "value": name}]))
     before = {name: await world.ready(name) for name in names}
+    await world.create("ended", shell("echo last words"), restartPolicy="Never")
+    await world.until("ended", lambda p: p["status"].get("phase") == "Succeeded", "ended")
     lost = world.agent.worker("default", "lost")
     assert lost is not None and lost.pause is not None and lost.runners["c"].process is not None
     pids = (lost.pause.pid, lost.runners["c"].process.pid)
@@ -254,6 +256,8 @@ async def agent_comes_back(world: World) -> None:
     await world.delete("leaving")
     await world.start_agent()
     await world.vanished("leaving", 3)
+    first, reader, _ = await world.ask("log default ended c {}")
+    assert first == {"ok": True} and await reader.read() == b"last words\n"
     pod = await world.until("lost", lambda p: container_status(p).get("restartCount") == 1 and is_ready(p), "restarted")
     assert container_status(pod)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
     assert pod["metadata"]["uid"] == before["lost"]["metadata"]["uid"]
@@ -368,6 +372,9 @@ async def simulated_pods_follow_their_script(world: World) -> None:
     pods = [await world.ready(f"p{n}") for n in range(100)]
     assert len({p["status"]["podIP"] for p in pods}) == 100
     annotations = {key: "ready after 0.3s; fail after 0.2s"}
+    gates = [{"conditionType": "example.org/gate"}]
+    await world.create("gated", {"image": "x"}, readinessGates=gates)
+    await world.ready("gated", 3)
     await world.create("late", {"image": "x"}, metadata={"annotations": annotations}, restartPolicy="Never")
     assert not is_ready(await world.until("late", lambda p: "podIP" in p["status"], "addressed"))
     await world.ready("late", 2)

@@ -228,6 +228,10 @@ class NodeDoor:
     async def log(self, rest: str, reader: Reader, writer: Writer) -> None:
         namespace, name, container, *options = rest.split(" ", 3)
         wanted = msgspec.json.decode(options[0] if options else "{}", type=LogRequest)
+        worker = self.worker(namespace, name)
+        if not worker.runners:  # ended before this agent started: only its files are left (NODE-99)
+            await self.stored_log(worker, container, wanted, writer)
+            return
         runner = self.runner(namespace, name, "" if container == "-" else container)
         attempt = runner.attempt - 1 if wanted.previous else runner.attempt
         path = runner.directory / f"{attempt}.log"
@@ -262,6 +266,26 @@ class NodeDoor:
                 await writer.drain()
         finally:
             gone.cancel()
+
+    async def stored_log(self, worker: PodWorker, container: str, wanted: LogRequest, writer: Writer) -> None:
+        """The log of a container that nobody runs any more."""
+        names = [c.name for c in worker.pod.spec.containers or ()]
+        if container == "-" and len(names) == 1:
+            container = names[0]
+        known = [*names, *(c.name for c in worker.pod.spec.init_containers or ())]
+        if container not in known:
+            raise Refusal(f"container {container} is not valid for pod {worker.pod.name}", 400)
+        directory = worker.directory / "containers" / container
+        attempts = sorted(int(p.stem) for p in directory.glob("*.log") if p.stem.isdigit())
+        if len(attempts) <= int(wanted.previous):
+            what = "previous terminated container" if wanted.previous else "container"
+            raise Refusal(f'{what} "{container}" in pod "{worker.pod.name}" not found', 400)
+        answer(writer, {"ok": True})
+        given = {f: getattr(wanted, f) for f in wanted.__struct_fields__ if f != "previous"}
+        path = directory / f"{attempts[-2 if wanted.previous else -1]}.log"
+        async for piece in read_log(path, LogOptions(**given), self.clock):
+            writer.write(piece)
+            await writer.drain()
 
     async def execute(self, rest: str, reader: Reader, writer: Writer) -> None:
         wanted = msgspec.json.decode(rest, type=ExecRequest)
