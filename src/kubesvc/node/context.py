@@ -22,7 +22,6 @@ from .sandbox import Sandboxes
 from .settings import NodeSettings
 from .volumes import Material, bytes_of_config_map, bytes_of_secret
 
-
 TOKEN_LIFE = 0.8
 """The part of a token's life after which a new one is asked for."""
 
