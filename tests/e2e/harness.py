@@ -57,11 +57,13 @@ def eventually(check: Callable[[], Any], seconds: float = PATIENCE_SECONDS, *, e
 
 @dataclass
 class Instance:
-    """One instance under test. `user` runs it as that user instead of root."""
+    """One instance under test. `user` runs it as that user instead of root; `grant` first gives that user subordinate
+    ids, in mounts of its own, so that the machine's files stay as they are."""
 
     home: Path
     name: str = "t"
     user: str = ""
+    grant: bool = False
     process: subprocess.Popen[str] | None = None
     ready_line: str = ""
     said: list[str] = field(default_factory=list)
@@ -113,14 +115,17 @@ class Instance:
 
     def up(self, *options: str, seconds: float = 60.0) -> str:
         """Start it in the foreground of its own session; returns the line it prints when ready."""
+        command, credentials = self.command("up", "--name", self.name, *options), self.credentials()
+        if self.grant:
+            command, credentials = self.granted(command), {}
         self.process = subprocess.Popen(
-            self.command("up", "--name", self.name, *options),
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment(),
             start_new_session=True,
-            **self.credentials(),
+            **credentials,
         )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
@@ -132,6 +137,17 @@ class Instance:
         _, errors = self.process.communicate()
         self.process = None
         raise AssertionError(f"up did not become ready: {line}{errors}\n{self.logs()}")
+
+    def granted(self, command: list[str]) -> list[str]:
+        """The command run as `user`, in a mount namespace where the files that grant subordinate ids name that user."""
+        entry = pwd.getpwnam(self.user)
+        grants = self.home / "subordinate"
+        grants.write_text(f"{self.user}:100000:65536\n")
+        script = (
+            'touch /etc/subuid /etc/subgid && mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && '
+            f'exec setpriv --reuid {entry.pw_uid} --regid {entry.pw_gid} --clear-groups "$@"'
+        )
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(grants), *command]
 
     def logs(self) -> str:
         """The last words of every part."""
@@ -247,13 +263,13 @@ def python_for(user: str) -> tuple[str, tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def fresh_instance(user: str = "", name: str = "t") -> Iterator[Instance]:
+def fresh_instance(user: str = "", name: str = "t", *, grant: bool = False) -> Iterator[Instance]:
     """An instance that is not started yet; whatever the test does, it is gone at the end, and the host as before."""
     before = host_network()
     home = Path(tempfile.mkdtemp(prefix="ks-", dir="/tmp"))
     if user:
         shutil.chown(home, user)
-    instance = Instance(home, name, user)
+    instance = Instance(home, name, user, grant)
     try:
         yield instance
         instance.down()
@@ -268,9 +284,9 @@ def fresh_instance(user: str = "", name: str = "t") -> Iterator[Instance]:
 
 
 @contextlib.contextmanager
-def running_instance(*options: str, user: str = "") -> Iterator[Instance]:
+def running_instance(*options: str, user: str = "", grant: bool = False) -> Iterator[Instance]:
     """An instance that is up."""
-    with fresh_instance(user) as instance:
+    with fresh_instance(user, grant=grant) as instance:
         instance.up(*options)
         yield instance
 
