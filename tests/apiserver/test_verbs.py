@@ -264,7 +264,7 @@ async def events_of(s: ApiServer, most: int, **options: Any) -> list[tuple[str, 
             found.append((event.type, json.loads(event.object)))
             if len(found) == most:
                 break
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     return found
 
 

@@ -24,6 +24,7 @@ from .hooks import Observer, WriteHooks
 from .local import LocalClient
 from .metrics import Metrics
 from .openapi import OpenApi
+from .rbac import RbacAuthorizer, make_default_roles
 from .registry import Registry
 from .resources import Resources
 from .reviews import Reviews
@@ -73,8 +74,10 @@ class ApiServer:
         self.health = Health()
         self.metrics = Metrics()
         self.watches = WatchRequests(self.registry, clock)
+        resources = Resources(self.registry, self.watches, self.subresources)
+        resources.authorizer = self.authorizer
         self.http = HttpServer(
-            Resources(self.registry, self.watches, self.subresources),
+            resources,
             Reviews(self.authenticator, self.authorizer, self.subresources, clock),
             Discovery(KINDS),
             OpenApi(KINDS),
@@ -112,9 +115,7 @@ class ApiServer:
         self.subresources.backends = backends
 
     def _authorizer(self) -> Authorizer:
-        if self.settings.authorization != "AlwaysAllow":
-            raise ValueError(f"authorization mode {self.settings.authorization} is not served yet; use AlwaysAllow")
-        return AlwaysAllow()
+        return RbacAuthorizer(self.cache) if self.settings.authorization == "RBAC" else AlwaysAllow()
 
     def _advertised_port(self) -> int:
         return self.settings.advertise_port or self.port or 6443
@@ -125,6 +126,8 @@ class ApiServer:
         self._observe()
         if self.settings.bootstrap:
             await self.bootstrap.once()
+            if self.settings.authorization == "RBAC":
+                await make_default_roles(self.local)
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
         self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
 

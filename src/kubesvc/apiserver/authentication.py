@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,10 +33,18 @@ ADMIN = User("system:admin", groups=(MASTERS, ALL_AUTHENTICATED))
 """Who speaks over the instance's own unix socket, whose directory only its owner may enter."""
 
 
+class BadToken(Unauthorized):
+    """A token of a known sort that is not accepted; `why` is told to token reviews only."""
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__("Unauthorized")
+        self.why = why
+
+
 class TokenAuthenticator(Protocol):
     """Knows tokens of one sort. None: not one of mine; Unauthorized: mine, and bad."""
 
-    def __call__(self, token: str) -> User | None: ...
+    def __call__(self, token: str, audiences: Sequence[str] = ()) -> User | None: ...
 
 
 def read_token_file(path: str) -> dict[str, User]:
@@ -73,13 +81,13 @@ class Authenticator:
         self.anonymous = anonymous
         self.others: list[TokenAuthenticator] = []
 
-    def user_of_token(self, token: str) -> User | None:
-        """The user of a bearer token, None if nobody knows it."""
+    def user_of_token(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        """The user of a bearer token, None if nobody knows it. `audiences`: whom it must be meant for, () the API."""
         found = self.tokens.get(token)
         if found is not None:
             return found
         for other in self.others:
-            user = other(token)
+            user = other(token, audiences)
             if user is not None:
                 return user
         return None

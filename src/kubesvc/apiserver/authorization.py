@@ -7,6 +7,8 @@ from typing import Protocol
 
 from kubesvc.api.errors import Forbidden
 from kubesvc.api.fields import quote
+from kubesvc.api.kind import Kind
+from kubesvc.api.meta import Object
 
 from .authentication import User
 from .routing import Target
@@ -45,6 +47,10 @@ class Authorizer(Protocol):
 
     def rules_of(self, user: User, namespace: str) -> Rules: ...
 
+    def refuse_escalation(self, user: User, kind: Kind, namespace: str, obj: Object) -> None:
+        """Forbidden if writing this object gives away rights that the user does not hold."""
+        ...
+
 
 class AlwaysAllow:
     """Everybody who is authenticated may do everything."""
@@ -53,8 +59,11 @@ class AlwaysAllow:
         return True, ""
 
     def rules_of(self, user: User, namespace: str) -> Rules:
-        everything = ({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},)
+        everything: tuple[dict[str, list[str]], ...] = ({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},)
         return Rules(everything, ({"verbs": ["*"], "nonResourceURLs": ["*"]},))
+
+    def refuse_escalation(self, user: User, kind: Kind, namespace: str, obj: Object) -> None:
+        """Nobody holds less than everything."""
 
 
 def attributes_of(target: Target, user: User) -> Attributes:

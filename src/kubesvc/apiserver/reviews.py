@@ -12,12 +12,11 @@ from aiohttp import web
 
 from kubesvc.api import fields
 from kubesvc.api.decode import Target as BodyTarget
-from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, rfc3339
 
-from .authentication import Authenticator, User
+from .authentication import Authenticator, BadToken, User
 from .authorization import AlwaysAllow, Attributes, Authorizer
 from .bodies import read_body
 from .calls import Call
@@ -103,15 +102,15 @@ class Reviews:
         return obj
 
     def token_status(self, spec: Object) -> Object:
-        token = str(spec.get("token") or "")
+        token, why = str(spec.get("token") or ""), ""
         try:
-            user = self.authenticator.user_of_token(token) if token else None
-        except ApiError:
-            user = None
+            user = self.authenticator.user_of_token(token, spec.get("audiences") or ()) if token else None
+        except BadToken as e:
+            user, why = None, e.why
         if user is None:
-            return {"user": {}, "error": "invalid bearer token"} if token else {"user": {}, "error": "no token"}
+            return {"user": {}, "error": f"[invalid bearer token, {why}]" if why else "invalid bearer token"}
         status: Object = {"authenticated": True, "user": user_info(user)}
-        audiences = spec.get("audiences")
+        audiences = spec.get("audiences") or (self.subresources.tokens.audiences if user.extra else ())
         if audiences:
             status["audiences"] = list(audiences)
         return status

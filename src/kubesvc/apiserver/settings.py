@@ -44,7 +44,7 @@ class ApiServerSettings:
     event_ttl_seconds: float = 3600.0
     bootstrap: bool = True
     """Whether to make the system namespaces, the default ServiceCIDR and Service `kubernetes`."""
-    service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    service_account_issuer: str = "https://kubernetes.default.svc"
 
     @property
     def families(self) -> tuple[str, ...]:

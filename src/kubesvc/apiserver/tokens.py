@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubesvc.api import fields
-from kubesvc.api.errors import BadRequest, Unauthorized
+from kubesvc.api.errors import BadRequest
 from kubesvc.api.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, Random, rfc3339
 
 from . import refusals
-from .authentication import ALL_AUTHENTICATED, User
+from .authentication import ALL_AUTHENTICATED, BadToken, User
 from .bookkeeping import new_uid
 
 if TYPE_CHECKING:
@@ -125,7 +126,12 @@ class TokenIssuer:
         return {
             "kind": KIND,
             "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": rfc3339(now)},
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": meta["uid"],
+                "creationTimestamp": rfc3339(now),
+            },
             "spec": answered,
             "status": {"token": token, "expirationTimestamp": rfc3339(now + seconds)},
         }
@@ -157,8 +163,11 @@ class TokenIssuer:
                 claims["node"]["uid"] = node.typed().metadata.uid
         return claims
 
-    def user_of(self, token: str) -> User | None:
-        """The account a token speaks for; None if it is no token of this issuer, Unauthorized if it is not valid."""
+    def user_of(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        """The account a token speaks for; None if it is no token of this issuer, Unauthorized if it is not valid.
+
+        audiences: for one of which the token must be meant; () stands for the API server's own
+        """
         claims = self._known.get(token)
         if claims is None:
             claims = self.verified(token)
@@ -168,8 +177,12 @@ class TokenIssuer:
                 self._known.pop(next(iter(self._known)))
             self._known[token] = claims
         now = self.clock.now()
-        if claims["exp"] <= now or claims["nbf"] > now + 60 or self.issuer not in claims["aud"]:
-            raise Unauthorized("Unauthorized")
+        if claims["exp"] <= now or claims["nbf"] > now + 60:
+            raise BadToken
+        wanted = audiences or self.audiences
+        if not set(wanted) & set(claims["aud"]):
+            found, target = (json.dumps(list(a), separators=(" ", ":")) for a in (claims["aud"], wanted))
+            raise BadToken(f"token audiences {found} is invalid for the target audiences {target}")
         private = claims["kubernetes.io"]
         namespace, account = private["namespace"], private["serviceaccount"]
         self.check_alive(SERVICE_ACCOUNT, namespace, account)
@@ -189,7 +202,7 @@ class TokenIssuer:
         """AUTH-7: what a token is bound to still exists."""
         item = self.cache.of(kind).get(namespace, reference["name"]) if self.cache is not None else None
         if item is None or item.typed().metadata.uid != reference["uid"]:
-            raise Unauthorized("Unauthorized")
+            raise BadToken
 
     def verified(self, token: str) -> dict[str, Any] | None:
         """The claims of a token signed here; None for anything else."""
@@ -212,7 +225,7 @@ class TokenIssuer:
                 options=options,  # type: ignore[arg-type]
             )
         except jwt.InvalidTokenError:
-            raise Unauthorized("Unauthorized") from None
+            raise BadToken from None
         if not isinstance(found.get("aud"), list):
             found["aud"] = [found.get("aud")]
         return found
