@@ -144,7 +144,7 @@ class Instance:
         grants = self.home / "subordinate"
         grants.write_text(f"{self.user}:100000:65536\n")
         script = (
-            'touch /etc/subuid /etc/subgid && mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && '
+            'mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && '
             f'exec setpriv --reuid {entry.pw_uid} --regid {entry.pw_gid} --clear-groups "$@"'
         )
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(grants), *command]
