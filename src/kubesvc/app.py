@@ -213,7 +213,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
     server = control.server = ApiServer(store, settings, control.clock, control.random)
-    server.serve_backends(NodeStreams(Doors(paths)))
+    server.serve_backends(NodeStreams(server.registry, Doors(paths)))
     try:
         port = await server.listen_tls(
             loopback,

@@ -20,9 +20,11 @@ from kubesvc.api.errors import BadRequest, InternalError
 from kubesvc.api.meta import Object
 
 from .calls import Call
+from .hijack import PROTOCOL_HEADER, hijack_spdy, wants_spdy
 from .nodedoors import NodeDialer, NodeRefused, Stream, dial_stream
 from .options import TRUE, Query, first
 from .podlogs import only_container
+from .spdyterminal import SPDY_PROTOCOLS, SpdyTerminal
 from .websockets import V1, V1_BASE64, V4, V4_BASE64, V5, ChannelData, ChannelSocket, accept
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
@@ -49,6 +51,12 @@ class ExecOptions:
     @property
     def outputs(self) -> tuple[int, ...]:
         return tuple(n for n, wanted in ((STDOUT, self.stdout), (STDERR, self.stderr)) if wanted)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of a client that has one for each purpose."""
+        named = (("stdin", self.stdin), ("stdout", self.stdout), ("stderr", self.stderr), ("resize", self.tty))
+        return ("error", *(name for name, wanted in named if wanted))
 
 
 def exec_options(query: Query, *, attach: bool) -> ExecOptions:
@@ -123,9 +131,14 @@ class WebSocketTerminal:
         await self.socket.close()
 
 
-async def serve_websocket(call: Call, pod: Object, subresource: str, dialer: NodeDialer) -> web.StreamResponse:
-    """Answer an exec or attach over WebSocket for a pod that is bound to a node."""
+async def serve_session(call: Call, pod: Object, subresource: str, dialer: NodeDialer) -> web.StreamResponse:
+    """Answer an exec or attach, over WebSocket or SPDY, for a pod that is bound to a node."""
     options = exec_options(call.query, attach=subresource == "attach")
+    if wants_spdy(call):
+        stream, response = await hijack_spdy(call, SPDY_PROTOCOLS)
+        terminal = SpdyTerminal(stream, options.streams, response.headers[PROTOCOL_HEADER])
+        await terminal.run(lambda: hold_session(terminal, pod, subresource, options, dialer))
+        return response
     socket, protocol = await accept(call, PROTOCOLS)
     channels = ChannelSocket(socket, protocol)
     with contextlib.suppress(ConnectionError):
