@@ -26,7 +26,7 @@ import pytest
 
 from kubesvc.instance.kubectl import find_kubectl
 
-from .harness import Instance, condition, eventually, ready_pods, running_instance
+from .harness import condition, eventually, ready_pods, running_instance
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -169,7 +169,7 @@ def test_offences_are_seen() -> None:
     """The judge itself: landing while unready counts, before, after the next passed probe or elsewhere does not."""
     changes = [(1.0, "a", True), (10.0, "a", False), (14.1, "a", True)]
     answers = [(0.9, "a", True), (9.9, "a", False), (14.0, "a", True)]
-    cases = (
+    cases: tuple[tuple[str, float, str, list[float]], ...] = (
         ("started before Ready turned False", 9.99, "a", []),
         ("within the window", 10.1, "a", [0.1]),
         ("far too late", 13.0, "a", [3.0]),

@@ -3,7 +3,8 @@
     web.py files --port 80 --root DIR [--server NAME]     serve files, as a web server image does
     web.py echo --port 80                                 say what was asked, and by whom
     web.py text -text=hello -listen=:5678                 always the same answer
-    web.py netexec --http-port=8080 --udp-port=8081       /hostname /clientip /echo?msg= /healthz /exit?code= /shutdown
+    web.py netexec --http-port=8080 --udp-port=8081       /hostname /clientip /echo?msg= /healthz /shell?cmd=
+                                                          /exit?code= /shutdown
     web.py serve-hostname --port=9376                     the Pod's name, by TCP connection or HTTP
     web.py pause                                          wait to be ended
 
@@ -156,6 +157,8 @@ class NetExec(Server):
             return (200, "text/plain", b"") if self.healthy else (503, "text/plain", b"")
         elif request.path == "/header":
             text = request.headers.get(query.get("key", "").lower(), "")
+        elif request.path == "/shell":
+            return self.run_shell(query.get("cmd") or query.get("shellCommand") or "")
         elif request.path == "/exit":
             threading.Timer(0.05, os._exit, [int(query.get("code") or 0)]).start()
             text = ""
@@ -165,6 +168,17 @@ class NetExec(Server):
         else:
             return 404, "text/plain", b"404 page not found\n"
         return 200, "text/plain", text.encode()
+
+    def run_shell(self, command: str) -> Answer:
+        """Run a command of the caller's, as the image does: what it wrote, and its error if it failed, as JSON."""
+        import json
+        import subprocess
+
+        done = subprocess.run(["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        said = {"output": done.stdout.decode(errors="replace")}
+        if done.returncode != 0:
+            said["error"] = f"exit status {done.returncode}"
+        return 200, "text/plain", json.dumps(said).encode()
 
     def serve_udp(self, port: int) -> None:
         """Datagrams `hostname`, `clientip` and `echo TEXT` are answered; anything else is not."""
