@@ -22,7 +22,6 @@ from .meta import Object
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
 FILE = Path(__file__).with_name("protobuf_fields.txt")
-ENVELOPE = "io.k8s.apimachinery.pkg.runtime.Unknown"
 MOST_VALUES = 1_000_000
 """Most fields read of one body; a ConfigMap of the largest size has fewer."""
 
@@ -106,9 +105,17 @@ def read_envelope(body: bytes) -> Envelope:
         raise Malformed(f"provided data does not appear to be a protobuf message, expected prefix [{spaced(MAGIC)}]")
     if len(body) == len(MAGIC):
         raise Malformed("empty body")
-    found = decode_message(body[len(MAGIC) :], ENVELOPE)
-    head = found.get("typeMeta") or {}
-    return Envelope(head.get("apiVersion") or "", head.get("kind") or "", base64.b64decode(found.get("raw") or ""))
+    found = last_values(body[len(MAGIC) :], "Unknown")
+    head = last_values(found.get(1, b""), "TypeMeta")
+    return Envelope(
+        head.get(1, b"").decode(errors="replace"), head.get(2, b"").decode(errors="replace"), found.get(2, b"")
+    )
+
+
+def last_values(data: bytes, name: str) -> dict[int, bytes]:
+    """The last value of every field of a message of texts."""
+    found = Reader(data).loose(0, len(data), name)
+    return {number: value for number, value in found if isinstance(value, bytes)}
 
 
 def spaced(data: bytes) -> str:
