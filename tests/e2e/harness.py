@@ -155,11 +155,12 @@ class Instance:
         return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-3000:]}" for p in parts if p.exists())
 
     def interrupt(self, number: int = signal.SIGINT, seconds: float = 20.0) -> int:
-        """What Ctrl-C does; returns the exit status."""
+        """What Ctrl-C does; returns the exit status, which must not be a failure's."""
         assert self.process is not None
         self.process.send_signal(number)
-        status = self.process.wait(seconds)
-        self.process = None
+        _, errors = self.process.communicate(timeout=seconds)
+        status, self.process = self.process.returncode, None
+        assert status == 0, f"up ended with {status}:\n{errors}\n{self.logs()}"
         return status
 
     def down(self) -> str:
