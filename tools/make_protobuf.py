@@ -45,9 +45,6 @@ SPECIAL = {
 }
 """Types whose JSON is not that of their fields."""
 
-EXTRA = ("k8s.io/apimachinery/pkg/runtime.Unknown", "k8s.io/apimachinery/pkg/runtime.TypeMeta")
-"""Messages beside those of the schema table: the envelope."""
-
 HEADER = """\
 # Wire numbers of the fields of Kubernetes' protobuf messages. Made by tools/make_protobuf.py from the struct tags in
 # {source}; not to be edited.
@@ -226,6 +223,13 @@ def tag_value(tag: str, key: str) -> list[str]:
     return found[1].split(",") if found else []
 
 
+def json_name(field: Field, json: list[str]) -> str:
+    """What JSON calls a field; "" if the fields of its struct are its parent's."""
+    if json and json[0]:
+        return json[0]
+    return "" if field.embedded or "inline" in json else field.name
+
+
 def schema_name(full_name: str) -> str:
     """The name of a Go type in OpenAPI: `k8s.io/api/core/v1.Service` is `io.k8s.api.core.v1.Service`."""
     domain, _, rest = full_name.partition("/")
@@ -254,7 +258,7 @@ class Tables:
                 if len(wire) < 2 or (json and json[0] == "-"):
                     continue
                 text = self.type_of(field, json, package, todo, name)
-                found.append((int(wire[1]), f"{wire[1]}:{json[0] if json else ''}:{text}"))
+                found.append((int(wire[1]), f"{wire[1]}:{json_name(field, json)}:{text}"))
             self.messages[name] = " ".join(text for _, text in sorted(found))
 
     def type_of(self, field: Field, json: list[str], package: str, todo: list[str], owner: str) -> str:
@@ -341,7 +345,7 @@ def build() -> str:
     tables = Tables(program)
     served = {name for name in schema.names() if not name.endswith("List")}  # nobody sends a list
     for name in sorted(program.structs):
-        if (schema_name(name) in served or name in EXTRA) and name not in SPECIAL and tables.is_struct_message(name):
+        if schema_name(name) in served and name not in SPECIAL and tables.is_struct_message(name):
             tables.add(name)
     return tables.render(f"kubectl of {DISTRIBUTION} {metadata.version(DISTRIBUTION)}")
 
