@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,18 @@ CONTROLLERS = (
 )  # fmt: skip
 """Those that ran when the recordings were made."""
 
+TOKENS = """admintoken,admin,admin-uid,"system:masters"
+alicetoken,alice,alice-uid,"devs,testers"
+bobtoken,bob,bob-uid
+"""
+SINGLE = ApiServerSettings(disabled_admission=frozenset({"ServiceAccount"}))
+DUAL = ApiServerSettings(service_ranges=("10.96.0.0/16", "fd00:10:96::/112"), authorization="RBAC")
+"""The two set-ups of the recorded servers."""
+
 KNOWN = {
     # The index of the OpenAPI documents is compared as text, hashes of the documents included.
     "discovery": {"disc-openapi"},
+    "auth": {"auth-discovery-for-all"},
     "services": {
         # A second identical PUT after the change to ExternalName makes a revision upstream; why is not understood.
         "svc-update-to-externalname",
@@ -42,13 +52,13 @@ KNOWN = {
 
 @pytest.mark.golden
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", ["discovery", "services", "endpoints", "generic", "kubectl"])
+@pytest.mark.parametrize("topic", ["discovery", "services", "endpoints", "generic", "kubectl", "dualstack", "auth"])
 def test_recording(topic: str) -> None:
     recording = GOLDEN / f"{topic}.jsonl"
     if not recording.exists():
         pytest.skip(f"no recordings at {GOLDEN}")
     kubectl = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if topic == "kubectl" and kubectl is None:
+    if topic in ("kubectl", "auth") and kubectl is None:
         pytest.skip("no kubectl found")
     code, output = asyncio.run(replay(recording, kubectl or "kubectl"))
     failed = {m[1] for m in re.finditer(r"^FAIL (\S+?):? ", output, re.M)} - KNOWN.get(topic, set())
@@ -61,12 +71,12 @@ async def replay(recording: Path, kubectl: str) -> tuple[int, str]:
     """Exit status and output of the replayer against a fresh server with the recorded set-up."""
     store = MemoryStore()
     await store.start()
-    settings = ApiServerSettings(
-        disabled_admission=frozenset({"ServiceAccount"}), anonymous_auth=False, admin_token="admintoken"
-    )
     chance = random.Random(1)
-    server = ApiServer(store, settings, RealClock(), chance)
     with tempfile.TemporaryDirectory() as directory:
+        tokens = Path(directory) / "tokens.csv"
+        tokens.write_text(TOKENS)
+        settings = DUAL if recording.stem in ("dualstack", "auth") else SINGLE
+        server = ApiServer(store, replace(settings, token_file=str(tokens)), RealClock(), chance)
         certificate, key = make_certificate(Path(directory), "127.0.0.1")
         port = await server.listen_tls("127.0.0.1", 0, certificate, key)
         await server.start()

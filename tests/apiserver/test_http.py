@@ -254,3 +254,18 @@ def test_who_is_calling(tmp_path: Path) -> None:
     subject = ((("organizationName", "system:masters"),), (("commonName", "admin"),))
     user = user_of_certificate({"subject": subject})  # AUTH-2
     assert user is not None and user.name == "admin" and user.may_everything
+
+
+def test_a_protobuf_body_is_stored_as_its_json_would_be() -> None:
+    # `kubectl create configmap a --from-literal=k=v`, as it is sent.
+    body = bytes.fromhex(
+        "6b387300 0a0f 0a027631 1209436f6e6669674d6170 121b 0a11 0a0161 1200 1a00 2200 2a00 3200 3800 4200"
+        "1206 0a016b 120176 1a00 2200"
+    )
+
+    async def run(s: ApiServer, http: Http) -> None:
+        kind = "application/vnd.kubernetes.protobuf"
+        status, _, made = await http.request("POST", CONFIGS, body, Content_Type=kind)  # WRITE-11
+        assert status == 201 and made["metadata"]["name"] == "a" and made["data"] == {"k": "v"}
+
+    with_http(run)
