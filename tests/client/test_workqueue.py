@@ -142,6 +142,21 @@ def test_worker_that_leaves_passes_its_turn_on() -> None:
     story(act)
 
 
+def test_a_key_that_comes_while_the_worker_is_being_cancelled() -> None:
+    """The wake-up passes over the cancelled worker before that worker has noticed: it must end as cancelled."""
+
+    async def act(queue: WorkQueue) -> None:
+        worker = asyncio.ensure_future(queue.get())
+        await asyncio.sleep(0)
+        worker.cancel()
+        queue.add(A)
+        (result,) = await asyncio.gather(worker, return_exceptions=True)
+        assert isinstance(result, asyncio.CancelledError), result
+        assert await queue.get() == A
+
+    story(act)
+
+
 def test_bucket_drips() -> None:
     bucket = TokenBucket(2.0, 2)
     assert [bucket.reserve(0.0) for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]

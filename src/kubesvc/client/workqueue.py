@@ -155,7 +155,7 @@ class WorkQueue:
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
                     self._wake()  # the wake-up was ours but we leave: hand it on
-                else:
+                elif waiter in self._getters:  # `_wake` may have passed over it already
                     self._getters.remove(waiter)
                 raise
         key = self._ready.popleft()
