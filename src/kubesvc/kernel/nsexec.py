@@ -291,7 +291,8 @@ def run_spec(fd: int) -> NoReturn:
     """Become the program that a marshalled dictionary describes; the process is already in its namespaces but mnt.
 
     Keys: argv, env, cwd; steps and place (see rootfs.build; absent: the mounts stay shared); uid, gid, groups;
-    capabilities (mask to keep, absent: all), no_new_privileges; limits {resource number: (soft, hard)}; go (a
+    capabilities (mask to keep, absent: all), no_new_privileges; terminal (stdin is one and becomes the controlling
+    one); limits {resource number: (soft, hard)}; go (a
     descriptor: one byte must arrive before exec, its end means that the parent died); status (a descriptor: on
     failure gets one line "step: words"; closed by a successful exec).
     """
@@ -305,6 +306,12 @@ def run_spec(fd: int) -> NoReturn:
         if os.read(spec["go"], 1) != b"+":
             os._exit(FAILED)
         os.close(spec["go"])
+        if spec.get("terminal"):
+            step = "terminal"
+            import fcntl
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if "steps" in spec:
             step = "mount"
             sc.unshare(sc.CLONE_NEWNS)

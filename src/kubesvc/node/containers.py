@@ -25,6 +25,7 @@ from kubesvc.clock import rfc3339
 from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
 from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
 
+from .attach import ContainerInput, Terminal
 from .context import NodeContext
 from .environment import MissingSource, expand, needed_sources, plan_environment
 from .images import Image, ImageProblem, full_name, python_binds
@@ -185,6 +186,7 @@ class ContainerRunner:
         self.probe_tasks: list[asyncio.Task[None]] = []
         self.log_file: LogFile | None = None
         self.pipes: list[LogPipe] = []
+        self.input: ContainerInput | None = None
         self.launched = asyncio.Event()
         """Set once the first attempt to start it is over, well or badly."""
         self.startup_done = asyncio.Event()
@@ -273,6 +275,8 @@ class ContainerRunner:
                 self.process.close()
             for pipe in self.pipes:
                 pipe.close()
+            if self.input is not None:
+                self.input.close()
             if self.log_file is not None:
                 self.log_file.close()
 
@@ -428,6 +432,7 @@ class ContainerRunner:
         )
         self.open_logs()
         outputs = [pipe.for_container() for pipe in self.pipes]
+        stdin = self.open_input()
         sandbox = self.view.sandbox
         uid, gid = self.user
         spec = {
@@ -437,6 +442,7 @@ class ContainerRunner:
             "groups": sorted({gid, *self.supplemental_groups()}),
             "capabilities": capability_mask(container),
             "no_new_privileges": bool(context is not None and context.allow_privilege_escalation is False),
+            "terminal": container.tty,
         }
         try:
             prepared = await self.node.spawner.prepare_container(
@@ -447,14 +453,15 @@ class ContainerRunner:
                     inside=sandbox.pid,
                     kinds=sandbox.kinds,
                     new=("pid",),
+                    stdin=stdin,
                     stdout=outputs[0],
-                    stderr=outputs[1],
+                    stderr=outputs[-1],
                 ),
                 spec,
                 plan_steps(plan),
             )
         finally:
-            for fd in outputs:
+            for fd in (*outputs, *(() if stdin is None else (stdin,))):
                 os.close(fd)
         process = prepared.process
         self.view.record.containers[self.name] = ContainerRecord(
@@ -526,12 +533,34 @@ class ContainerRunner:
         settings = self.node.settings
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log_file = LogFile(self.log_path, self.node.clock, settings.log_file_bytes, settings.log_files)
+        if self.container.tty and self.process is None:
+            self.pipes = [Terminal(self.directory / f"{self.attempt}.tty", self.log_file)]
+            return
         self.pipes = [
             LogPipe(self.directory / f"{self.attempt}.{stream}", stream, self.log_file)
             for stream in ("stdout", "stderr")
         ]
 
+    @property
+    def stdin_once(self) -> bool:
+        return self.container.stdin_once
+
+    def open_input(self) -> int | None:
+        """The descriptor of a new run's stdin, None for one that has none; the caller closes it after the spawn."""
+        if self.container.tty:
+            terminal = self.pipes[0]
+            self.input = ContainerInput(os.dup(terminal.fd)) if self.container.stdin else None
+            return terminal.for_container()
+        if not self.container.stdin:
+            return None
+        far, near = os.pipe()
+        self.input = ContainerInput(near)
+        return far
+
     def close_logs(self) -> None:
+        if self.input is not None:
+            self.input.close()
+            self.input = None
         for pipe in self.pipes:
             pipe.drain()
             with contextlib.suppress(OSError):

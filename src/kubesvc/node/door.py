@@ -8,6 +8,7 @@ open it is decided by that directory's mode. One connection is one request, a li
     podtcp NAMESPACE POD PORT         a TCP connection to the loopback address inside a Pod (NODE-112)
     log NAMESPACE POD CONTAINER JSON  a container's log; the JSON has the names of `LogOptions` and "previous"
     exec JSON                         a process in a container, or in the node itself (NODE-100 to NODE-106)
+    attach JSON                       a running container's own streams, framed like an exec's
 
 The answer begins with one line of JSON, {"ok": true} or {"error": "words", "code": 400}; then the bytes follow, both
 ways, until either side closes. Datagrams are framed by two bytes of length. An exec is framed by one byte of channel
@@ -38,6 +39,7 @@ from kubesvc.clock import Clock
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
+from .attach import Attachment
 from .containers import ContainerRunner, capability_mask
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
@@ -81,6 +83,16 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
 
 
+class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which container's streams are wanted."""
+
+    namespace: str
+    pod: str
+    container: str = ""
+    stdin: bool = False
+    tty: bool = False
+
+
 class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     previous: bool = False
@@ -113,6 +125,7 @@ class NodeDoor:
             "podtcp": self.pod_tcp,
             "log": self.log,
             "exec": self.execute,
+            "attach": self.attach,
         }
 
     async def start(self) -> None:
@@ -287,6 +300,14 @@ class NodeDoor:
             writer.write(piece)
             await writer.drain()
 
+    async def attach(self, rest: str, reader: Reader, writer: Writer) -> None:
+        wanted = msgspec.json.decode(rest, type=AttachRequest)
+        runner = self.runner(wanted.namespace, wanted.pod, wanted.container)
+        if runner.process is None:
+            raise Refusal(f'container not found ("{runner.name}")', 500)
+        answer(writer, {"ok": True})
+        await Attachment(runner, reader, writer, stdin=wanted.stdin).run()
+
     async def execute(self, rest: str, reader: Reader, writer: Writer) -> None:
         wanted = msgspec.json.decode(rest, type=ExecRequest)
         if not wanted.command:
@@ -436,11 +457,22 @@ class Session:
         except (ConnectionError, asyncio.IncompleteReadError, ValueError, KeyError):
             process.signal(signal.SIGHUP)
             await asyncio.sleep(1.0)
+            for child in children_of(process.pid):  # it stands outside and cannot pass this one on
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             process.signal(signal.SIGKILL)
 
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, WINDOW.pack(height, width, 0, 0))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and not yet waited for."""
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def host_and_port(text: str) -> tuple[str, int]:

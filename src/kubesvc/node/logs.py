@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,17 +84,22 @@ class LogFile:
 class LogPipe:
     """One stream of one run: reads the named pipe in the loop and writes lines to the log."""
 
-    def __init__(self, path: Path, stream: str, file: LogFile) -> None:
+    def __init__(self, path: Path, stream: str, file: LogFile, fd: int = -1) -> None:
+        """fd: read instead of a named pipe"""
         self.stream = stream
         self.file = file
         self.rest = b""
         self.burst = 0
         self.loop = asyncio.get_running_loop()
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(path, 0o622)
-            os.chmod(path, 0o622)
-        # Both ways open: neither side ever sees the end or a broken pipe because the other is away.
-        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.listeners: list[Callable[[str, bytes], None]] = []
+        """Told the stream's name and what came on it as it came; b"" at the end of the run."""
+        if fd < 0:
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o622)
+                os.chmod(path, 0o622)
+            # Both ways open: neither side ever sees the end or a broken pipe because the other is away.
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd = fd
         with contextlib.suppress(OSError):
             fcntl.fcntl(self.fd, F_SETPIPE_SZ, PIPE_BYTES)
         self.path = path
@@ -127,6 +132,8 @@ class LogPipe:
             data = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
             return False
+        for listener in self.listeners:
+            listener(self.stream, data)
         first = self.burst == 0
         self.burst += len(data)
         if first:
@@ -151,6 +158,8 @@ class LogPipe:
             self.loop.remove_reader(self.fd)
             os.close(self.fd)
             self.fd = -1
+            for listener in self.listeners:
+                listener(self.stream, b"")
 
 
 def split_lines(data: bytes) -> tuple[list[tuple[bytes, bool]], bytes]:
