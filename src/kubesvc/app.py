@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,7 @@ async def run_control(
             raise
         assert control.server is not None
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(run_parts(control), name="controllers")]
+            parts = [group.create_task(until_stopping(stop, run_parts(control)), name="controllers")]
             if grounds is not None:
                 progress("API server up, making the nodes")
                 try:
@@ -149,7 +149,10 @@ async def run_control(
                         f"the nodes' namespaces cannot be made: {error}\nnext: kubesvc doctor, or kubesvc up --nodes 0 "
                         "for the API and the controllers alone"
                     ) from None
-                parts += [group.create_task(keep_agent(control, plan), name=f"node {plan.name}") for plan in plans]
+                parts += [
+                    group.create_task(until_stopping(stop, keep_agent(control, plan)), name=f"node {plan.name}")
+                    for plan in plans
+                ]
                 waiting = group.create_task(nodes_ready(control, plans), name="nodes ready")
                 stopping = group.create_task(stop.wait(), name="stop")
                 await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,10 +178,23 @@ async def run_control(
     return 0
 
 
-async def cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def until_stopping(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -> None:
+    """Run a part of the process; what goes wrong in it while everything ends anyway is only logged."""
+    try:
+        await part
+    except Exception:
+        if not stop.is_set():
+            raise
+        log.exception("a part did not end in order")
+
+
+async def cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """End these, and log what does not end by being cancelled."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("a part did not end in order", exc_info=result)
 
 
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:

@@ -171,12 +171,29 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
 
     try:
         return run_loop(run_control(options, paths, record, announce, progress))
-    except* StartFailed as failures:
-        error = failures.exceptions[0]
+    except StartFailed as error:
         raise Failure(str(error)) from None
+    except BaseExceptionGroup as group:
+        refused, others = group.split(StartFailed)
+        if refused is not None:
+            raise Failure(str(first_of(refused))) from None
+        assert others is not None
+        if isinstance(cause := first_of(others), KeyboardInterrupt):
+            raise cause from None
+        logging.getLogger("kubesvc").error("a part of the control process failed", exc_info=others)
+        said = f"{type(cause).__name__}: {cause}"
+        raise Failure(f"a part of the control process failed: {said}\nnext: see {paths.log}, kubesvc up") from None
     finally:
         end_instance_quietly(paths)
         lock.close()
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The innermost first exception of a group."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 def end_instance_quietly(paths: InstancePaths) -> None:
