@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,10 +51,15 @@ def test_other_users_run_or_are_refused_in_words(rootless: Instance) -> None:
         def refused() -> str:
             statuses = rootless.get("pod", "other")["status"].get("containerStatuses", [])
             waiting = statuses[0]["state"].get("waiting", {}) if statuses else {}
-            return str(waiting.get("message", ""))
+            return str(waiting.get("message", "")) if waiting.get("reason") == "CreateContainerConfigError" else ""
 
         said = eventually(refused)
         assert re.search(r"user|uid", said) and "1000" in said, said
+        for _ in range(6):  # the words stay, and nobody is flooded with them
+            time.sleep(0.5)
+            assert refused() == said
+        told = rootless.get("events", "--field-selector", "involvedObject.name=other,reason=Failed")["items"]
+        assert [e["count"] for e in told] == [1], told
         assert "limited  user ids" in rootless.run("doctor").stdout
     rootless.kubectl("delete", "pod", "other", "--now")
 

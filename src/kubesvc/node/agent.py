@@ -15,6 +15,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.client import Client, Informer, Unreachable
 from kubesvc.clock import Clock, Random
+from kubesvc.kernel.ids import read_ids
 from kubesvc.kernel.links import Links, Route
 from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
 from kubesvc.kernel.process import Spawner, WatchedProcess
@@ -99,6 +100,7 @@ class NodeAgent:
             events=events,
             services=self.services.values,
             allocatable=keeper.capacity,
+            ids=read_ids(),
         )
         door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)
         try:

@@ -64,6 +64,8 @@ MESSAGE_BYTES = 4096
 LOG_MESSAGE_BYTES = 2048
 LOG_MESSAGE_LINES = 80
 CONFIG_RETRY_SECONDS = 2.0
+CONFIG_EVENT_SECONDS = 10.0
+"""A container that cannot be configured is looked at often, and said to be so as often as a kubelet would."""
 SHOWN_SECONDS = 1.0
 """How long an ended container is shown as terminated before it is shown as waiting for its back-off."""
 DEFAULT_CAPABILITIES = 0xA80425FB
@@ -363,6 +365,7 @@ class ContainerRunner:
         """Environment and volume mounts, waited for while something they need does not exist (NODE-78)."""
         pod = self.view.pod
         volumes = {v.name: v for v in pod.spec.volumes or ()}
+        said, said_at = "", 0.0
         while True:
             try:
                 maps, secrets = await self.node.fetch(pod.namespace, *needed_sources(pod))
@@ -378,11 +381,14 @@ class ContainerRunner:
             except (MissingSource, VolumeProblem) as error:
                 self.launched.set()
                 self.wait_for("CreateContainerConfigError", str(error))
-                self.event("Warning", "Failed", f"Error: {error}")
+                now = self.node.clock.monotonic()
+                if str(error) != said or now - said_at >= CONFIG_EVENT_SECONDS:
+                    said, said_at = str(error), now
+                    self.event("Warning", "Failed", f"Error: {error}")
             await asyncio.sleep(CONFIG_RETRY_SECONDS)
 
     def identity(self) -> tuple[int, int]:
-        """(user, group) of the container; MissingSource where it must not be root and is."""
+        """(user, group) of the container; MissingSource where it must not be root and is, or cannot be who it shall."""
         pod_context, context = self.view.pod.spec.security_context, self.container.security_context
         user = context.run_as_user if context is not None else None
         group = context.run_as_group if context is not None else None
@@ -397,6 +403,9 @@ class ContainerRunner:
         )
         if strict and not user:
             raise MissingSource("container has runAsNonRoot and image will run as root")
+        missing = self.node.ids.missing(user or 0, group or 0, self.supplemental_groups())
+        if missing:
+            raise MissingSource(missing)
         return user or 0, group or 0
 
     async def launch(self, image: Image, environment: dict[str, str], mounts: Sequence[Mount]) -> WatchedProcess:
