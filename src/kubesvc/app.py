@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,9 +103,12 @@ class Control:
     clock: Clock
     random: Random
     server: ApiServer | None = None
+    saving: threading.Lock = field(default_factory=threading.Lock)
 
     def save(self) -> None:
-        write_record(self.paths.record, self.record)
+        """Write the record as it is now; the thread that makes the nodes does so too."""
+        with self.saving:
+            write_record(self.paths.record, self.record)
 
 
 async def run_control(
