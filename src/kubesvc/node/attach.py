@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import struct
 import termios
 from collections import deque
@@ -26,6 +27,7 @@ CHANNELS = {"stdout": STDOUT, "stderr": STDERR}
 FRAME = struct.Struct(">BI")
 WINDOW = struct.Struct("HHHH")
 MOST_FRAME_BYTES = 1 << 20
+LOOK_SECONDS = 1.0
 MOST_WAITING_BYTES = 8 << 20
 """Output that may wait for one attached client; more, and it is let go: the container does not wait for it."""
 
@@ -53,27 +55,81 @@ class Terminal(LogPipe):
 
 
 class ContainerInput:
-    """The agent's end of a container's stdin."""
+    """The agent's end of a process's stdin: a pipe or a terminal.
+
+    No transport of the event loop: some read what they only ought to write, and would eat a terminal's output.
+    """
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
+        self.turn = asyncio.Lock()
+        self.room: asyncio.Future[None] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Write everything, no faster than the container reads. ConnectionError when it reads no more."""
-        view = memoryview(data)
-        while view:
-            if self.fd < 0:
-                raise ConnectionResetError("stdin is closed")
-            try:
-                view = view[os.write(self.fd, view) :]
-            except BlockingIOError:
-                await asyncio.sleep(0.01)  # a writer's event would outlive this descriptor when it is closed meanwhile
+        """Write everything, no faster than it is read. OSError when nobody reads it any more."""
+        async with self.turn:
+            view = memoryview(data)
+            while view:
+                if self.fd < 0:
+                    raise ConnectionResetError("stdin is closed")
+                try:
+                    view = view[os.write(self.fd, view) :]
+                except BlockingIOError:
+                    await self.wait_for_room()
+
+    async def wait_for_room(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.room = room = loop.create_future()
+
+        def has_room() -> None:
+            if not room.done():
+                room.set_result(None)
+
+        loop.add_writer(self.fd, has_room)
+        try:
+            await room
+        finally:
+            self.room = None
+            if self.fd >= 0:
+                loop.remove_writer(self.fd)
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self.fd < 0:
+            return
+        if self.room is not None:
+            asyncio.get_running_loop().remove_writer(self.fd)
+            if not self.room.done():
+                self.room.set_result(None)
+        os.close(self.fd)
+        self.fd = -1
+
+
+async def pass_input(input: ContainerInput, data: bytes, client: asyncio.StreamWriter) -> None:
+    """Give a process what its client sent; one that reads no more may still write, so that is no error.
+
+    ConnectionResetError when the client leaves while the process keeps it waiting.
+    """
+    writing = asyncio.ensure_future(input.write(data))
+    try:
+        while not writing.done():
+            await asyncio.wait({writing}, timeout=LOOK_SECONDS)
+            if not writing.done() and hung_up(client):
+                raise ConnectionResetError("the client has left")
+        with contextlib.suppress(OSError):
+            writing.result()
+    finally:
+        writing.cancel()
+
+
+def hung_up(client: asyncio.StreamWriter) -> bool:
+    """Whether the other end of a connection has closed it, even if unread bytes still lie before the end."""
+    connection = client.get_extra_info("socket")
+    if connection is None or client.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class Attachable(Protocol):
@@ -160,7 +216,6 @@ class Attachment:
                     window = json.loads(payload)
                     terminal.resize(int(window["Width"]), int(window["Height"]))
                 elif channel == STDIN and self.input is not None:
-                    with contextlib.suppress(OSError):  # a container that reads no more may still write
-                        await self.input.write(payload)
+                    await pass_input(self.input, payload, self.writer)
                 elif channel == CLOSE and self.input is not None and self.runner.stdin_once:
                     self.input.close()

@@ -39,7 +39,7 @@ from kubesvc.clock import Clock
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
-from .attach import Attachment
+from .attach import Attachment, ContainerInput, pass_input
 from .containers import ContainerRunner, capability_mask
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
@@ -354,10 +354,9 @@ class Session:
         self.reader = reader
         self.writer = writer
         self.terminal = -1
-        self.input: asyncio.WriteTransport | None = None
+        self.input: ContainerInput | None = None
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         outputs: list[asyncio.Task[None]] = []
         if self.wanted.tty:
             self.terminal, far = pty.openpty()
@@ -383,7 +382,7 @@ class Session:
             for fd in set(ends):
                 os.close(fd)
         answer(self.writer, {"ok": True})
-        self.input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(stdin_end, "wb", buffering=0))
+        self.input = ContainerInput(stdin_end)
         if not self.wanted.stdin and not self.wanted.tty:
             self.input.close()
         for fd, channel in near:
@@ -442,13 +441,11 @@ class Session:
                 if size > LINE_BYTES:
                     raise ConnectionError
                 payload = await self.reader.readexactly(size)
-                if channel == STDIN and not self.input.is_closing():
-                    self.input.write(payload)
-                    while self.input.get_write_buffer_size() > LINE_BYTES:
-                        await asyncio.sleep(0.01)
+                if channel == STDIN:
+                    await pass_input(self.input, payload, self.writer)
                 elif channel == CLOSE:
                     if self.terminal >= 0:
-                        self.input.write(b"\x04")
+                        await pass_input(self.input, b"\x04", self.writer)
                     else:
                         self.input.close()
                 elif channel == RESIZE:
