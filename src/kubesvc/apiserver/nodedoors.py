@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from kubesvc.api.errors import ApiError, BadRequest, NotFound
@@ -97,3 +98,46 @@ async def dial_stream(dialer: NodeDialer, node: str, request: str) -> Stream:
     except BaseException:
         door.close()
         raise
+
+
+Serve = Callable[[str, Stream], Awaitable[None]]
+
+
+class FakeDoors:
+    """Nodes without nodes: each request is answered by the function for its first word.
+
+    serve:    by word, told the rest of the line; it answers through the stream, beginning with a line of JSON
+    requests: every line that came, as (node, line)
+    """
+
+    def __init__(self, serve: Mapping[str, Serve], nodes: Collection[str] = ("n1",)) -> None:
+        self.serve = serve
+        self.nodes = nodes
+        self.requests: list[tuple[str, str]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, node: str) -> socket.socket:
+        if node not in self.nodes:
+            raise FileNotFoundError(2, "No such file or directory")
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        task = asyncio.ensure_future(self.answer(node, Stream(*await asyncio.open_unix_connection(sock=far))))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return near
+
+    async def answer(self, node: str, stream: Stream) -> None:
+        try:
+            line = (await stream.reader.readline()).decode().strip()
+            self.requests.append((node, line))
+            word, _, rest = line.partition(" ")
+            serve = self.serve.get(word)
+            if serve is None:
+                stream.writer.write(json.dumps({"error": f"unknown request '{word}'", "code": 400}).encode() + b"\n")
+            else:
+                await serve(rest, stream)
+            await stream.writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            stream.writer.close()
