@@ -90,7 +90,8 @@ class Stage:
         """Run kubectl as a person would type it, and show command and output."""
         print(f"{DIM}$ kubectl {' '.join(words)}{PLAIN}", flush=True)
         output = self.kubectl(*words, stdin=stdin)
-        print(output.rstrip(), flush=True)
+        if output:
+            print(output.rstrip(), flush=True)
         return output
 
     def get(self, *words: str) -> Any:
