@@ -96,8 +96,7 @@ class EndpointSliceController(Controller):
             return
         existing = [s for s in self.slice_index.get("/".join(key)) if self.watch.is_ours(s)]
         existing = [s for s in existing if s.metadata.deletion_timestamp is None]
-        if self.tracker.is_stale(key, existing):
-            self.watch.wait_for_cache(key)
+        if self.watch.is_behind(key, existing):
             raise StaleCache("EndpointSlice informer cache is out of date")
         pods = self.pod_lookup.matching(service)
         kept = self.kept.get(key)

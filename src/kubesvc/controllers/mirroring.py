@@ -51,8 +51,7 @@ class MirroringController(Controller):
         endpoints = self.endpoints.get(key)
         existing = [s for s in self.slice_index.get("/".join(key)) if self.watch.is_ours(s)]
         existing = [s for s in existing if s.metadata.deletion_timestamp is None]
-        if self.tracker.is_stale(key, existing):
-            self.watch.wait_for_cache(key)
+        if self.watch.is_behind(key, existing):
             raise StaleCache("EndpointSlice informer cache is out of date")
         if endpoints is None or not mirrors(endpoints, self.services.get(key)):
             with self.watch.writing(key):

@@ -114,19 +114,21 @@ async def run_controllers(
     clock: Clock,
     random: Random,
     settings: ControllerSettings | None = None,
+    informers: InformerFactory | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Run the selected controllers over one set of caches until cancelled.
 
     client:   where objects are; each controller writes under its own name (`as_manager`)
     names:    selection as `select` takes it; a name nobody bears is a ValueError before anything starts
+    informers: the caches to use, not run by anybody yet; without it the controllers make their own
     on_ready: called when all selected controllers have their caches and workers
     """
     from .registry import CONTROLLERS, load
 
     settings = settings or ControllerSettings()
     classes = [load(name) for name in select(names, CONTROLLERS)]
-    factory = InformerFactory(client, clock, random)
+    factory = informers or InformerFactory(client, clock, random)
     recorder = EventRecorder(client, "kubesvc-controllers", clock=clock, random=random)
     controllers = [make(kind, client, factory, recorder, clock, random, settings) for kind in classes]
     async with asyncio.TaskGroup() as group:

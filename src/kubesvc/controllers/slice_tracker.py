@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kubesvc.api.endpointslice import MANAGED_BY_LABEL, EndpointSlice
 from kubesvc.client.workqueue import Key, WorkQueue
 
+PATIENCE_SECONDS = 60.0
+"""After this a cache is believed though it lacks what we wrote: it may be gone without anybody having seen it."""
 DELETED = -1
 """Stands for a generation where the slice was deleted by ourselves."""
 
@@ -17,14 +20,16 @@ class SliceTracker:
 
     def __init__(self) -> None:
         self._generations: dict[Key, dict[str, int]] = {}
+        self._owners: dict[str, Key] = {}
 
     def wrote(self, key: Key, uid: str, generation: int) -> None:
         """The server answered a create or an update of ours."""
         self._generations.setdefault(key, {})[uid] = generation
+        self._owners[uid] = key
 
     def deletes(self, key: Key, uid: str) -> None:
         """We are deleting this slice."""
-        self._generations.setdefault(key, {})[uid] = DELETED
+        self.wrote(key, uid, DELETED)
 
     def undo_delete(self, key: Key, endpoint_slice: EndpointSlice, known: bool) -> None:
         """The delete failed: the slice is as we know it from the cache."""
@@ -47,6 +52,8 @@ class SliceTracker:
         known = self._generations.get(key)
         if known is None:
             return False
+        if self._owners.get(endpoint_slice.metadata.uid) == key:
+            del self._owners[endpoint_slice.metadata.uid]
         generation = known.pop(endpoint_slice.metadata.uid, None)
         if not known:
             del self._generations[key]
@@ -66,9 +73,15 @@ class SliceTracker:
                 return True
         return False
 
+    def owner(self, endpoint_slice: EndpointSlice) -> Key | None:
+        """For whom we last wrote this slice; None if we did not."""
+        return self._owners.get(endpoint_slice.metadata.uid)
+
     def forget(self, key: Key) -> None:
-        """The owner is gone."""
-        self._generations.pop(key, None)
+        """The owner is gone, or what we know of its slices is worth nothing any more."""
+        for uid in self._generations.pop(key, ()):
+            if self._owners.get(uid) == key:
+                del self._owners[uid]
 
 
 class SliceWatch:
@@ -79,7 +92,7 @@ class SliceWatch:
     managed_by:    the controller's value of the managed-by label
     after_seconds: how long to wait before that look
 
-    A key whose sync found the cache behind (`wait_for_cache`) is queued at its next slice event, whoever made it.
+    A key whose sync found the cache behind (`is_behind`) is queued at its next slice event, whoever made it.
 
     A write's event may come before the write's answer. So events about a key being written (`writing`) are put aside,
     and judged when the answers are in.
@@ -92,9 +105,24 @@ class SliceWatch:
         self.after_seconds = after_seconds
         self._aside: dict[Key, list[tuple[EndpointSlice | None, EndpointSlice | None]]] = {}
         self._stale: set[Key] = set()
+        self._behind_since: dict[Key, float] = {}
 
-    def wait_for_cache(self, key: Key) -> None:
+    def is_behind(self, key: Key, cached: Iterable[EndpointSlice]) -> bool:
+        """Whether these slices of the cache are behind our writes (SLICE-4) and worth waiting for.
+
+        A slice that we made and that was deleted while the watch was broken is never seen: without an end to patience
+        its Service would wait for ever.
+        """
+        if not self.tracker.is_stale(key, cached):
+            self._behind_since.pop(key, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        if now - self._behind_since.setdefault(key, now) >= PATIENCE_SECONDS:
+            del self._behind_since[key]
+            self.tracker.forget(key)
+            return False
         self._stale.add(key)
+        return True
 
     @contextmanager
     def writing(self, key: Key) -> Iterator[None]:
@@ -109,6 +137,8 @@ class SliceWatch:
         """Handler of the slice informer."""
         s = new or old
         if s is None or not any(x is not None and self.is_ours(x) for x in (old, new)):
+            if new is not None:
+                self._lost(new)
             return
         key = owner_key(s)
         if key in self._stale:
@@ -119,11 +149,23 @@ class SliceWatch:
         elif new is None:
             if not self.tracker.gone(key, s):
                 self._look(key)
+        elif self._lost(new):
+            self._look(key)
         elif old is not None and owner_key(old) != key:
             self._look(owner_key(old))
             self._look(key)
         elif (old is not None and self.is_ours(old) != self.is_ours(new)) or self.tracker.is_news(key, new):
             self._look(key)
+
+    def _lost(self, new: EndpointSlice) -> bool:
+        """Whether a slice of ours was given to somebody else by a change of its labels: its former owner must not wait
+        for it to come back."""
+        writer = self.tracker.owner(new)
+        if writer is None or (writer == owner_key(new) and self.is_ours(new)):
+            return False
+        self.tracker.gone(writer, new)
+        self._look(writer)
+        return True
 
     def is_ours(self, s: EndpointSlice) -> bool:
         return s.metadata.label(MANAGED_BY_LABEL) == self.managed_by
