@@ -76,6 +76,11 @@ class TroubledClient:
     async def delete(self, *words: Any, **more: Any) -> Object:
         return await self.write(lambda: self.inner.delete(*words, **more))
 
+    async def get(self, *words: Any, **more: Any) -> Object:
+        if self.trouble.strikes():
+            raise Unreachable("cut off")
+        return await self.inner.get(*words, **more)
+
     async def list_raw(self, *words: Any, **more: Any) -> Any:
         if self.trouble.strikes():
             raise Unreachable("cut off")

@@ -91,6 +91,11 @@ def template_hash(template: PodTemplateSpec, collision_count: int | None) -> str
     data = msgspec.json.encode(msgspec.to_builtins(template), order="deterministic")
     if collision_count is not None:
         data += collision_count.to_bytes(8, "little")
+    return short_hash(data)
+
+
+def short_hash(data: bytes) -> str:
+    """32 bits of FNV-1a, their decimal digits as letters that make no words."""
     state = 0x811C9DC5
     for byte in data:
         state = (state ^ byte) * 0x01000193 & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""What a ReplicaSet does about its pods, and what its status says. Pure; follows RS-1 to RS-5."""
+"""What a ReplicaSet does about its pods, and what its status says. Pure; follows RS-1 to RS-6."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from kubesvc.api.meta import Condition
-from kubesvc.api.pod import Pod
-from kubesvc.api.replicaset import ReplicaSet
+from kubesvc.api.pod import LabelSelector, Pod, PodTemplateSpec
+from kubesvc.api.replicaset import ReplicaSet, ReplicaSetSpec, ReplicaSetStatus
+from kubesvc.api.replicationcontroller import ReplicationController
 from kubesvc.clock import parse_rfc3339
 
 BURST = 500
@@ -24,6 +25,28 @@ class PodPlan:
 
     create: int = 0
     delete: tuple[Pod, ...] = ()
+
+
+def as_replica_set(controller: ReplicationController) -> ReplicaSet:
+    """A ReplicationController as the ReplicaSet it amounts to (RS-6)."""
+    spec, status = controller.spec, controller.status
+    return ReplicaSet(
+        metadata=controller.metadata,
+        spec=ReplicaSetSpec(
+            replicas=spec.replicas,
+            min_ready_seconds=spec.min_ready_seconds,
+            selector=LabelSelector(match_labels=spec.selector) if spec.selector else None,
+            template=spec.template or PodTemplateSpec(),
+        ),
+        status=ReplicaSetStatus(
+            replicas=status.replicas,
+            fully_labeled_replicas=status.fully_labeled_replicas,
+            ready_replicas=status.ready_replicas,
+            available_replicas=status.available_replicas,
+            observed_generation=status.observed_generation,
+            conditions=status.conditions,
+        ),
+    )
 
 
 def is_active(pod: Pod) -> bool:
