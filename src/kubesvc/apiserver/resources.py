@@ -203,8 +203,9 @@ class Resources:
     def decode_delete_options(self, body: bytes, media_type: str, group: str, version: str) -> Object:
         """DeleteOptions may name the core version or the group's (DEL-1)."""
         target = DELETE_OPTIONS
-        quote = b"" if media_type == PROTOBUF else b'"'
-        if group and quote + f"{group}/{version}".encode() + quote in body:
+        named = f"{group}/{version}".encode()
+        spelled = b"\n%c%s" % (len(named), named) if media_type == PROTOBUF else b'"%s"' % named
+        if group and spelled in body:
             target = DELETE_OPTIONS._replace(group=group, version=version)
         elif b"meta.k8s.io/v1" in body:
             target = DELETE_OPTIONS._replace(group="meta.k8s.io", version="v1")
