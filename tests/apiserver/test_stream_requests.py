@@ -46,6 +46,7 @@ MESSAGES = (
     ("an empty message says nothing", V4, b"", None),
     ("a close that names no channel says nothing", V5, b"\xff", None),
     ("base64 that is none says nothing", V4_BASE64, "0***", None),
+    ("nor does text beyond ASCII", V4_BASE64, "0ÿ", None),
 )
 
 
@@ -230,9 +231,8 @@ def test_targets_are_encoded_again() -> None:
 
 
 def test_pod_ports() -> None:
-    pod = json.loads(
-        '{"metadata":{"name":"p"},"spec":{"containers":[{"ports":[{"containerPort":8080,"name":"http"}]}]}}'
-    )
+    ports = [{"containerPort": 8080, "name": "http"}]
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"ports": ports}]}}
     assert [pod_port(pod, p) for p in ("", "http", "9")] == [8080, 8080, 9]
     assert pod_port({"metadata": {"name": "p"}, "spec": {"containers": [{}]}}, "") == 0
     with pytest.raises(ApiError):

@@ -10,7 +10,6 @@ The older forms, without `v4`, tell the end of a command in plain words instead 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
@@ -56,7 +55,7 @@ def decode_message(protocol: str, message: bytes | str) -> ChannelData | None:
             return None
         try:
             return ChannelData(int(text[0]), base64.b64decode(text[1:], validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii's errors are some; text beyond ASCII is another
             return None
     data = message if isinstance(message, bytes) else message.encode()
     if not data:
