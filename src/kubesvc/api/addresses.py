@@ -5,6 +5,7 @@ Parsing is strict: no leading zeros, no IPv4-mapped IPv6, no zone. `ipaddress` d
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import Literal
@@ -22,10 +23,19 @@ LINK_LOCAL_MULTICAST_6 = ipaddress.ip_network("ff02::/16")
 LINK_LOCAL_4 = ipaddress.ip_network("169.254.0.0/16")
 LINK_LOCAL_6 = ipaddress.ip_network("fe80::/10")
 
+KEPT = 16_384
+"""Address texts whose reading is remembered: every write of an Endpoints object reads all of its addresses again."""
+
 
 def parse(text: object) -> Address | None:
     """The address that a strictly written text is, else None."""
-    if not isinstance(text, str) or "%" in text:
+    return parse_text(text) if isinstance(text, str) else None
+
+
+@functools.lru_cache(KEPT)
+def parse_text(text: str) -> Address | None:
+    """`parse` of what is known to be a text."""
+    if "%" in text:
         return None
     try:
         found = ipaddress.ip_address(text)
@@ -34,6 +44,7 @@ def parse(text: object) -> Address | None:
     return None if mapped(found) else found
 
 
+@functools.lru_cache(KEPT)
 def parse_leniently(text: str) -> Address | None:
     """As `parse`, but with leading zeros dropped and IPv4-mapped addresses turned into IPv4: for what was stored
     before addresses were checked strictly."""
@@ -77,22 +88,34 @@ def canonical(text: str) -> str:
 
 def errors(text: str) -> list[str]:
     """What is wrong with an address (SVC-40)."""
+    return list(faults(text))
+
+
+@functools.lru_cache(KEPT)
+def faults(text: str) -> tuple[str, ...]:
+    """`errors`, remembered."""
     found = parse_leniently(text)
     if found is None:
-        return [NOT_AN_ADDRESS]
+        return (NOT_AN_ADDRESS,)
     if without_zeros(text) != text:
-        return ["must not have leading 0s"]
+        return ("must not have leading 0s",)
     if ":" in text and found.version == 4:
-        return ["must not be an IPv4-mapped IPv6 address"]
-    return []
+        return ("must not be an IPv4-mapped IPv6 address",)
+    return ()
 
 
 def canonical_errors(text: str) -> list[str]:
     """What is wrong with an address that must stand in canonical form (SLAPI-5, CIDR-2)."""
-    if texts := errors(text):
+    return list(canonical_faults(text))
+
+
+@functools.lru_cache(KEPT)
+def canonical_faults(text: str) -> tuple[str, ...]:
+    """`canonical_errors`, remembered."""
+    if texts := faults(text):
         return texts
     form = canonical(text)
-    return [] if form == text else [f'must be in canonical form ("{form}")']
+    return () if form == text else (f'must be in canonical form ("{form}")',)
 
 
 def reserved_errors(address: Address) -> list[str]:
@@ -111,8 +134,14 @@ def reserved_errors(address: Address) -> list[str]:
 
 def reserved(text: str) -> list[str]:
     """`reserved_errors` of a text; one that is no address gets the words of that check (EPAPI-5)."""
+    return list(reserved_faults(text))
+
+
+@functools.lru_cache(KEPT)
+def reserved_faults(text: str) -> tuple[str, ...]:
+    """`reserved`, remembered."""
     found = parse_leniently(text)
-    return ["must be a valid IP address"] if found is None else reserved_errors(found)
+    return ("must be a valid IP address",) if found is None else tuple(reserved_errors(found))
 
 
 def parse_cidr(text: str) -> Network | None:
