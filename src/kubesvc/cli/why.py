@@ -1,0 +1,164 @@
+"""Say in one line why a Service, a Pod, an address or a name works or does not, and what repairs it.
+
+  kubesvc why svc/web -n shop            a Service
+  kubesvc why pod/web-1                  a Pod: which Services lead to it
+  kubesvc why pod/web-1 svc/web          both: does the one lead to the other
+  kubesvc why 10.96.3.4:80               an address, with its port or without
+  kubesvc why web.shop                   a name, as a Pod of the namespace asks for it
+  kubesvc why --all                      every Service, the worst first
+  kubesvc why -f manifests/              manifests before they are applied: would their Services have endpoints?
+  kubesvc why --dump DIR svc/web         a dump, as `kubectl cluster-info dump --output-directory DIR` makes
+
+Nothing is ever written. Exit status: 0 it works, 1 it is broken, 2 cannot tell, 64 wrong usage. docs/causes.md tells
+about every code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kubesvc.clock import RealClock
+
+from . import WRONG_USAGE, Failure
+from .target import add_target, find_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubesvc.why.snapshot import Snapshot
+    from kubesvc.why.subject import Subject
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("subject", nargs="*", help="svc/NAME, pod/NAME, both, IP:PORT, or a DNS name")
+    parser.add_argument(
+        "-n", "--namespace", metavar="NAMESPACE", help="where names are looked up (default: the context's)"
+    )
+    parser.add_argument("--node", default="", metavar="NODE", help="as seen from this node (default: from everywhere)")
+    parser.add_argument("--all", action="store_true", help="every Service, the worst first")
+    parser.add_argument(
+        "-A", "--all-namespaces", action="store_true", help="with --all: in every namespace (the default)"
+    )
+    parser.add_argument("-f", "--filename", action="append", metavar="PATH", help="manifests that are not applied yet")
+    parser.add_argument(
+        "--against", choices=("nothing", "current"), default="nothing",
+        help="what -f is laid over: nothing (offline), or the current state of the cluster",
+    )  # fmt: skip
+    parser.add_argument("--dump", metavar="PATH", help="a directory or archive of YAML or JSON instead of a cluster")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--brief", action="store_true", help="the first line only")
+    parser.add_argument(
+        "--print-role", action="store_true", help="print the least ClusterRole that this needs, as JSON"
+    )
+    add_target(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from kubesvc.why.subject import BadSubject, parse_subject
+
+    if args.print_role:
+        from kubesvc.why.role import render_role
+
+        print(json.dumps(render_role(), indent=2))
+        return 0
+    if args.dump and args.filename:
+        raise Failure("--dump and -f exclude each other", status=WRONG_USAGE)
+    if args.all and args.subject:
+        raise Failure("--all asks about every Service; leave the subject out", status=WRONG_USAGE)
+    subject: Subject | None = None
+    if not args.all and (args.subject or not args.filename):
+        try:
+            subject = parse_subject(args.subject)
+        except BadSubject as error:
+            raise Failure(str(error), status=WRONG_USAGE) from error
+    namespace, snapshot = asyncio.run(look(args, subject))
+    if snapshot.skipped:
+        say_skipped(snapshot)
+    return answer(args, subject, namespace, snapshot)
+
+
+def answer(args: argparse.Namespace, subject: Subject | None, namespace: str, snapshot: Snapshot) -> int:
+    """Diagnose and print."""
+    from kubesvc.why.answer import diagnose, diagnose_all
+    from kubesvc.why.render import exit_status, render_all, render_json, render_text
+
+    if subject is None:
+        only = args.namespace if args.namespace and not args.all_namespaces else ""
+        found = [d for d in diagnose_all(snapshot, args.node) if not only or d.subject.endswith(f" {only}")]
+    else:
+        found = [diagnose(subject, snapshot, namespace, args.node)]
+    if args.json:
+        print(json.dumps(render_json(found, snapshot), indent=2))
+    elif subject is None:
+        print(render_all(found))
+    else:
+        print(render_text(found[0], brief=args.brief))
+    return exit_status(found)
+
+
+def say_skipped(snapshot: Snapshot) -> None:
+    print(f"kubesvc why: {len(snapshot.skipped)} skipped that could not be read:", file=sys.stderr)
+    for s in snapshot.skipped[:5]:
+        print(f"  {s.where}: {s.reason}", file=sys.stderr)
+    if len(snapshot.skipped) > 5:
+        print(f"  and {len(snapshot.skipped) - 5} more", file=sys.stderr)
+
+
+async def look(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
+    """The namespace that names are in, and the snapshot to look at."""
+    from kubesvc.why.dump import read_dump
+    from kubesvc.why.planned import plan_manifests
+
+    if args.dump:
+        return args.namespace or "default", read_path(lambda: read_dump(Path(args.dump)))
+    if args.filename:
+        from kubesvc.why.dump import read_manifests
+
+        namespace = args.namespace or "default"
+        base: Snapshot | None = None
+        if args.against == "current":
+            namespace, base = await look_at_cluster(args, None)
+        given = read_path(lambda: read_manifests([Path(p) for p in args.filename], namespace))
+        return namespace, plan_manifests(given, base)
+    return await look_at_cluster(args, subject)
+
+
+def read_path(read: Callable[[], Snapshot]) -> Snapshot:
+    """Run `read`; a path that cannot be read is wrong usage."""
+    try:
+        return read()
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}", status=WRONG_USAGE) from error
+
+
+async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
+    """Read the cluster that the options name."""
+    import os
+
+    from kubesvc.api.errors import ApiError
+    from kubesvc.client import Unreachable
+    from kubesvc.client.http import HttpClient
+    from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
+    from kubesvc.why.cluster import read_for
+
+    target = find_target(args)
+    paths = [os.path.expanduser(p) for p in str(target.kubeconfig).split(os.pathsep) if p]
+    try:
+        access = load_kubeconfig(*paths).access(target.context or None)
+        client = HttpClient.from_access(access, "kubesvc-why")
+    except KubeconfigError as error:
+        raise Failure(str(error), status=2) from error
+    namespace = args.namespace or getattr(access, "namespace", "") or "default"
+    try:
+        return namespace, await read_for(client, RealClock(), subject, namespace)
+    except Unreachable as error:
+        raise Failure(f"the cluster of {target.kubeconfig} cannot be reached: {error}", status=2) from error
+    except ApiError as error:
+        raise Failure(f"the cluster of {target.kubeconfig} refuses: {error.message}", status=2) from error
+    finally:
+        await client.close()

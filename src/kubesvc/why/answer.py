@@ -1,0 +1,406 @@
+"""From what was asked to its diagnosis: Services, Pods, addresses and names (EP801 to EP807). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kubesvc.api.kind import Kind
+from kubesvc.api.pod import POD, Pod
+from kubesvc.api.selectors import equality_selector
+from kubesvc.api.service import SERVICE, Service, ServicePort
+from kubesvc.controllers.pod_endpoints import selects
+from kubesvc.proxy.traffic import canonical
+
+from . import commands, naming
+from .commands import selector_text, some
+from .diagnose import diagnose_service, report_pod
+from .diagnosis import WORST, Diagnosis, Finding, Link, sorted_findings
+from .listing import list_service
+from .nearest import nearest
+from .podstate import explain_pod
+from .ports import declared_ports, port_text
+from .selection import near_miss
+from .snapshot import Snapshot
+from .subject import Subject
+
+
+def diagnose(subject: Subject, snapshot: Snapshot, namespace: str = "default", node: str = "") -> Diagnosis:
+    """The answer about one subject, names taken to be in `namespace`; from `node` only if one is named."""
+    if subject.service and subject.pod:
+        return diagnose_pair(subject.pod, subject.service, snapshot, namespace)
+    if subject.service:
+        service = snapshot.services.get((namespace, subject.service))
+        if service is None:
+            return no_service(subject.service, namespace, snapshot)
+        return diagnose_service(service, snapshot, node)
+    if subject.pod:
+        pod = snapshot.pods.get((namespace, subject.pod))
+        return diagnose_pod(pod, snapshot) if pod else no_pod(subject.pod, namespace, snapshot)
+    if subject.address:
+        return diagnose_address(subject.address, subject.port, snapshot, node)
+    return diagnose_name(subject.name, subject.port, snapshot, namespace, node)
+
+
+def diagnose_all(snapshot: Snapshot, node: str = "") -> list[Diagnosis]:
+    """Every Service, the worst first, then by namespace and name."""
+    found = [diagnose_service(snapshot.services[k], snapshot, node) for k in sorted(snapshot.services)]
+    return sorted(found, key=lambda d: WORST[d.status])
+
+
+# ---------------------------------------------------------------- what is not there
+
+
+def unknown(subject: str, snapshot: Snapshot, *kinds: Kind) -> Diagnosis:
+    """EP807: a kind that the answer hangs on was not read."""
+    missing = ", ".join(k.resource for k in kinds if not snapshot.knows(k))
+    finding = Finding(
+        "EP807", "suspect", f"{missing} could not be read", "kubesvc why --print-role | kubectl apply -f -"
+    )
+    return Diagnosis(
+        subject, "unknown", f"{subject}: cannot tell: {missing} could not be read", (finding,), (), (),
+        tuple(map(str, snapshot.gaps)),
+    )  # fmt: skip
+
+
+def alone(subject: str, finding: Finding, snapshot: Snapshot, chain: Sequence[Link] = ()) -> Diagnosis:
+    """A diagnosis that is one finding."""
+    return Diagnosis(
+        subject, "broken", f"{subject}: {finding.text}", (finding,), tuple(chain), (), tuple(map(str, snapshot.gaps))
+    )
+
+
+def no_service(name: str, namespace: str, snapshot: Snapshot) -> Diagnosis:
+    """EP801."""
+    subject = f"svc/{name}"
+    if not snapshot.knows(SERVICE):
+        return unknown(subject, snapshot, SERVICE)
+    here = [n for ns, n in snapshot.services if ns == namespace]
+    others = sorted(ns for ns, n in snapshot.services if n == name)
+    meant = nearest(name, here)
+    text, command = f"there is no Service {name} in namespace {namespace}", ""
+    if others:
+        text += f", but there is one in {some(others)}"
+        command = commands.kubectl(others[0], "get", "service", name)
+    elif meant:
+        text += f"; did you mean {meant}?"
+        command = commands.kubectl(namespace, "get", "service", meant)
+    else:
+        command = commands.kubectl(namespace, "get", "services")
+    seen = (f"Services in namespace {namespace}: {some(here, 6) or 'none'}",)
+    return alone(subject, Finding("EP801", "broken", text, command, False, seen), snapshot)
+
+
+def no_pod(name: str, namespace: str, snapshot: Snapshot) -> Diagnosis:
+    """EP802."""
+    subject = f"pod/{name}"
+    if not snapshot.knows(POD):
+        return unknown(subject, snapshot, POD)
+    here = [n for ns, n in snapshot.pods if ns == namespace]
+    begun = [n for n in here if n.startswith(f"{name}-")]
+    meant = begun[0] if begun else nearest(name, here)
+    text = f"there is no Pod {name} in namespace {namespace}" + (f"; did you mean {meant}?" if meant else "")
+    seen = (f"Pods in namespace {namespace}: {some(here, 6) or 'none'}",)
+    command = commands.kubectl(namespace, "get", "pods", "-o", "wide")
+    return alone(subject, Finding("EP802", "broken", text, command, False, seen), snapshot)
+
+
+# ---------------------------------------------------------------- Pods
+
+
+def services_of(pod: Pod, snapshot: Snapshot) -> list[Service]:
+    """The Services whose endpoints list the Pod, as the controllers see it."""
+    return [
+        s for s in snapshot.in_namespace(SERVICE, pod.namespace)
+        if selects(s) and equality_selector(s.spec.selector).matches(pod.metadata.labels)
+    ]  # fmt: skip
+
+
+def diagnose_pod(pod: Pod, snapshot: Snapshot) -> Diagnosis:
+    """Whether a Pod takes traffic, of which Services, and if not, why."""
+    subject = f"pod/{pod.name} in namespace {pod.namespace}"
+    ref = f"pod/{pod.name}"
+    mine = services_of(pod, snapshot)
+    state = explain_pod(pod, snapshot)
+    address, on = next(iter(pod.ips), "no address"), pod.spec.node_name or "none"
+    chain = [
+        Link("pod", "broken" if state else "ok", f"{pod.status.phase or 'unknown'}, {address}, node {on}"),
+        Link("services", "ok" if mine else "broken", f"selected by {some([f'svc/{s.name}' for s in mine]) or 'none'}"),
+    ]  # fmt: skip
+    gaps = tuple(map(str, snapshot.gaps))
+    if not mine:
+        if not snapshot.knows(SERVICE):
+            return unknown(subject, snapshot, SERVICE)
+        findings = [state] if state else []
+        findings.append(unselected(pod, snapshot))
+        findings = sorted_findings(findings)
+        text = f"{ref} takes no traffic: {findings[0].text}"
+        return Diagnosis(subject, "broken", text, tuple(findings), tuple(chain), (), gaps)
+    reports, findings = [], []
+    for service in mine:
+        listing = list_service(service, snapshot)
+        position = next(i for i, p in enumerate(listing.pods) if p.name == pod.name)
+        report = report_pod(service, pod, listing.candidates[position], snapshot)
+        reports.append(report)
+        findings += [report.finding] if report.finding else []
+        listed = report.takes_traffic
+        text = "listed as ready" if listed else "not listed as ready"
+        chain.append(Link(f"svc/{service.name}", "ok" if listed else "broken", text))
+    findings = sorted_findings(findings)
+    served = [s.name for s, r in zip(mine, reports, strict=True) if r.takes_traffic]
+    names = some([f"svc/{s.name}" for s in mine])
+    if findings:
+        text = f"{ref} takes no traffic of {names}: {findings[0].text}" if not served else f"{ref}: {findings[0].text}"
+        return Diagnosis(subject, "broken", text, tuple(findings), tuple(chain), (), gaps)
+    return Diagnosis(subject, "healthy", f"{ref} takes traffic of {names}", (), tuple(chain), (), gaps)
+
+
+def unselected(pod: Pod, snapshot: Snapshot) -> Finding:
+    """EP806, with the Service that comes nearest."""
+    labels = pod.metadata.labels or {}
+    options = []
+    for s in snapshot.in_namespace(SERVICE, pod.namespace):
+        if selects(s):
+            miss = near_miss(s.spec.selector or {}, labels)
+            if not miss.lacking:
+                options.append((miss.cost, s.name, s))
+    text = f"no Service of namespace {pod.namespace} selects it"
+    command, repairs = "", False
+    if options:
+        service = min(options, key=lambda o: o[:2])[2]
+        text += f"; svc/{service.name} almost does, with {selector_text(service.spec.selector)}"
+        command, repairs = label_command(pod, service), True
+    return Finding(
+        "EP806", "broken", text, command, repairs, (f"labels of pod/{pod.name}: {selector_text(labels) or 'none'}",)
+    )
+
+
+def label_command(pod: Pod, service: Service) -> str:
+    """The command that gives the Pod what the selector lacks."""
+    lacking = {k: v for k, v in (service.spec.selector or {}).items() if pod.metadata.label(k) != v}
+    pairs = [f"{k}={v}" for k, v in sorted(lacking.items())]
+    return commands.kubectl(pod.namespace, "label", "pod", pod.name, *pairs, "--overwrite")
+
+
+def diagnose_pair(pod_name: str, service_name: str, snapshot: Snapshot, namespace: str) -> Diagnosis:
+    """A Pod and a Service: whether the Service leads to the Pod; for a Pod that is plainly none of its endpoints,
+    whether it reaches the Service from its node."""
+    pod = snapshot.pods.get((namespace, pod_name))
+    if pod is None:
+        return no_pod(pod_name, namespace, snapshot)
+    service = snapshot.services.get((namespace, service_name))
+    if service is None:
+        return no_service(service_name, namespace, snapshot)
+    subject = f"pod/{pod_name} and svc/{service_name} in namespace {namespace}"
+    wanted = equality_selector(service.spec.selector)
+    if selects(service) and wanted.matches(pod.metadata.labels):
+        listing = list_service(service, snapshot)
+        position = next(i for i, p in enumerate(listing.pods) if p.name == pod.name)
+        report = report_pod(service, pod, listing.candidates[position], snapshot)
+        whole = diagnose_service(service, snapshot, pod.spec.node_name)
+        if report.finding is None:
+            text = f"svc/{service.name} leads to pod/{pod.name}"
+            if whole.status in ("healthy", "degraded"):
+                return replace(whole, subject=subject, status="healthy", verdict=text, pods=(report,), findings=())
+            return replace(whole, subject=subject, pods=(report,))
+        findings = tuple(sorted_findings([replace(report.finding, severity="broken"), *whole.findings]))
+        text = f"svc/{service.name} does not lead to pod/{pod.name}: {report.finding.text}"
+        return replace(whole, subject=subject, status="broken", verdict=text, findings=findings, pods=(report,))
+    miss = near_miss(service.spec.selector or {}, pod.metadata.labels or {})
+    if service.spec.selector and (len(miss.lacking) < len(service.spec.selector)):
+        lacking = {k: v for k, v in service.spec.selector.items() if pod.metadata.label(k) != v}
+        finding = Finding(
+            "EP805",
+            "broken",
+            f"svc/{service.name} does not select pod/{pod.name}: it lacks {selector_text(lacking)}",
+            label_command(pod, service),
+            True,
+            (
+                f"selector of svc/{service.name}: {selector_text(service.spec.selector)}",
+                f"labels of pod/{pod.name}: {selector_text(pod.metadata.labels) or 'none'}",
+            ),
+        )
+        return replace(alone(subject, finding, snapshot), verdict=finding.text)
+    whole = diagnose_service(service, snapshot, pod.spec.node_name)
+    return replace(whole, subject=subject, verdict=f"from pod/{pod.name} on node {pod.spec.node_name}: {whole.verdict}")
+
+
+# ---------------------------------------------------------------- addresses and names
+
+
+def diagnose_address(address: str, port: int, snapshot: Snapshot, node: str) -> Diagnosis:
+    """Whose address it is, and whether it answers there."""
+    asked = f"{address}:{port}" if port and ":" not in address else f"[{address}]:{port}" if port else address
+    wanted = canonical(address)
+    for key in sorted(snapshot.services):
+        service = snapshot.services[key]
+        ingress = service.status.load_balancer.ingress or ()
+        fronts = (*service.addresses, *(service.spec.external_ips or ()), *(i.ip for i in ingress if i.ip))
+        if wanted in map(canonical, fronts):
+            found = diagnose_port(service, port, asked, snapshot, node)
+            return replace(found, subject=f"{asked}, which is svc/{service.name} in namespace {service.namespace}")
+    for key in sorted(snapshot.pods):
+        pod = snapshot.pods[key]
+        if wanted in map(canonical, pod.ips) and not pod.terminal and not pod.spec.host_network:
+            return diagnose_pod_address(pod, port, asked, snapshot)
+    for name in sorted(snapshot.nodes):
+        if wanted in (canonical(a.address) for a in snapshot.nodes[name].status.addresses or ()):
+            return diagnose_node_port(name, port, asked, snapshot)
+    if not snapshot.knows(SERVICE) or not snapshot.knows(POD):
+        return unknown(asked, snapshot, SERVICE, POD)
+    finding = Finding(
+        "EP803",
+        "broken",
+        "no Service, Pod or node has this address; if it was a ClusterIP, its Service was made anew",
+        commands.kubectl("", "get", "services", "-A"),
+        False,
+        (f"looked at {len(snapshot.services)} Services, {len(snapshot.pods)} Pods, {len(snapshot.nodes)} nodes",),
+    )
+    return alone(asked, finding, snapshot)
+
+
+def diagnose_port(service: Service, port: int, asked: str, snapshot: Snapshot, node: str) -> Diagnosis:
+    """One port of a Service; any if `port` is 0."""
+    whole = diagnose_service(service, snapshot, node)
+    ports = service.spec.ports or ()
+    if not port or any(p.port == port for p in ports) or service.headless:
+        return whole
+    shown = some(map(port_text, ports)) or "none"
+    step: tuple[str, str, object] = ("add", "/spec/ports/-", new_port(port, ports))
+    hint = ""
+    behind = next((p for p in ports if p.target_port == port), None)
+    if behind is not None:
+        hint = f"; {port} is the target port of {port_text(behind)}"
+    elif any(p.node_port == port for p in ports):
+        hint = f"; {port} is its node port, which answers at the nodes' addresses"
+    finding = Finding(
+        "EP804",
+        "broken",
+        f"svc/{service.name} has no port {port}, so {asked} refuses; it has {shown}{hint}",
+        commands.json_patch(service.namespace, "service", service.name, step) if all(p.name for p in ports) else "",
+        False,
+        (f"ports of svc/{service.name}: {shown}",),
+    )
+    findings = (finding, *whole.findings)
+    return replace(whole, status="broken", verdict=f"{asked} does not answer: {finding.text}", findings=findings)
+
+
+def new_port(port: int, ports: Sequence[ServicePort]) -> dict[str, object]:
+    target = next((p.target_port for p in ports if p.target_port), port)
+    return {"name": f"port-{port}", "port": port, "protocol": "TCP", "targetPort": target}
+
+
+def diagnose_pod_address(pod: Pod, port: int, asked: str, snapshot: Snapshot) -> Diagnosis:
+    found = diagnose_pod(pod, snapshot)
+    subject = f"{asked}, which is pod/{pod.name} in namespace {pod.namespace}"
+    state = explain_pod(pod, snapshot)
+    declared = sorted({p.container_port for p in declared_ports(pod)})
+    if state is None and port and declared and port not in declared:
+        finding = Finding(
+            "EP403",
+            "suspect",
+            f"pod/{pod.name} is ready, but declares no port {port} (it declares {', '.join(map(str, declared))}); "
+            "whether something listens there cannot be seen from here",
+        )
+        verdict = f"{asked} may not answer: {finding.text}"
+        return replace(found, subject=subject, status="unknown", verdict=verdict, findings=(finding, *found.findings))
+    if state is None:
+        verdict = f"{asked} is pod/{pod.name}, which is ready"
+        return replace(found, subject=subject, status="healthy", verdict=verdict, findings=())
+    return replace(found, subject=subject)
+
+
+def diagnose_node_port(node: str, port: int, asked: str, snapshot: Snapshot) -> Diagnosis:
+    """An address of a node: the Service that has this node port."""
+    subject = f"{asked}, which is node {node}"
+    for key in sorted(snapshot.services):
+        service = snapshot.services[key]
+        for p in service.spec.ports or ():
+            if port and p.node_port == port:
+                return replace(
+                    diagnose_service(service, snapshot, node), subject=f"{subject}, node port of svc/{service.name}"
+                )
+    same = [s for s in snapshot.services.values() if any(p.port == port for p in s.spec.ports or ())]
+    if port and same and same[0].spec.type == "ClusterIP":
+        service = same[0]
+        finding = Finding(
+            "EP612",
+            "broken",
+            f"no Service has the node port {port}; svc/{service.name} has the port {port}, but is of type ClusterIP, "
+            "which nodes do not answer for",
+            commands.merge(service.namespace, "service", service.name, {"spec": {"type": "NodePort"}}),
+            False,
+            (f"type of svc/{service.name}: ClusterIP",),
+        )
+        return alone(subject, finding, snapshot)
+    every = [(p.node_port, s.name) for s in snapshot.services.values() for p in s.spec.ports or ()]
+    others = some(f"{number} (svc/{name})" for number, name in every if number)
+    finding = Finding(
+        "EP803",
+        "broken",
+        f"no Service has the node port {port}; node ports in use: {others or 'none'}",
+        commands.kubectl("", "get", "services", "-A"),
+    )
+    return alone(subject, finding, snapshot)
+
+
+def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node: str) -> Diagnosis:
+    """A name, as the resolver of a Pod in `namespace` asks for it."""
+    scope = [snapshot.services[k] for k in sorted(snapshot.services)]
+    slices = [s for listed in snapshot.slices.values() for s in listed]
+    names = naming.names_of(snapshot, scope, slices)
+    steps = naming.ask(name, namespace, names)
+    tried = [
+        Link(
+            "asked",
+            "ok" if s.records else "broken",
+            f"{s.name} {s.outcome}: {', '.join(s.records[:3]) or s.reason}",
+        )
+        for s in steps
+    ]
+    last = steps[-1]
+    key = service_key(last.name)
+    service = snapshot.services.get(key) if key else None
+    if service is None:
+        for step in steps:
+            if (key := service_key(step.name)) and key in snapshot.services:
+                service = snapshot.services[key]
+                break
+    if service is not None:
+        whole = diagnose_port(service, port, f"{name}:{port}", snapshot, node)
+        gone = [s for s in tried if s.state == "ok"] or tried[-1:]
+        about = f"{name}, which is svc/{service.name} in namespace {service.namespace}"
+        return replace(whole, subject=about, chain=(*gone, *whole.chain))
+    if last.outcome == "ELSEWHERE":
+        text = f"{name} is not a name of this cluster: other resolvers are asked"
+        if "." not in name.rstrip("."):
+            return name_missing(name, namespace, tried, steps[0].reason, snapshot)
+        return Diagnosis(name, "unknown", text, (), tuple(tried), (), tuple(map(str, snapshot.gaps)))
+    if any(s.records for s in steps):
+        return Diagnosis(name, "healthy", f"{name} resolves: {', '.join(last.records)}", (), tuple(tried))
+    return name_missing(name, namespace, tried, last.reason, snapshot)
+
+
+def name_missing(name: str, namespace: str, tried: Sequence[Link], reason: str, snapshot: Snapshot) -> Diagnosis:
+    """EP704, with the Service that was meant."""
+    if not snapshot.knows(SERVICE):
+        return unknown(name, snapshot, SERVICE)
+    labels = name.rstrip(".").removesuffix(f".svc.{naming.ZONE.text}").removesuffix(".svc").split(".")
+    where = labels[1] if len(labels) > 1 else namespace
+    meant = nearest(labels[0], [n for ns, n in snapshot.services if ns == where])
+    if not meant:
+        other = sorted(ns for ns, n in snapshot.services if n == labels[0])
+        meant, where = (labels[0], other[0]) if other else ("", where)
+    hint = f"; did you mean {meant}.{where}?" if meant else ""
+    command = commands.kubectl(where, "get", "service", meant) if meant else commands.kubectl(where, "get", "services")
+    finding = Finding("EP704", "broken", f"there is no such name: {reason}{hint}", command)
+    return alone(name, finding, snapshot, tried)
+
+
+def service_key(name: str) -> tuple[str, str] | None:
+    """Namespace and name of the Service at or above a full name."""
+    labels = name.rstrip(".").split(".")
+    suffix = ["svc", *naming.ZONE.text.split(".")]
+    if labels[-len(suffix) :] != suffix or len(labels) < len(suffix) + 2:
+        return None
+    return labels[-len(suffix) - 1], labels[-len(suffix) - 2]

@@ -1,0 +1,240 @@
+"""A snapshot from files: a directory or archive of YAML or JSON, such as `kubectl cluster-info dump` makes.
+
+Whatever is broken costs only itself: one document of a file, one item of a list. It is said, skipped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import by_kind
+from kubesvc.api.meta import Object, Typed
+from kubesvc.clock import parse_rfc3339
+
+from .snapshot import READ, Skipped, Snapshot, snapshot_of
+
+SUFFIXES = (".json", ".yaml", ".yml")
+SPARE = ("NetworkPolicy", "ResourceQuota", "Namespace")
+"""Kinds whose absence from a dump is not worth a word."""
+LARGEST_BYTES = 256 << 20
+"""A file larger than this is skipped."""
+FIRST_LINE = re.compile(r"^\{", re.MULTILINE)
+
+Found = tuple[str, Object]
+"""Where a document stands, and the document."""
+
+
+def read_dump(path: Path) -> Snapshot:
+    """The state that a dump holds; OSError if the path cannot be read."""
+    objects, skipped = read_objects(path, "")
+    present = {kind.plural for kind, _ in objects} | seen_lists(path)
+    absent = frozenset(k.plural for k in READ if k.plural not in present and k.name not in SPARE)
+    return snapshot_of(objects, latest(objects), source="dump", skipped=tuple(skipped), absent=absent)
+
+
+def read_manifests(paths: Sequence[Path], namespace: str) -> Snapshot:
+    """Manifests as they would be applied in `namespace`: defaulted, without status."""
+    objects: list[tuple[Kind, Typed]] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        found, more = read_objects(path, namespace)
+        objects += found
+        skipped += more
+    return snapshot_of(objects, 0.0, source="manifests", skipped=tuple(skipped))
+
+
+def read_objects(path: Path, namespace: str) -> tuple[list[tuple[Kind, Typed]], list[Skipped]]:
+    """All objects of kinds that matter below a path.
+
+    namespace: of manifests, which are defaulted as a server does; "" for a dump, which is taken as it is
+    """
+    skipped: list[Skipped] = []
+    objects: list[tuple[Kind, Typed]] = []
+    unknown: dict[str, int] = {}
+    for name, raw in files(path, skipped):
+        for where, document in documents(name, raw, skipped):
+            for item_where, item in items(where, document, skipped):
+                kind = by_kind(str(item.get("apiVersion") or ""), str(item.get("kind") or ""))
+                if kind is None:
+                    label = f"{item.get('apiVersion')}/{item.get('kind')}"
+                    unknown[label] = unknown.get(label, 0) + 1
+                elif kind in READ:
+                    typed = decode(kind, item, namespace, item_where, skipped)
+                    objects += [(kind, typed)] if typed is not None else []
+    skipped += [
+        Skipped(label, f"{n} objects of an unknown kind" if n > 1 else "an object of an unknown kind")
+        for label, n in sorted(unknown.items())
+    ]
+    return objects, skipped
+
+
+def files(path: Path, skipped: list[Skipped]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file that may hold objects, in order of names."""
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
+            if file.stat().st_size > LARGEST_BYTES:
+                skipped.append(Skipped(str(file), "too large"))
+            else:
+                yield str(file.relative_to(path)), file.read_bytes()
+    elif path.name.endswith(".zip"):
+        yield from zipped(path, skipped)
+    elif path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        yield from archived(path, skipped)
+    else:
+        yield path.name, path.read_bytes()
+
+
+def zipped(path: Path, skipped: list[Skipped]) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in sorted(archive.infolist(), key=lambda i: i.filename):
+                if not info.filename.endswith(SUFFIXES):
+                    continue
+                if info.file_size > LARGEST_BYTES:
+                    skipped.append(Skipped(info.filename, "too large"))
+                    continue
+                yield info.filename, archive.read(info)
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        skipped.append(Skipped(path.name, f"the archive is broken: {error}"))
+
+
+def archived(path: Path, skipped: list[Skipped]) -> Iterator[tuple[str, bytes]]:
+    """Nothing is unpacked to disk."""
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if not member.isfile() or not member.name.endswith(SUFFIXES):
+                    continue
+                content = archive.extractfile(member)
+                if content is None or member.size > LARGEST_BYTES:
+                    skipped.append(Skipped(member.name, "too large"))
+                    continue
+                yield member.name, content.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        skipped.append(Skipped(path.name, f"the archive is broken: {error}"))
+
+
+def documents(name: str, raw: bytes, skipped: list[Skipped]) -> Iterator[Found]:
+    """The documents of one file; of a broken file those that can be read."""
+    text = raw.decode("utf-8-sig", errors="replace")
+    if not text.strip():
+        return
+    if text.lstrip()[0] in "{[":
+        try:
+            yield from plain(name, json.loads(text), skipped)
+        except json.JSONDecodeError:
+            yield from scattered(name, text, skipped)
+        return
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for number, part in enumerate(re.split(r"^---(?:\s.*)?$", text, flags=re.MULTILINE), 1):
+        if not part.strip():
+            continue
+        where = f"{name} (document {number})" if number > 1 else name
+        try:
+            value = yaml.load(part, loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            at = f" in line {mark.line + 1} of the document" if mark else ""
+            skipped.append(Skipped(where, f"no YAML: {getattr(error, 'problem', None) or error}{at}"))
+            continue
+        yield from plain(where, value, skipped)
+
+
+def scattered(name: str, text: str, skipped: list[Skipped]) -> Iterator[Found]:
+    """JSON objects one after another, with other text between them, as a dump to standard output has."""
+    decoder = json.JSONDecoder()
+    position, found = 0, 0
+    while (match := FIRST_LINE.search(text, position)) is not None:
+        line = text.count("\n", 0, match.start()) + 1
+        try:
+            value, position = decoder.raw_decode(text, match.start())
+        except json.JSONDecodeError as error:
+            skipped.append(Skipped(f"{name}:{line}", f"no JSON: {error.msg} in line {line + error.lineno - 1}"))
+            position = match.end()
+            continue
+        found += 1
+        yield from plain(f"{name}:{line}", value, skipped)
+    if not found and not any(s.where.startswith(name) for s in skipped):
+        skipped.append(Skipped(name, "holds no objects"))
+
+
+def plain(where: str, value: Any, skipped: list[Skipped]) -> Iterator[Found]:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        skipped.append(Skipped(where, f"no object but a {type(value).__name__}"))
+        return
+    yield where, value
+
+
+def items(where: str, document: Object, skipped: list[Skipped]) -> Iterator[Found]:
+    """The objects of a list, whose items may leave out kind and apiVersion; else the object itself."""
+    kind = document.get("kind")
+    if not isinstance(kind, str):
+        skipped.append(Skipped(where, "no kind"))
+        return
+    listed = document.get("items")
+    if not kind.endswith("List") or not (listed is None or isinstance(listed, list)):
+        yield where, document
+        return
+    for number, item in enumerate(listed or ()):
+        if not isinstance(item, dict):
+            skipped.append(Skipped(f"{where}, item {number}", "no object"))
+            continue
+        given = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix("List")}
+        yield from items(f"{where}, item {number}", {**given, **item}, skipped)
+
+
+def decode(kind: Kind, item: Object, namespace: str, where: str, skipped: list[Skipped]) -> Typed | None:
+    try:
+        meta = item.get("metadata")
+        if not isinstance(meta, dict) or not (meta.get("name") or meta.get("generateName")):
+            skipped.append(Skipped(where, f"a {kind.name} without a name"))
+            return None
+        if namespace:
+            meta.setdefault("name", meta.get("generateName"))
+            if kind.namespaced:
+                meta.setdefault("namespace", namespace)
+            kind.default(item)
+        return msgspec.convert(item, kind.type)
+    except (msgspec.ValidationError, AttributeError, TypeError, ValueError, KeyError) as error:
+        skipped.append(Skipped(where, f"no {kind.name}: {error}"))
+        return None
+
+
+def seen_lists(path: Path) -> set[str]:
+    """Plural names of the kinds for which a dump of kubectl has files, though they may be empty."""
+    if not path.is_dir():
+        return set()
+    stems = {p.stem for p in path.rglob("*") if p.suffix in SUFFIXES}
+    extra = {"replicationcontrollers"} if "replication-controller-list" in stems else set()
+    return {k.plural for k in READ if k.plural in stems} | extra
+
+
+def latest(objects: Sequence[tuple[Kind, Typed]]) -> float:
+    """The latest moment that any object tells, which is about when the dump was made."""
+    moments = [0.0]
+    for _, obj in objects:
+        stamps = [obj.metadata.creation_timestamp, getattr(obj, "last_timestamp", None)]
+        conditions = getattr(getattr(obj, "status", None), "conditions", None) or ()
+        for c in conditions:
+            stamps += [c.last_transition_time, getattr(c, "last_heartbeat_time", None)]
+        for stamp in stamps:
+            try:
+                moments.append(parse_rfc3339(stamp) if stamp else 0.0)
+            except ValueError:
+                continue
+    return max(moments)

@@ -1,0 +1,387 @@
+"""Why one Pod takes no traffic, read from its status, its events and its node (EP301 to EP319). Pure.
+
+What makes a Pod Ready is the node agent's plan (`podstatus.plan_ready`) and what a Pod contributes is the controllers'
+(`pod_endpoints`); here is only the way back from the result to the cause.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kubesvc.api.ages import render_age
+from kubesvc.api.container import Container, ContainerStatus, IntOrString, Probe
+from kubesvc.api.deployment import DEPLOYMENT, Deployment
+from kubesvc.api.event import Event
+from kubesvc.api.node import Node
+from kubesvc.api.pod import Pod
+from kubesvc.api.replicaset import REPLICA_SET
+from kubesvc.clock import parse_rfc3339
+
+from . import commands
+from .diagnosis import Finding
+from .snapshot import Snapshot
+
+PULL_REASONS = (
+    "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+    "RegistryUnavailable",
+)  # fmt: skip
+CONFIG_REASONS = (
+    "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError",
+    "PreStartHookError",
+)  # fmt: skip
+FLAPS = 3
+"""This many failed probes of a Pod that is ready now make it a flapping one."""
+REFUSED = re.compile(r"connection refused|connect: connection", re.IGNORECASE)
+
+
+def explain_pod(pod: Pod, snapshot: Snapshot) -> Finding | None:
+    """Why a Pod is not an endpoint that takes new traffic; None if, for its own part, it is one."""
+    where = f"pod/{pod.name}"
+    if pod.terminal:
+        return ended(pod)
+    if pod.terminating:
+        return terminating(pod, snapshot)
+    if not pod.spec.node_name:
+        return not_scheduled(pod, snapshot)
+    node = snapshot.nodes.get(pod.spec.node_name)
+    if pod.ready and pod.ips:
+        return None
+    if node is not None and not node.ready:
+        condition = node.status.condition("Ready")
+        said = condition.message or condition.reason if condition else "it has no Ready condition"
+        began = since(condition.last_transition_time if condition else None, snapshot)
+        return Finding(
+            "EP308",
+            "broken",
+            f"{where} is on node {node.name}, which is not ready{began}: {said}",
+            commands.kubectl("", "describe", "node", node.name),
+            False,
+            (f"Ready of node {node.name}: {condition.status if condition else 'absent'}",),
+        )
+    return waiting(pod, snapshot) or unready(pod, snapshot)
+
+
+def since(stamp: str | None, snapshot: Snapshot) -> str:
+    """` since TIME (AGE ago)`, "" if the time is unknown."""
+    if not stamp:
+        return ""
+    try:
+        return f" since {stamp} ({render_age(max(0.0, snapshot.now - parse_rfc3339(stamp)))})"
+    except ValueError:
+        return ""
+
+
+def ended(pod: Pod) -> Finding:
+    """EP307."""
+    said = pod.status.message or pod.status.reason
+    ends = [s.state.terminated for s in pod.status.container_statuses or () if s.state.terminated]
+    codes = ", ".join(f"exit code {e.exit_code}" for e in ends)
+    what = said or codes or "no more is known"
+    return Finding(
+        "EP307",
+        "broken",
+        f"pod/{pod.name} has run to its end ({pod.status.phase}): {what}",
+        commands.kubectl(pod.namespace, "logs", pod.name, "--all-containers"),
+        False,
+        (f"phase of pod/{pod.name}: {pod.status.phase}",),
+    )
+
+
+def terminating(pod: Pod, snapshot: Snapshot) -> Finding:
+    """EP306."""
+    held = f"; finalizers hold it: {', '.join(pod.metadata.finalizers)}" if pod.metadata.finalizers else ""
+    return Finding(
+        "EP306",
+        "broken",
+        f"pod/{pod.name} is being deleted; its time ends at {pod.metadata.deletion_timestamp}{held}",
+        commands.kubectl(pod.namespace, "get", "pod", pod.name, "-o", "wide"),
+        False,
+        (f"deletionTimestamp of pod/{pod.name}: {pod.metadata.deletion_timestamp}",),
+    )
+
+
+def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
+    """EP309, EP315, EP319: no node yet."""
+    condition = pod.status.condition("PodScheduled")
+    said = condition.message if condition and condition.status != "True" else ""
+    failed = snapshot.events("Pod", pod, "FailedScheduling")
+    said = said or (failed[-1].message if failed else "")
+    seen = (f"PodScheduled of pod/{pod.name}: {said or 'no word'}",)
+    describe = commands.kubectl(pod.namespace, "describe", "pod", pod.name)
+    if pod.spec.scheduling_gates:
+        gates = ", ".join(g.name for g in pod.spec.scheduling_gates)
+        return Finding("EP319", "broken", f"pod/{pod.name} is held by scheduling gates: {gates}", describe, False, seen)
+    if "free ports for the requested pod ports" in said:
+        return Finding(
+            "EP315", "broken", f"pod/{pod.name} finds no node on which its host ports are free: {said}", describe,
+            False, seen,
+        )  # fmt: skip
+    repair = unblock(pod, snapshot)
+    return Finding(
+        "EP309",
+        "broken",
+        f"pod/{pod.name} cannot be scheduled: {said or 'no scheduler has taken it up'}",
+        repair or describe,
+        bool(repair),
+        seen,
+    )
+
+
+def unblock(pod: Pod, snapshot: Snapshot) -> str:
+    """The command that opens a node to the Pod, where one obstacle alone keeps every node closed."""
+    nodes = [snapshot.nodes[n] for n in sorted(snapshot.nodes)]
+    if not nodes:
+        return ""
+    open_nodes = [n for n in nodes if not n.spec.unschedulable]
+    if not open_nodes:
+        return commands.kubectl("", "uncordon", nodes[0].name)
+    wanted = pod.spec.node_selector or {}
+
+    def lacks(node: Node) -> dict[str, str]:
+        return {k: v for k, v in wanted.items() if node.metadata.label(k) != v}
+
+    best = min(open_nodes, key=lambda n: len(lacks(n)))
+    if lacks(best):
+        return commands.kubectl(
+            "", "label", "node", best.name, *(f"{k}={v}" for k, v in sorted(lacks(best).items())), "--overwrite"
+        )
+    return ""
+
+
+def statuses(pod: Pod) -> list[ContainerStatus]:
+    return [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
+
+
+def waiting(pod: Pod, snapshot: Snapshot) -> Finding | None:
+    """A container that cannot start: EP310 to EP313; or no address: EP305."""
+    for status in statuses(pod):
+        state = status.state.waiting
+        if state is None:
+            continue
+        what = f"container {status.name} of pod/{pod.name}"
+        seen = (f"{what}: {state.reason}{': ' + state.message if state.message else ''}",)
+        if state.reason in PULL_REASONS:
+            image = next((c.image for c in all_containers(pod) if c.name == status.name), status.image)
+            undo = rollback(pod, snapshot)
+            return Finding(
+                "EP310",
+                "broken",
+                f"{what} waits for its image {image}: {state.message or state.reason}",
+                undo or commands.kubectl(pod.namespace, "describe", "pod", pod.name),
+                bool(undo),
+                seen,
+            )
+        if state.reason == "CrashLoopBackOff":
+            end = status.last_state.terminated
+            how = f"exit code {end.exit_code}{', ' + end.reason if end.reason else ''}" if end else "no end is known"
+            return Finding(
+                "EP311",
+                "broken",
+                f"{what} crashes again and again ({commands.count(status.restart_count, 'restart')}, last: {how})",
+                commands.kubectl(pod.namespace, "logs", pod.name, "-c", status.name, "--previous"),
+                False,
+                seen,
+            )
+        if state.reason in CONFIG_REASONS:
+            return Finding(
+                "EP312",
+                "broken",
+                f"{what} cannot be made: {state.message or state.reason}",
+                commands.kubectl(pod.namespace, "describe", "pod", pod.name),
+                False,
+                seen,
+            )
+    for status in pod.status.init_container_statuses or ():
+        sidecar = any(c.name == status.name for c in pod.spec.sidecars)
+        done = status.state.terminated is not None and status.state.terminated.exit_code == 0
+        if not done and not (sidecar and status.started):
+            state_text = "is running" if status.state.running else "has not come to its end"
+            return Finding(
+                "EP313",
+                "broken",
+                f"init container {status.name} of pod/{pod.name} {state_text}, and the application waits for it",
+                commands.kubectl(pod.namespace, "logs", pod.name, "-c", status.name),
+                False,
+                (f"init container {status.name}: not finished",),
+            )
+    if not pod.ips:
+        failed = [e for e in snapshot.events("Pod", pod) if e.type == "Warning"]
+        said = f": {failed[-1].message}" if failed else ""
+        return Finding(
+            "EP305",
+            "broken",
+            f"pod/{pod.name} has no IP address yet{said}",
+            commands.kubectl(pod.namespace, "describe", "pod", pod.name),
+            False,
+            (f"podIP of pod/{pod.name}: none, phase {pod.status.phase or 'unknown'}",),
+        )
+    return None
+
+
+def all_containers(pod: Pod) -> list[Container]:
+    return [*(pod.spec.init_containers or ()), *(pod.spec.containers or ())]
+
+
+def rollback(pod: Pod, snapshot: Snapshot) -> str:
+    """The command that undoes the rollout, if the Deployment had another revision with other images."""
+    above = snapshot.owner(pod)
+    if above is None or not isinstance(above[1], Deployment):
+        return ""
+    current = pod.metadata.controller
+
+    def images(spec_containers: list[Container] | None) -> list[str]:
+        return [c.image for c in spec_containers or ()]
+
+    for r in snapshot.replica_sets(above[1]):
+        if (
+            current
+            and r.name != current.name
+            and images(r.spec.template.spec.containers) != images(pod.spec.containers)
+        ):
+            return commands.kubectl(pod.namespace, "rollout", "undo", f"deployment/{above[1].name}")
+    return ""
+
+
+def unready(pod: Pod, snapshot: Snapshot) -> Finding:
+    """The Pod has an address and its containers are there, but it is not Ready."""
+    condition = pod.status.condition("Ready")
+    began = since(condition.last_transition_time if condition else None, snapshot)
+    for container in pod.spec.containers or ():
+        status = next((s for s in pod.status.container_statuses or () if s.name == container.name), None)
+        if status is None or status.ready or status.state.running is None:
+            continue
+        kind = "Startup" if container.startup_probe is not None and not status.started else "Readiness"
+        probe = container.startup_probe if kind == "Startup" else container.readiness_probe
+        if probe is not None:
+            return failing_probe(pod, container, probe, kind, began, snapshot)
+    gates = unset_gates(pod)
+    containers = pod.status.condition("ContainersReady")
+    if gates and (containers is None or containers.status == "True"):
+        conditions = [{"type": g, "status": "True"} for g in gates]
+        patch = {"status": {"conditions": conditions}}
+        return Finding(
+            "EP302",
+            "broken",
+            f"pod/{pod.name} runs but is not Ready{began}: its readiness gate {', '.join(gates)} is not set to True",
+            commands.kubectl(
+                pod.namespace, "patch", "pod", pod.name, "--subresource=status", "-p", commands.compact(patch)
+            ),
+            True,
+            (f"Ready of pod/{pod.name}: {condition.message if condition else 'absent'}",),
+        )
+    said = (condition.message or condition.reason) if condition else "no Ready condition"
+    return Finding(
+        "EP316",
+        "broken",
+        f"pod/{pod.name} is not Ready{began}: {said or 'no reason given'}",
+        commands.kubectl(pod.namespace, "describe", "pod", pod.name),
+        False,
+        (f"Ready of pod/{pod.name}: {condition.status if condition else 'absent'}",),
+    )
+
+
+def unset_gates(pod: Pod) -> list[str]:
+    names = [g.condition_type for g in pod.spec.readiness_gates or ()]
+    return [n for n in names if (c := pod.status.condition(n)) is None or c.status != "True"]
+
+
+def last_unhealthy(pod: Pod, kind: str, snapshot: Snapshot) -> Event | None:
+    found = [e for e in snapshot.events("Pod", pod, "Unhealthy") if e.message.startswith(f"{kind} probe")]
+    return found[-1] if found else None
+
+
+def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began: str, snapshot: Snapshot) -> Finding:
+    """EP301, EP303, EP304: with the probe's last result and when it was."""
+    event = last_unhealthy(pod, kind, snapshot)
+    what = f"the {kind.lower()} probe of container {container.name} ({probe_text(probe)})"
+    logs = commands.kubectl(pod.namespace, "logs", pod.name, "-c", container.name)
+    seen = [f"{what}: every {probe.period_seconds or 10} s, fails after {probe.failure_threshold or 3}"]
+    if event is None:
+        said = "has not succeeded yet" if kind == "Startup" else "has not succeeded, and no result of it is known"
+        code = "EP303" if kind == "Startup" else "EP301"
+        return Finding(
+            code, "broken", f"pod/{pod.name} runs but is not Ready{began}: {what} {said}", logs, False, tuple(seen)
+        )
+    result = event.message.partition(": ")[2].strip() or event.message
+    seen.append(f"last result, {event.last_seen}: {result}")
+    port = probe_port(probe)
+    declared = [p.container_port for p in container.ports or ()]
+    if port is not None and REFUSED.search(result) and resolved(port, container) not in declared:
+        repair = correct_probe(pod, container, kind, probe, declared, snapshot)
+        lists = f"; it declares {', '.join(map(str, declared))}" if declared else ""
+        return Finding(
+            "EP304",
+            "broken",
+            f"pod/{pod.name} runs but is not Ready{began}: {what} asks port {port}, which no container declares and "
+            f"where nobody answers{lists}",
+            repair or logs,
+            bool(repair),
+            tuple(seen),
+        )
+    code = "EP303" if kind == "Startup" else "EP301"
+    return Finding(
+        code, "broken", f"pod/{pod.name} runs but is not Ready{began}: {what} fails: {result}", logs, False, tuple(seen)
+    )
+
+
+def probe_text(probe: Probe) -> str:
+    """The probe in a few words."""
+    if probe.http_get is not None:
+        return f"GET {probe.http_get.path or '/'} on port {probe.http_get.port}"
+    if probe.tcp_socket is not None:
+        return f"TCP port {probe.tcp_socket.port}"
+    if probe.grpc is not None:
+        return f"gRPC port {probe.grpc.port}"
+    return "exec " + " ".join(probe.exec.command or ()) if probe.exec is not None else "no handler"
+
+
+def probe_port(probe: Probe) -> IntOrString | None:
+    handler = probe.http_get or probe.tcp_socket or probe.grpc
+    return handler.port if handler is not None else None
+
+
+def resolved(port: IntOrString, container: Container) -> int | None:
+    """The port's number; None for a name that the container does not declare."""
+    if isinstance(port, int):
+        return port
+    return next((p.container_port for p in container.ports or () if p.name == port), None)
+
+
+def correct_probe(
+    pod: Pod, container: Container, kind: str, probe: Probe, declared: list[int], snapshot: Snapshot
+) -> str:
+    """The command that points the probe of the Pod's workload at the one declared port; "" if that is not clear."""
+    above = snapshot.owner(pod)
+    if len(declared) != 1 or above is None or above[0] is REPLICA_SET:
+        return ""
+    handler = next(
+        (n for n, h in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket), ("grpc", probe.grpc)) if h), ""
+    )
+    position = next(i for i, c in enumerate(pod.spec.containers or ()) if c is container)
+    field = "startupProbe" if kind == "Startup" else "readinessProbe"
+    path = f"/spec/template/spec/containers/{position}/{field}/{handler}/port"
+    kind_name = above[0].singular_name
+    assert handler
+    return commands.json_patch(pod.namespace, kind_name, above[1].name, ("replace", path, declared[0]))
+
+
+def flapping(pod: Pod, snapshot: Snapshot) -> Finding | None:
+    """EP314: the Pod is ready now, but its readiness probe failed several times lately."""
+    event = last_unhealthy(pod, "Readiness", snapshot)
+    if event is None or not pod.ready:
+        return None
+    times = max(event.count, event.series.count if event.series else 0)
+    if times < FLAPS:
+        return None
+    return Finding(
+        "EP314",
+        "warning",
+        f"the readiness probe of pod/{pod.name} failed {times} times, the last time at {event.last_seen}: "
+        f"{event.message.partition(': ')[2].strip()}",
+        commands.kubectl(pod.namespace, "describe", "pod", pod.name),
+        False,
+        (f"first {event.first_seen}, last {event.last_seen}",),
+    )
+
+
+__all__ = ["DEPLOYMENT", "explain_pod", "flapping", "since"]

@@ -1,0 +1,146 @@
+"""A diagnosis as text for people and as JSON for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubesvc.clock import rfc3339
+
+from .causes import BY_CODE
+from .diagnosis import Diagnosis, Finding
+from .snapshot import Snapshot
+
+SCHEMA = "kubesvc.why/v1"
+"""Grows by new fields only; what changes otherwise gets another number."""
+MARKS = {"ok": "✓", "broken": "✗", "unknown": "?"}
+MOST_PODS = 10
+EXIT = {"healthy": 0, "degraded": 0, "broken": 1, "unknown": 2}
+
+
+def exit_status(found: Sequence[Diagnosis]) -> int:
+    """0 healthy, 1 something is broken, 2 cannot tell."""
+    statuses = {EXIT[d.status] for d in found}
+    return 1 if 1 in statuses else 2 if 2 in statuses else 0
+
+
+def render_text(d: Diagnosis, *, brief: bool = False) -> str:
+    """The verdict first; then the chain, the Pods that are out, what to do and what was seen."""
+    lines = [headline(d)]
+    if brief:
+        return lines[0]
+    if d.chain:
+        width = max(len(link.name) for link in d.chain)
+        lines += ["", *(f"  {MARKS[link.state]} {link.name:<{width}}  {link.text}" for link in d.chain)]
+    if d.pods:
+        lines += ["", "Pods", *pod_lines(d)]
+    main = next((f for f in d.findings if f.command), None)
+    if main is not None:
+        lines += ["", "To repair it" if main.repairs else "To see more", f"  {main.command}"]
+    if d.findings:
+        first = d.findings[0]
+        lines += ["", f"{first.code}  {BY_CODE[first.code].title}", f"  {BY_CODE[first.code].remedy}"]
+        lines += [f"  seen: {fact}" for fact in first.seen]
+    others = d.findings[1:]
+    if others:
+        lines += ["", "Besides", *(line for f in others for line in other_lines(f, main))]
+    if d.gaps:
+        lines += ["", "Not seen", *(f"  {gap}" for gap in d.gaps)]
+    return "\n".join(lines)
+
+
+def headline(d: Diagnosis) -> str:
+    return d.verdict + (f"  [{d.code}]" if d.findings and d.findings[0].severity != "note" else "")
+
+
+def pod_lines(d: Diagnosis) -> list[str]:
+    ordered = sorted(d.pods, key=lambda p: (p.takes_traffic, p.name))
+    shown = ordered[:MOST_PODS]
+    width = max(len(p.name) for p in shown)
+    lines = []
+    for p in shown:
+        why = f"[{p.finding.code}] {short(p.finding, p.name)}" if p.finding else "takes traffic"
+        lines.append(
+            f"  {MARKS['ok' if p.takes_traffic else 'broken']} {p.name:<{width}}  {p.address or 'no address':<15}  "
+            f"{p.node or 'no node'}  {why}"
+        )
+    if len(ordered) > len(shown):
+        rest = ordered[len(shown) :]
+        lines.append(f"  and {len(rest)} more, {sum(p.takes_traffic for p in rest)} of them take traffic")
+    return lines
+
+
+def short(finding: Finding, name: str) -> str:
+    return finding.text.removeprefix(f"pod/{name} ")
+
+
+def other_lines(finding: Finding, main: Finding | None) -> list[str]:
+    lines = [f"  {finding.code}  {finding.text}"]
+    if finding.command and finding is not main:
+        lines.append(f"         {finding.command}")
+    return lines
+
+
+def render_all(found: Sequence[Diagnosis]) -> str:
+    """One line for each Service."""
+    counts = {s: sum(d.status == s for d in found) for s in ("broken", "unknown", "degraded", "healthy")}
+    total = f"{len(found)} Services: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    if not found:
+        return "there are no Services"
+    names = [d.subject.removeprefix("svc/").replace(" in namespace ", "\0").split("\0") for d in found]
+    places = [f"{n[1]}/{n[0]}" for n in names]
+    width = max(map(len, places))
+    lines = [total, ""]
+    for d, place in zip(found, places, strict=True):
+        lines.append(f"{d.status:<9} {place:<{width}}  {d.code or '-':<5}  {d.verdict}")
+    return "\n".join(lines)
+
+
+def render_json(found: Sequence[Diagnosis], snapshot: Snapshot) -> dict[str, Any]:
+    """The whole answer."""
+    return {
+        "schema": SCHEMA,
+        "source": snapshot.source,
+        "at": rfc3339(snapshot.now),
+        "exitStatus": exit_status(found),
+        "results": [plain_diagnosis(d) for d in found],
+        "gaps": [{"kind": g.kind.resource, "reason": g.reason} for g in snapshot.gaps],
+        "skipped": [{"where": s.where, "reason": s.reason} for s in snapshot.skipped],
+    }
+
+
+def plain_diagnosis(d: Diagnosis) -> dict[str, Any]:
+    return {
+        "subject": d.subject,
+        "status": d.status,
+        "verdict": d.verdict,
+        "code": d.code,
+        "command": d.command,
+        "findings": [plain_finding(f) for f in d.findings],
+        "chain": [{"name": link.name, "state": link.state, "text": link.text} for link in d.chain],
+        "pods": [
+            {
+                "namespace": p.namespace,
+                "name": p.name,
+                "address": p.address,
+                "node": p.node,
+                "takesTraffic": p.takes_traffic,
+                "code": p.finding.code if p.finding else "",
+                "reason": p.finding.text if p.finding else "",
+            }
+            for p in d.pods
+        ],
+        "gaps": list(d.gaps),
+    }
+
+
+def plain_finding(f: Finding) -> dict[str, Any]:
+    return {
+        "code": f.code,
+        "title": BY_CODE[f.code].title,
+        "severity": f.severity,
+        "text": f.text,
+        "command": f.command,
+        "repairs": f.repairs,
+        "seen": list(f.seen),
+    }
