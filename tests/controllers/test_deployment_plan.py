@@ -202,6 +202,14 @@ def test_status_of_a_finished_rollout() -> None:
     }
 
 
+def test_a_paused_deployment_says_nothing_about_progress() -> None:
+    """DEPLOY-5: paused with no replicas is not "successfully progressed"."""
+    paused = Condition(type="Progressing", status="Unknown", reason="DeploymentPaused")
+    d = deployment(0, status=DeploymentStatus(conditions=[paused]))
+    found = conditions(plan.plan_status(d, [], None, NOW, rolling=False))
+    assert list(found) == ["Progressing", "Available"] and found["Progressing"] == ("Unknown", "DeploymentPaused")
+
+
 def test_status_without_progress_times_out() -> None:
     """DEPLOY-7: ProgressDeadlineExceeded."""
     stuck = Condition(

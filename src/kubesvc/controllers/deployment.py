@@ -77,7 +77,7 @@ class DeploymentController(Controller):
             return
         every = await self.claim(deployment)
         if deployment.metadata.deletion_timestamp is not None:
-            await self.write_status(deployment, every, plan.find_new(deployment, every))
+            await self.write_status(deployment, every, plan.find_new(deployment, every), rolling=False)
             return
         if await self.note_pause(deployment):
             return  # the status write brings the key back
@@ -161,7 +161,7 @@ class DeploymentController(Controller):
                     await self.note_sizes(deployment, replica_set)
         if deployment.spec.paused:
             await self.clean_up(deployment, old)
-        await self.write_status(deployment, every, new)
+        await self.write_status(deployment, every, new, rolling=False)
 
     # ---------------------------------------------------------------- steps
 
@@ -285,14 +285,16 @@ class DeploymentController(Controller):
         plan.set_condition(conditions, "Progressing", status, reason, message, self.ctx.clock.now())
         await self.patch_status(deployment, {"conditions": [msgspec.to_builtins(c) for c in conditions.values()]})
 
-    async def write_status(self, deployment: Deployment, every: Sequence[ReplicaSet], new: ReplicaSet | None) -> None:
+    async def write_status(
+        self, deployment: Deployment, every: Sequence[ReplicaSet], new: ReplicaSet | None, *, rolling: bool = True
+    ) -> None:
         """Write the status if it is not what the cache shows, and come back when the progress deadline is due."""
         now = self.ctx.clock.now()
-        status = plan.plan_status(deployment, every, new, now)
+        status = plan.plan_status(deployment, every, new, now, rolling=rolling)
         if msgspec.convert(status, type(deployment.status)) != deployment.status:
             await self.patch_status(deployment, {name: status.get(name) for name in COUNTS} | status)
         deadline = deployment.spec.progress_deadline_seconds
-        if deadline and deadline != 2**31 - 1 and not plan.complete(deployment, plan.count(every, new)):
+        if rolling and deadline and deadline != 2**31 - 1 and not plan.complete(deployment, plan.count(every, new)):
             self.queue.add_after(key_of(deployment), float(deadline) + 1)
 
     async def patch_status(self, deployment: Deployment, status: Object) -> None:

@@ -304,11 +304,12 @@ def complete(deployment: Deployment, counts: Counts) -> bool:
 
 
 def plan_status(
-    deployment: Deployment, every: Sequence[ReplicaSet], new: ReplicaSet | None, now: float
+    deployment: Deployment, every: Sequence[ReplicaSet], new: ReplicaSet | None, now: float, *, rolling: bool = True
 ) -> dict[str, object]:
     """The plain status this Deployment should have: counts and conditions (DEPLOY-6, DEPLOY-7).
 
-    now: seconds since 1970; becomes the times of conditions that change.
+    now:     seconds since 1970; becomes the times of conditions that change
+    rolling: whether a rollout may go on; paused or merely resized, it says nothing about progress
     """
     counts = count(every, new)
     conditions = {c.type: c for c in deployment.status.conditions or ()}
@@ -321,7 +322,8 @@ def plan_status(
         "Deployment has minimum availability." if available_enough else MISSING_AVAILABILITY,
         now,
     )
-    plan_progress(deployment, counts, new, conditions, now)
+    if rolling:
+        plan_progress(deployment, counts, new, conditions, now)
     failure = next(
         (c for r in every for c in r.status.conditions or () if c.type == "ReplicaFailure" and c.status == "True"), None
     )
