@@ -73,7 +73,7 @@ class Call:
                 if size > MAX_BODY_BYTES:
                     raise too_large
                 chunks.append(chunk)
-        except (web.PayloadAccessError, ValueError) as e:
+        except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as e:
             raise BadRequest(f"unexpected end of the body: {type(e).__name__}") from None
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -38,10 +38,12 @@ class ApiProtocol(RequestHandler):
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             error = BadRequest(f"malformed HTTP request: {HTTPStatus(status).phrase}")
         else:
-            self.log_exception("Error handling request from %s", request.remote, exc_info=exc)
+            if not isinstance(exc, ConnectionError):  # somebody who left in the middle is nothing to tell
+                self.log_exception("Error handling request from %s", request.remote, exc_info=exc)
             error = InternalError("Internal error occurred")
         body = msgspec.json.encode(status_object(error))
-        response = web.Response(body=body, status=error.status_code, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        response = web.Response(body=body, status=error.status_code, headers=headers)
         response.force_close()
         return response
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, Unauthorized
 from kubesvc.clock import Clock, Random
@@ -92,6 +92,7 @@ class HttpServer:
         runner = ApiHttpServer(
             handle,
             access_log=None,
+            auto_decompress=False,  # upstream reads bodies as they are sent, and a small one stays small
             tcp_keepalive=True,
             keepalive_timeout=120.0,
             max_line_size=LINE_BYTES,
@@ -151,6 +152,9 @@ class HttpServer:
     async def handle(self, request: web.BaseRequest, *, trusted: bool) -> web.StreamResponse:
         """Answer one request. Never raises but for cancellation."""
         began = self.clock.monotonic()
+        speaks = request._version in (HttpVersion10, HttpVersion11)
+        if not speaks:
+            request._version = HttpVersion11  # what the answer is spoken in
         raw_path, _, raw_query = request.raw_path.partition("?")
         if not raw_path.startswith("/"):  # absolute form, or the * of OPTIONS
             raw_path = request.path
@@ -160,6 +164,8 @@ class HttpServer:
         call = Call(request, target, query, f"{self.random.getrandbits(64):016x}", trusted=trusted)
         response: web.StreamResponse
         try:
+            if not speaks:
+                raise BadRequest("malformed HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here")
             call.user = self.authenticate(call)
             self.authorize(call)
             response = await self.dispatch(call)
@@ -172,6 +178,8 @@ class HttpServer:
         except Exception:
             log.exception("request %s: %s %s", call.id, request.method, raw_path)
             response = call.error(InternalError(f"Internal error occurred: see the server's log for request {call.id}"))
+        if not speaks:
+            response.force_close()
         seconds = self.clock.monotonic() - began
         self.metrics.request(target.verb, target.group, target.resource, response.status, seconds)
         return response
