@@ -148,8 +148,8 @@ def at_terminal(
     try:
         while time.monotonic() < deadline:
             if steps and steps[0][0] in said[seen:]:
-                _, act = steps.pop(0)
-                seen = len(said)
+                awaited, act = steps.pop(0)
+                seen = said.index(awaited, seen) + len(awaited)
                 if isinstance(act, int):
                     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, act, 0, 0))
                     os.kill(child, signal.SIGWINCH)

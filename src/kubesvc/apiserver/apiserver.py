@@ -176,6 +176,8 @@ class ApiServer:
                 await self.bootstrap.withdraw()
             except StoreError as e:
                 log.warning("own address not withdrawn: %s", e)
+        if self.subresources.backends is not None:
+            self.subresources.backends.stop()
         await self.http.close(grace_seconds)
         self.cache.stop()
 

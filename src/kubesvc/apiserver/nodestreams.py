@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 from aiohttp import web
 
 from kubesvc.api.errors import BadRequest, ServiceUnavailable
@@ -30,9 +35,31 @@ class NodeStreams:
     def __init__(self, registry: Registry, dialer: NodeDialer) -> None:
         self.registry = registry
         self.dialer = dialer
+        self.open: set[asyncio.Task[Any]] = set()
+        """The tasks that hold streams open."""
+
+    def stop(self) -> None:
+        """End every stream now."""
+        for task in self.open:
+            task.cancel()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While a stream is open, `stop` ends it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.open.add(task)
+        try:
+            yield
+        finally:
+            self.open.discard(task)
 
     async def pod_stream(self, call: Call, pod: Object, subresource: str) -> web.StreamResponse:
         """Answer log, exec, attach or portforward of a pod that is bound to an existing node."""
+        with self.held():
+            return await self.answer(call, pod, subresource)
+
+    async def answer(self, call: Call, pod: Object, subresource: str) -> web.StreamResponse:
         if subresource == "log":
             return await serve_log(call, pod, self.dialer)
         if subresource in ("exec", "attach"):
@@ -41,6 +68,10 @@ class NodeStreams:
 
     async def http(self, call: Call, backend: HttpBackend) -> web.StreamResponse:
         """Pass the request on and its answer back (SVCX-8)."""
+        with self.held():
+            return await self.proxied(call, backend)
+
+    async def proxied(self, call: Call, backend: HttpBackend) -> web.StreamResponse:
         name = call.target.name
         if call.target.resource == "nodes":
             node = name.rpartition(":")[0].rpartition(":")[2] if name.count(":") > 1 else name.partition(":")[0]

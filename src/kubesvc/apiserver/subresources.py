@@ -56,6 +56,10 @@ class Backends(Protocol):
         """Pass the request on and its answer back."""
         ...
 
+    def stop(self) -> None:
+        """End every stream now."""
+        ...
+
 
 SCALE = BodyTarget("autoscaling", "v1", "Scale", "io.k8s.api.autoscaling.v1.Scale")
 BINDING = BodyTarget("", "v1", "Binding", "io.k8s.api.core.v1.Binding")

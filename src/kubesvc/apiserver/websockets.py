@@ -96,7 +96,6 @@ async def accept(call: Call, protocols: Sequence[str]) -> tuple[web.WebSocketRes
         compress=False,
         timeout=CLOSE_SECONDS,
         max_msg_size=MESSAGE_BYTES,
-        decode_text=True,
     )
     try:
         await socket.prepare(call.request)
