@@ -83,9 +83,20 @@ class PodWorker:
         """The Pod's object has changed."""
         if newer(pod, self.pod):
             self.pod = pod
+            self.add_ephemeral()
         if pod.terminating:
             self.begin_deletion()
         self.touch()
+
+    def add_ephemeral(self) -> None:
+        """Ephemeral containers come while the Pod runs, as `kubectl debug` adds them."""
+        if not self.runners or self.stopping:
+            return  # they are made with the others, or never
+        for container in self.pod.spec.ephemeral_containers or ():
+            if container.name not in self.runners:
+                runner = self.runners[container.name] = ContainerRunner(self, container, "ephemeral")
+                if any(r.task is not None for r in self.of_role("ordinary")):
+                    self.start(runner)
 
     def removed(self) -> None:
         """The Pod's object is gone, by force or under another uid (NODE-71)."""
