@@ -13,6 +13,7 @@ and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`,
     --capabilities N keep no capability outside this bit mask
     --ctty           in a session of its own, with stdin as its terminal
     --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
+    --status FD      when a step fails write "step: words" to this descriptor instead; a successful exec closes it
     --detach         with a new or joined process namespace: do not wait for the program
     --spec FD        read a marshalled dictionary from this descriptor instead (see `run_spec`)
 
@@ -45,7 +46,7 @@ KINDS = {
 """Namespace names in the order of joining: user first, for the rights it gives; mnt last, for the paths it takes."""
 
 FAILED = 125
-VALUES = ("hostname", "chdir", "setuid", "setgid", "capabilities", "report", "spec")
+VALUES = ("hostname", "chdir", "setuid", "setgid", "capabilities", "report", "status", "spec")
 WITH_VALUE = {f"--{k}" for k in (*KINDS, *VALUES)}
 FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach", "--ctty"}
 
@@ -352,7 +353,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         os._exit(64)
     if "spec" in options:
         run_spec(int(options["spec"]))
+    step, status = "enter", int(options.get("status", -1))
     try:
+        if status >= 0:
+            os.set_inheritable(status, False)
         inside = enter(options)
         report = int(options["report"]) if "report" in options else -1
         if inside:
@@ -362,14 +366,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                     os.write(report, f"{pid}\n".encode())
                 if options.get("detach"):
                     os._exit(0)
+                if status >= 0:
+                    os.close(status)
                 wait_for(pid)
         elif report >= 0:
             os.write(report, f"{os.getpid()}\n".encode())
         if report >= 0:
             os.close(report)
+        step = "settle"
         settle(options)
+        step = "exec"
         execute(program, dict(os.environ))
     except OSError as error:
+        if status >= 0:
+            os.write(status, f"{step}: {error.strerror or error}".encode())
+            os._exit(FAILED)
         complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     os._exit(FAILED)
 

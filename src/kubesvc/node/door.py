@@ -13,7 +13,7 @@ open it is decided by that directory's mode. One connection is one request, a li
 The answer begins with one line of JSON, {"ok": true} or {"error": "words", "code": 400}; then the bytes follow, both
 ways, until either side closes. Datagrams are framed by two bytes of length. An exec is framed by one byte of channel
 and four of length: from the client 0 stdin, 4 resize {"Width":80,"Height":24}, 255 with payload 00: end of stdin; to
-the client 1 stdout, 2 stderr, 3 the end {"exitCode": 0}. Numbers are big-endian.
+the client 1 stdout, 2 stderr, 3 the end {"exitCode": 0} or {"error": "words"}. Numbers are big-endian.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ import msgspec
 
 from kubesvc.clock import Clock
 from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
 from .attach import Attachment, ContainerInput, pass_input
-from .containers import ContainerRunner, capability_mask
+from .containers import ContainerRunner, capability_mask, go_words
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
 from .probes import dial_words, join_host
@@ -331,8 +332,7 @@ class NodeDoor:
             flags += ["--ctty"] if wanted.tty else []
             if wanted.tty:
                 environment.setdefault("TERM", "xterm")
-        argv = nsexec_command(*flags, program=command)
-        await Session(self.spawner, wanted, argv, environment, reader, writer).run()
+        await Session(self.spawner, wanted, flags, command, environment, reader, writer).run()
 
 
 class Session:
@@ -342,14 +342,16 @@ class Session:
         self,
         spawner: Spawner,
         wanted: ExecRequest,
-        argv: list[str],
+        flags: list[str],
+        command: list[str],
         environment: dict[str, str],
         reader: Reader,
         writer: Writer,
     ) -> None:
         self.spawner = spawner
         self.wanted = wanted
-        self.argv = argv
+        self.flags = flags
+        self.command = command
         self.environment = environment
         self.reader = reader
         self.writer = writer
@@ -370,16 +372,25 @@ class Session:
             err_near, err_far = os.pipe()
             ends = (stdin_far, out_far, err_far)
             near = [(out_near, STDOUT), (err_near, STDERR)]
+        failure_near, failure_far = os.pipe()
+        argv = nsexec_command(*self.flags, "--status", str(failure_far), program=self.command)
         try:
             process = await self.spawner.spawn(
-                Spawn(argv=self.argv, env=self.environment, stdin=ends[0], stdout=ends[1], stderr=ends[2])
+                Spawn(
+                    argv=argv,
+                    env=self.environment,
+                    stdin=ends[0],
+                    stdout=ends[1],
+                    stderr=ends[2],
+                    pass_fds=(failure_far,),
+                )
             )
         except OSError as error:
-            for fd in {*(e[0] for e in near), stdin_end}:
+            for fd in {*(e[0] for e in near), stdin_end, failure_near}:
                 os.close(fd)
             raise Refusal(error.strerror or str(error), 500) from None
         finally:
-            for fd in set(ends):
+            for fd in {*ends, failure_far}:
                 os.close(fd)
         answer(self.writer, {"ok": True})
         self.input = ContainerInput(stdin_end)
@@ -394,13 +405,18 @@ class Session:
                 async with asyncio.timeout(5.0):  # a grandchild may hold the streams open for ever
                     await asyncio.wait(outputs)
             code = 0 if code is None else code if code >= 0 else 128 - code
-            self.send(STATUS, json.dumps({"exitCode": code}).encode())
+            end: dict[str, Any] = {"exitCode": code}
+            if code == FAILED and (words := failure_words(failure_near)):
+                reason = go_words(words, self.command)
+                end = {"error": f"failed to exec in container: unable to start container process: {reason}"}
+            self.send(STATUS, json.dumps(end).encode())
             await self.writer.drain()
         finally:
             input_task.cancel()
             for task in outputs:
                 task.cancel()
             self.input.close()
+            os.close(failure_near)
             if self.terminal >= 0:
                 os.close(self.terminal)
 
@@ -462,6 +478,15 @@ class Session:
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, WINDOW.pack(height, width, 0, 0))
+
+
+def failure_words(fd: int) -> str:
+    """What a program that could not begin left behind; "" for one that did."""
+    os.set_blocking(fd, False)
+    try:
+        return os.read(fd, 4096).decode(errors="replace")
+    except BlockingIOError:
+        return ""
 
 
 def children_of(pid: int) -> list[int]:
