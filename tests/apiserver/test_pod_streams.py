@@ -382,6 +382,26 @@ def test_every_verb_goes_through(method: str) -> None:
     played(test, tcp=backend)
 
 
+@pytest.mark.parametrize("accept", ["text/html", "image/png", "application/vnd.own"])
+def test_what_the_client_accepts_is_the_backends_affair(accept: str) -> None:
+    async def test(http: Http, doors: FakeDoors) -> None:
+        path = "/api/v1/namespaces/default/pods/p/proxy/"
+        status, _, said = await http.request("GET", path, Accept=accept)
+        assert (status, said["headers"]["accept"]) == (200, accept)
+
+    played(test, tcp=backend)
+
+
+def test_a_log_is_text_whatever_the_client_accepts() -> None:
+    async def log(rest: str, stream: Stream) -> None:
+        stream.writer.write(OK + b"one\n")
+
+    async def test(http: Http, doors: FakeDoors) -> None:
+        assert (await http.request("GET", POD + "/log", Accept="text/plain"))[::2] == (200, "one\n")
+
+    played(test, log=log)
+
+
 def test_links_of_pages_work_below_the_proxy() -> None:
     async def test(http: Http, doors: FakeDoors) -> None:
         path = "/api/v1/namespaces/default/pods/p/proxy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubesvc.api.errors import ApiError, BadRequest, Forbidden, Invalid
+from kubesvc.apiserver.authentication import User
+from kubesvc.apiserver.authorization import Attributes, further_access
 from kubesvc.apiserver.execsession import exec_options, exit_status, failure_status, terminal_sizes
 from kubesvc.apiserver.hijack import stream_protocol
 from kubesvc.apiserver.nodeproxy import Place, proxy_prefix, rewrite_html, rewrite_link, rewritten
@@ -119,6 +122,26 @@ def test_stream_protocols() -> None:
         stream_protocol(["v9"], (V4,))
     with pytest.raises(BadRequest, match="X-Stream-Protocol-Version is a required header"):
         stream_protocol([], (V4,))
+
+
+ALICE = User("alice")
+GETS = Attributes(ALICE, "get", resource="pods", namespace="d", name="p")
+
+
+@pytest.mark.parametrize(
+    ("access", "further"),
+    [
+        (replace(GETS, subresource="exec"), "create"),
+        (replace(GETS, subresource="portforward"), "create"),
+        (replace(GETS, subresource="attach", verb="create"), None),
+        (replace(GETS, subresource="log"), None),
+        (GETS, None),
+    ],
+)
+def test_who_opens_a_stream_by_get_must_also_be_allowed_to_create_it(access: Attributes, further: str | None) -> None:
+    """NODE-113."""
+    found = further_access(access)
+    assert (found.verb if found else None) == further
 
 
 # -- logs -------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kubesvc.api.errors import Forbidden
@@ -74,6 +74,16 @@ def attributes_of(target: Target, user: User) -> Attributes:
         user, target.verb, target.group, target.version, target.resource, target.subresource, target.namespace,
         target.name,
     )  # fmt: skip
+
+
+STREAM_SUBRESOURCES = ("attach", "exec", "portforward")
+
+
+def further_access(access: Attributes) -> Attributes | None:
+    """What a request must be allowed besides: whoever opens a stream into a pod by GET, as WebSockets do, must also be
+    allowed to create it (NODE-113)."""
+    streams = access.resource == "pods" and not access.group and access.subresource in STREAM_SUBRESOURCES
+    return replace(access, verb="create") if streams and access.verb == "get" else None
 
 
 def refusal(access: Attributes, reason: str = "") -> Forbidden:

@@ -28,6 +28,8 @@ from .tables import check_include, partial, row, table
 from .watching import WatchRequests
 
 ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+"""Subresources whose answers are no objects, though errors are."""
 DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
 _json = msgspec.json.Encoder()
 
@@ -46,6 +48,8 @@ class Resources:
         kind = kind_of(target)
         if kind.plural == "endpoints" and not kind.group:
             call.warnings.append(ENDPOINTS_WARNING)
+        if target.subresource in STREAMED:  # what is accepted is then the far side's affair
+            return await self.subresources.handle(call, kind)
         call.form = negotiate(call.accept, transforms=not target.subresource or target.verb != "create", streams=True)
         if target.subresource not in ("", "status") and not (
             target.subresource in ("resize", "ephemeralcontainers") and target.verb == "get"

@@ -22,7 +22,7 @@ from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAll
 from kubesvc.clock import Clock, Random
 
 from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User
-from .authorization import Attributes, Authorizer, attributes_of, refusal
+from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
@@ -223,6 +223,9 @@ class HttpServer:
             return
         access = attributes_of(call.target, call.user)
         allowed, reason = self.authorizer.allows(access)
+        if allowed and (further := further_access(access)) is not None:
+            access = further
+            allowed, reason = self.authorizer.allows(access)
         if not allowed:
             if call.user.name == "system:anonymous" and not self.authenticator.anonymous:
                 raise Unauthorized("Unauthorized")
