@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kubesvc.clock import Clock, Random, RealClock
+from kubesvc.lifetime import cancel, run_loop, stop_event
 
 from . import Failure
 from .target import add_target, find_target
@@ -27,7 +28,6 @@ def add_part_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_part(args: argparse.Namespace, manager: str, part: Part) -> int:
     """Run `part` on the target cluster until Ctrl-C or SIGTERM."""
-    from kubesvc.app import run_loop
     from kubesvc.client.http import HttpClient
     from kubesvc.client.kubeconfig import KubeconfigError
 
@@ -45,8 +45,6 @@ def run_part(args: argparse.Namespace, manager: str, part: Part) -> int:
 
 
 async def until_stopped(client: Any, part: Part) -> int:
-    from kubesvc.app import cancel, stop_event
-
     stop = stop_event()
     running = asyncio.ensure_future(part(client, RealClock(), Random()))
     waiting = asyncio.ensure_future(stop.wait())

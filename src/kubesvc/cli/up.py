@@ -155,7 +155,8 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
     write_record(paths.record, record)
     log_to(paths.log, verbose=args.verbose)
 
-    from kubesvc.app import StartFailed, run_control, run_loop
+    from kubesvc.app import StartFailed, run_control
+    from kubesvc.lifetime import run_loop
 
     def announce(ready: InstanceRecord) -> None:
         text = ready_line(paths, ready, milliseconds_since_start())

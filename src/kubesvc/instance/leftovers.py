@@ -27,7 +27,7 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
     left = end_processes([p for p in record.processes() if p.alive()])
     left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
     paths.outside.unlink(missing_ok=True)
-    for socket in (paths.api_socket, paths.api_tls_socket, *paths.root.glob("nodes/*/*.sock")):
+    for socket in (paths.api_socket, paths.api_tls_socket, paths.dns_socket, *paths.root.glob("nodes/*/*.sock")):
         socket.unlink(missing_ok=True)
     if paths.record.exists():
         write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))

@@ -1,9 +1,11 @@
-"""What an instance was asked to be: the options of `kubesvc up`, as one value."""
+"""What an instance, and each node's process, was asked to be: the options of `kubesvc up`, as values."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+
+import msgspec
 
 NODE_ADDRESS_BASE = ipaddress.IPv4Address("172.30.0.10")
 MOST_NODES = 200
@@ -58,3 +60,28 @@ def plan_nodes(options: UpOptions) -> list[NodePlan]:
         address = str(NODE_ADDRESS_BASE + i + 1)
         plans.append(NodePlan(f"n{i + 1}", address, zone, i >= options.nodes))
     return plans
+
+
+class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's process is told, as JSON in its state directory: where to find what, and what to be.
+
+    api_socket, api_tls_socket: the control process's doors, without and with TLS
+    dns_socket:                 where names outside the cluster are looked up, in the host's network; "" for nowhere
+    instance_root:              the instance's directory, which Pods must not see
+    """
+
+    node_name: str
+    address: str
+    state_dir: str
+    api_socket: str
+    api_tls_socket: str
+    api_port: int
+    zone: str = ""
+    simulated: bool = False
+    cluster_dns: str = ""
+    cluster_domain: str = "cluster.local"
+    cluster_cidrs: tuple[str, ...] = ()
+    service_ranges: tuple[str, ...] = ()
+    images_map: str = ""
+    instance_root: str = ""
+    dns_socket: str = ""

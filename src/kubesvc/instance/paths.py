@@ -81,6 +81,10 @@ class InstancePaths:
         return self.root / "api-tls.sock"
 
     @property
+    def dns_socket(self) -> Path:
+        return self.root / "dns.sock"
+
+    @property
     def log(self) -> Path:
         return self.root / "control.log"
 

@@ -1,0 +1,58 @@
+"""How a process of kubesvc lives and ends: its event loop, its collector, its signals, its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+log = logging.getLogger("kubesvc")
+
+
+def set_collector() -> None:
+    """Objects of a server live long: collect rarely, and never look again at what exists after the start."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a process's main coroutine, on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGINT and SIGTERM; a second SIGINT does not interrupt the ending."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, event.set)
+    return event
+
+
+async def until_stopping(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -> None:
+    """Run a part of the process; what goes wrong in it while everything ends anyway is only logged."""
+    try:
+        await part
+    except Exception:
+        if not stop.is_set():
+            raise
+        log.exception("a part did not end in order")
+
+
+async def cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """End these, and log what does not end by being cancelled."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("a part did not end in order", exc_info=result)

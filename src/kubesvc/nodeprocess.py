@@ -1,0 +1,127 @@
+"""The process inside a node: agent, proxy, DNS, and a relay to the API, put together.
+
+`python -m kubesvc.nodeprocess FILE` runs in the node's own namespaces; FILE holds a NodeProcess as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kubesvc.clock import Clock, Random, RealClock
+from kubesvc.instance.nodekeeper import HOST_RESOLVER
+from kubesvc.instance.options import NodeProcess
+from kubesvc.instance.wiring import API_ADDRESS
+from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
+
+if TYPE_CHECKING:
+    from kubesvc.client import Client
+
+
+async def run_node(process: NodeProcess) -> int:
+    """Agent, proxy, DNS and the relay to the API of one node, until SIGTERM."""
+    from kubesvc.client.http import HttpClient
+
+    stop = stop_event()
+    clock, random = RealClock(), Random()
+    name_cluster_dns(process)
+    client = HttpClient.unix(process.api_socket, manager="kubelet")
+    try:
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(part, name=name) for name, part in node_parts(process, client, clock, random)]
+            set_collector()
+            await stop.wait()
+            await cancel(parts)
+    finally:
+        await client.close()
+    return 0
+
+
+def node_parts(
+    process: NodeProcess, client: Client, clock: Clock, random: Random
+) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    """The parts of a node's process by name."""
+    from kubesvc.node import NodeAgent, NodeSettings
+
+    state = Path(process.state_dir)
+    settings = NodeSettings(
+        node_name=process.node_name,
+        state_dir=state,
+        node_addresses=(process.address,),
+        cluster_dns=(process.cluster_dns,),
+        cluster_domain=process.cluster_domain,
+        zone=process.zone,
+        simulated=process.simulated,
+        images_map=Path(process.images_map) if process.images_map else None,
+        hidden_paths=(process.instance_root,),
+        resolver_file=str(state / HOST_RESOLVER),
+    )
+    agent = NodeAgent(client.as_manager("kubelet"), settings, clock, random)
+    parts: list[tuple[str, Coroutine[Any, Any, None]]] = [("agent", agent.run())]
+    if process.simulated:
+        return parts
+    from kubesvc.dns import DnsServer, DnsSettings
+    from kubesvc.dns.forward import ForwardSettings
+    from kubesvc.kernel.nft import KernelNft
+    from kubesvc.proxy import Proxy, ProxySettings
+
+    proxy_settings = ProxySettings(cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges)
+    proxy = Proxy(client.as_manager("kube-proxy"), process.node_name, KernelNft(), clock, random, proxy_settings)
+    dns_settings = DnsSettings(
+        zone=process.cluster_domain,
+        addresses=((process.address, 53),),
+        forward=ForwardSettings(upstreams=(Path(process.dns_socket),)) if process.dns_socket else None,
+    )
+    dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
+    parts += [("proxy", proxy.run()), ("dns", dns.run()), ("api relay", relay_api(process))]
+    return parts
+
+
+def name_cluster_dns(process: NodeProcess) -> None:
+    """Let programs of the node itself, such as `kubesvc curl`, resolve the cluster's names.
+
+    The file is laid over /etc/resolv.conf in the node's own mounts. The host's stays readable beside it, for Pods whose
+    DNS policy is Default.
+    """
+    from kubesvc.kernel import syscalls
+
+    state, file = Path(process.state_dir), Path("/etc/resolv.conf").resolve()
+    if not file.exists() or process.simulated:
+        return
+    host = state / HOST_RESOLVER
+    if not host.exists():  # a process started again finds the cluster's file in place
+        host.write_bytes(file.read_bytes())
+    zone = process.cluster_domain
+    own = state / "resolv.conf"
+    own.write_text(f"search default.svc.{zone} svc.{zone} {zone}\nnameserver {process.address}\noptions ndots:5\n")
+    syscalls.mount(str(own), str(file), "", syscalls.MS_BIND)
+
+
+async def relay_api(process: NodeProcess) -> None:
+    """Answer on the API's address inside the node by passing every connection on to the control process."""
+    from kubesvc.instance.relay import Relay
+
+    relay = Relay(lambda: asyncio.open_unix_connection(process.api_tls_socket))
+    server = await asyncio.start_server(relay.accept, API_ADDRESS, process.api_port)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.close()
+        await relay.close()
+
+
+def main() -> int:
+    """Run the node that the file named on the command line describes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    process = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=NodeProcess)
+    return run_loop(run_node(process))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
