@@ -228,6 +228,21 @@ def test_exec_where_it_cannot_be(streams: Streams) -> None:
     assert "container nope" in unknown and "ticks" in unknown
 
 
+def test_exec_of_what_is_no_program(streams: Streams) -> None:
+    done = streams.run("exec", "ticks", "--", "no-such-program")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert 'exec: "no-such-program": executable file not found in $PATH' in done.stderr.decode()
+
+
+def test_debug_adds_a_container_and_attaches(streams: Streams) -> None:
+    said, code = at_terminal(
+        streams.command("debug", "web", "--image=busybox", "-it", "--", "sh"),
+        streams.environment(),
+        [(b"enter", b"\n"), (b"# ", b"echo at $HOSTNAME; exit 0\n")],
+    )
+    assert (code, "at web" in said) == (0, True), said
+
+
 # -- attach, run, cp --------------------------------------------------------------------------------------------------
 
 
