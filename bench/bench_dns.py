@@ -1,10 +1,11 @@
-"""Figures of the DNS server: `python bench/bench_dns.py`. Takes about fifteen seconds, on loopback, two processes.
+"""Figures of the DNS server: `python -m bench dns`. Takes about fifteen seconds, on loopback, two processes.
 
 Answers per second of server CPU time are what one core would give; the client shares the machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import multiprocessing
 import random
@@ -13,6 +14,7 @@ import socket
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from kubesvc.api.endpointslice import EndpointSlice
@@ -103,7 +105,7 @@ def serve(pipe: Connection, churn: int) -> None:
     asyncio.run(main())
 
 
-def load(churn: int, pace: float, seconds: float = 3.0) -> None:
+def load(churn: int, pace: float, seconds: float) -> None:
     """Queries over UDP: as many as go with 64 outstanding (pace 0), or `pace` a second, one answered at a time."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, churn), daemon=True)
@@ -149,14 +151,17 @@ def load(churn: int, pace: float, seconds: float = 3.0) -> None:
         say(f"{what}: memory of the server, 10,000 x 10", f"{rss / 1024:.0f} MiB")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--full", action="store_true", help="longer runs")
+    seconds = 10.0 if parser.parse_args(argv).full else 2.0
     begin = time.perf_counter()
     whole = cluster()
     say("10,000 Services x 10 endpoints fed", f"{time.perf_counter() - begin:.2f} s")
     inside(whole)
-    load(0, 0)
-    load(100, 0)
-    load(0, 5000)
+    load(0, 0, seconds)
+    load(100, 0, seconds)
+    load(0, 5000, seconds)
 
 
 if __name__ == "__main__":

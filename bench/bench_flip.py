@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--full", action="store_true")
     args = parser.parse_args(argv)
-    probe_to_packet(60 if args.full else 18)
+    probe_to_packet(60 if args.full else 12)
     patch_to_slice(1000 if args.full else 200)
 
 

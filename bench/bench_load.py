@@ -84,7 +84,7 @@ def run(*options: str) -> None:
         found = re.search(figure.pattern, done.stdout)
         if found is None:
             raise SystemExit(f"the load program did not print {figure.what!r}:\n{done.stdout}")
-        say(figure.what, float(found[1]), figure.unit, goal=figure.gave, against="1.36:")
+        say(figure.what, float(found[1]), figure.unit, goal=figure.gave, against="1.36")
     say("control process after all that", memory, "MiB", note="1.36: 375 to 405 MiB idle")
 
 

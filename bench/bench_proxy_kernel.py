@@ -1,6 +1,6 @@
 """What the proxy's rules cost the kernel and us: full load, one change, a restart, by number of Services.
 
-usage: bench_proxy_kernel.py [--services N[,N]] [--endpoints E] [--changes K]
+`python -m bench proxy_kernel [--full]`, or `python -m bench.bench_proxy_kernel [--services N[,N]] [--endpoints E]`.
 Needs root or user namespaces; works in a network namespace of its own that ends with the process.
 """
 
@@ -121,12 +121,15 @@ class Bench:
         targets[self.random.randrange(len(targets))] = self.fresh()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--services", default="1000,10000")
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--changes", type=int, default=200)
-    args = parser.parse_args()
+    parser.add_argument("--full", action="store_true", help="more changes of each kind")
+    args = parser.parse_args(argv)
+    if args.full:
+        args.changes *= 5
     for services in map(int, args.services.split(",")):
         own_namespace()
         asyncio.run(Bench(services, args.endpoints).run(args.changes))

@@ -1,10 +1,11 @@
-"""Figures of the store engines: `python bench/bench_store.py [directory]`. Takes about ten seconds.
+"""Figures of the store engines: `python -m bench store`, or `python bench/bench_store.py [directory]`.
 
 The directory should lie on the disk that matters; the default is the working directory's.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import resource
@@ -12,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kubesvc.store import MemoryStore, Put, SqliteStore, Store
@@ -109,8 +110,7 @@ def rss() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-async def measure() -> None:
-    base = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd()
+async def measure(base: Path) -> None:
     with tempfile.TemporaryDirectory(dir=base, prefix=".bench-store-") as name:
         directory = Path(name)
         say("this disk: append 4 kB and fdatasync", f"{fsync_seconds(directory) * 1e3:.3f} ms")
@@ -121,12 +121,14 @@ async def measure() -> None:
         await process.wait()
 
 
-def main() -> None:
-    asyncio.run(measure())
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--full", action="store_true", help="changes nothing: ten seconds are enough")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path.cwd())
+    parser.add_argument("part", nargs="?", choices=("all", "large"), default="all", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    asyncio.run(large(args.directory) if args.part == "large" else measure(args.directory))
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["large"]:
-        asyncio.run(large(Path(sys.argv[1])))
-    else:
-        main()
+    main()

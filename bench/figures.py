@@ -18,12 +18,16 @@ def spread(values: Sequence[float]) -> str:
     return f"{min(values):,.0f} to {max(values):,.0f}" if len(values) > 1 else ""
 
 
+def shorten(value: float) -> str:
+    """Three digits that matter, all of a large number."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def say(what: str, value: float, unit: str, *, goal: float = 0.0, against: str = "goal", note: str = "") -> None:
     """Print a figure. `goal` is in the same unit; the ratio says how much of it was needed, 1.00 being all."""
-    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    line = f"{what:<66}{shown:>9} {unit:<9}"
+    line = f"{what:<68}{shorten(value):>8} {unit:<9}"
     if goal:
-        line += f"{against} {goal:,.4g} {unit}: {value / goal:.2f} of it"
+        line += f"{against} {shorten(goal)} {unit}, {value / goal:.2f} of it"
     if note:
         line += f"  ({note})"
     sys.stdout.write(line.rstrip() + "\n")
