@@ -76,7 +76,7 @@ def index(token: str, length: int) -> int:
         at = int(token)
     except ValueError:
         raise PatchFailed(f"no such index: {token}") from None
-    if token.strip() != token or "_" in token or not -length <= at < length:
+    if not token.isascii() or token.strip() != token or "_" in token or not -length <= at < length:
         raise PatchFailed(f"no such index: {token}")
     return at if at >= 0 else at + length
 

@@ -5,6 +5,7 @@ Everything here is pure. Refusals name the options kind (`ListOptions.meta.k8s.i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ Query = Mapping[str, Sequence[str]]
 
 GROUP = "meta.k8s.io"
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
+WHOLE = re.compile(r"[+-]?[0-9]+")
+MOST_DIGITS = 19
 FALSE = frozenset({"0", "false", "False", "FALSE", "f", "F"})
 
 
@@ -49,11 +52,13 @@ def integer(query: Query, name: str) -> int | None:
     if not text:
         return None
     try:
-        if text.strip() != text or "_" in text:
-            raise ValueError
+        if not WHOLE.fullmatch(text):
+            raise ValueError("invalid syntax")
+        if len(text.lstrip("+-0")) > MOST_DIGITS or not -(2**63) <= int(text) < 2**63:
+            raise ValueError("value out of range")
         return int(text)
-    except ValueError:
-        raise BadRequest(f"strconv.ParseInt: parsing {fields.quote(text)}: invalid syntax") from None
+    except ValueError as e:
+        raise BadRequest(f"strconv.ParseInt: parsing {fields.quote(text)}: {e}") from None
 
 
 def refuse(kind: str, errors: Errors) -> None:

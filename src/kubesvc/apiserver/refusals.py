@@ -9,6 +9,7 @@ from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+MOST_REVISION = 2**64 - 1
 UPSTREAM_KEYS = {"services": "services/specs", "endpoints": "services/endpoints", "nodes": "minions"}
 
 
@@ -73,10 +74,21 @@ def plain_failure(message: str) -> ApiError:
     return ApiError(message, code=500, reason="")
 
 
-def bad_version(text: str, *, listing: bool) -> ApiError:
-    """A resourceVersion that is no number (READ-1, LIST-9)."""
-    why = f"resourceVersion: Invalid value: {quote(text)}: strconv.ParseUint: parsing {quote(text)}: invalid syntax"
-    return BadRequest(f"invalid resource version: {why}") if listing else plain_failure(why)
+def version_of(text: str, *, listing: bool) -> int:
+    """The revision that a resourceVersion parameter names; the error of one that is no number (READ-1, LIST-9)."""
+    if problem := version_problem(text):
+        why = f"resourceVersion: Invalid value: {quote(text)}: {problem}"
+        raise BadRequest(f"invalid resource version: {why}") if listing else plain_failure(why)
+    return int(text)
+
+
+def version_problem(text: str) -> str:
+    """What keeps a text from being a revision, in Go's words; "" if it is one."""
+    if not text.isascii() or not text.isdigit():
+        return f"strconv.ParseUint: parsing {quote(text)}: invalid syntax"
+    if len(text.lstrip("0")) > len(str(MOST_REVISION)) or int(text) > MOST_REVISION:
+        return f"strconv.ParseUint: parsing {quote(text)}: value out of range"
+    return ""
 
 
 def too_large_version(asked: int, current: int) -> Timeout:

@@ -161,9 +161,7 @@ class Registry:
             return None
         if not text:
             return await self.fresh()
-        if not text.isascii() or not text.isdigit():
-            raise refusals.bad_version(text, listing=listing)
-        wanted = int(text)
+        wanted = refusals.version_of(text, listing=listing)
         if wanted > self.cache.revision and not await self.cache.seen(wanted):
             raise refusals.too_large_version(wanted, self.cache.revision)
         return None
@@ -420,9 +418,8 @@ class Registry:
             raise BadRequest(f"the name of the object ({found_name}) does not match the name on the URL ({name})")
         check_namespace(kind, meta, namespace)
         sent_uid, sent_version = meta.get("uid") or "", meta.get("resourceVersion") or ""
-        if sent_version and not (sent_version.isascii() and sent_version.isdigit()):
-            quoted = fields.quote(sent_version)
-            raise refusals.plain_failure(f"strconv.ParseUint: parsing {quoted}: invalid syntax")
+        if sent_version and (problem := refusals.version_problem(sent_version)):
+            raise refusals.plain_failure(problem)
         if self.of(kind).get(namespace, name) is None and await self._absent(kind, namespace, name):
             if not kind.create_on_put or subresource:
                 raise refusals.not_found(view, name)
@@ -525,9 +522,8 @@ class Registry:
         meta, before = metadata(new), old["metadata"]
         sent_version = meta.get("resourceVersion") or ""
         if sent_version and sent_version != before["resourceVersion"]:
-            if not sent_version.isdigit():
-                quoted = fields.quote(sent_version)
-                raise refusals.plain_failure(f"strconv.ParseUint: parsing {quoted}: invalid syntax")
+            if problem := refusals.version_problem(sent_version):
+                raise refusals.plain_failure(problem)
             raise refusals.conflict(view, name)
         meta["resourceVersion"] = before["resourceVersion"]
         kind.default(new)

@@ -69,10 +69,8 @@ async def open_watch(registry: Registry, kind: Kind, namespace: str, options: Li
         return WatchPlan(watcher, initial, options, registry.cache.revision, announces=options.bookmarks)
     if version in ("", "0"):
         revision = registry.cache.revision
-    elif not (version.isascii() and version.isdigit()):
-        raise refusals.bad_version(version, listing=True)
     else:
-        revision = int(version)
+        revision = refusals.version_of(version, listing=True)
     watcher = Watcher(cache, selection, most)
     if not watcher.replay(revision):
         watcher.close()
