@@ -8,11 +8,12 @@ and the endpoint controllers on two shared cores.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,15 @@ UPSTREAM = (
 )
 
 
+@contextlib.contextmanager
+def token_file() -> Iterator[Path]:
+    """A file that makes the bearer of TOKEN an admin."""
+    with tempfile.NamedTemporaryFile("w", prefix="kubesvc-bench-", suffix=".csv", dir="/tmp") as file:
+        file.write(f'{TOKEN},admin,admin,"system:masters"\n')
+        file.flush()
+        yield Path(file.name)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--full", action="store_true", help="three runs, on a store on disk too")
@@ -65,21 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(*options: str) -> None:
     from tests.e2e.harness import running_instance
 
-    tokens = Path("/tmp") / f"kubesvc-bench-{time.monotonic_ns()}.csv"
-    tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
-    tokens.chmod(0o600)
-    try:
-        with running_instance("--nodes", "0", "--token-auth-file", str(tokens), *options) as instance:
-            url = f"https://{instance.record.loopback}:{instance.record.port}"
-            words = ("--server", url, "--token", TOKEN, "--services", "100", "--pods", "10", "--flips", "100")
-            command = [sys.executable, str(PROGRAM), *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-            if done.returncode:
-                raise SystemExit(f"the load program ended with {done.returncode}: {done.stdout}{done.stderr[-2000:]}")
-            assert instance.process is not None
-            memory = memory_mib(instance.process.pid)
-    finally:
-        tokens.unlink()
+    with (
+        token_file() as tokens,
+        running_instance("--nodes", "0", "--token-auth-file", str(tokens), *options) as instance,
+    ):
+        url = f"https://{instance.record.loopback}:{instance.record.port}"
+        words = ("--server", url, "--token", TOKEN, "--services", "100", "--pods", "10", "--flips", "100")
+        command = [sys.executable, str(PROGRAM), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+        if done.returncode:
+            raise SystemExit(f"the load program ended with {done.returncode}: {done.stdout}{done.stderr[-2000:]}")
+        assert instance.process is not None
+        memory = memory_mib(instance.process.pid)
     for figure in UPSTREAM:
         found = re.search(figure.pattern, done.stdout)
         if found is None:
