@@ -1,4 +1,4 @@
-"""`python -m kubesvc.cli.fetch [-s] [-S] [-i] [-f] [-m SECONDS] URL`: what is needed of curl where it is not
+"""`python -m kubesvc.cli.fetch [-s] [-S] [-i] [-f] [-m SECONDS] URL …`: what is needed of curl where it is not
 installed. Exit statuses are curl's."""
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ def main() -> int:
     parser.add_argument("-i", action="store_true", dest="headers")
     parser.add_argument("-f", action="store_true", dest="fail")
     parser.add_argument("-m", type=float, default=10.0, dest="seconds")
-    parser.add_argument("url")
+    parser.add_argument("urls", nargs="+")
     args = parser.parse_args()
-    url = args.url if "://" in args.url else f"http://{args.url}"
+    statuses = [fetch(args, url if "://" in url else f"http://{url}") for url in args.urls]
+    return next((s for s in statuses if s), 0)
+
+
+def fetch(args: argparse.Namespace, url: str) -> int:
+    """Print one page; returns the exit status."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         answer = opener.open(url, timeout=args.seconds)
