@@ -17,6 +17,7 @@ import msgspec
 from kubesvc.clock import Clock, Random, RealClock
 from kubesvc.instance.nodekeeper import HOST_RESOLVER
 from kubesvc.instance.options import NodeProcess
+from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
@@ -60,6 +61,9 @@ def node_parts(
         simulated=process.simulated,
         images_map=Path(process.images_map) if process.images_map else None,
         hidden_paths=(process.instance_root,),
+        group=f"{InstancePaths(Path(process.instance_root)).group}/{process.node_name}"
+        if process.instance_root
+        else "",
         resolver_file=str(state / HOST_RESOLVER),
     )
     agent = NodeAgent(client.as_manager("kubelet"), settings, clock, random)

@@ -25,7 +25,9 @@ from typing import Any
 
 from kubesvc.instance.ground import marked_processes
 from kubesvc.instance.kubectl import find_kubectl
+from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, read_record
+from kubesvc.kernel.cgroups import find_hierarchies
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -213,11 +215,13 @@ class Instance:
         return self.run("shell", "--name", self.name, "--node", node, "--", *command, check=check)
 
     def left_behind(self) -> list[str]:
-        """What is still on the machine of it: processes, sockets, mounts."""
+        """What is still on the machine of it: processes, sockets, mounts, control groups."""
         left = [f"process {p.pid}" for p in marked_processes(self.root)]
         left += [f"socket {p}" for p in self.root.rglob("*.sock")]
         mounts = Path("/proc/mounts").read_text()
         left += [f"mount {line}" for line in mounts.splitlines() if str(self.home) in line]
+        groups = [h.parent / InstancePaths(self.root).group for h in find_hierarchies()]
+        left += [f"control group {g}" for g in groups if g.exists()]
         return left
 
 

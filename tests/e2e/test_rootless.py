@@ -64,6 +64,22 @@ def test_other_users_run_or_are_refused_in_words(rootless: Instance) -> None:
     rootless.kubectl("delete", "pod", "other", "--now")
 
 
+def test_limits_without_control_groups_are_said(rootless: Instance) -> None:
+    """Where an ordinary user may make no control group, the Node's Event and doctor say what stands for limits."""
+    events = rootless.get("events", "--field-selector", "involvedObject.name=n1,reason=LimitsNotHeld")["items"]
+    told = [e["message"] for e in events]
+    assert len(told) == 1 and "RLIMIT_DATA" in told[0] and "cpu limits do not hold" in told[0], told
+    assert "limited  resource limits" in doctor_inside(rootless)
+    container: dict[str, Any] = {"name": "c", "image": "busybox", "command": ["sleep", "600"]}
+    container |= {"resources": {"limits": {"memory": "32Mi", "cpu": "100m"}}}
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+    rootless.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "limited"}, "spec": spec})
+    eventually(lambda: condition(rootless.get("pod", "limited"), "Ready") == "True")
+    held = rootless.kubectl("exec", "limited", "--", "sh", "-c", "grep -i 'max data size' /proc/1/limits")
+    assert str(32 << 20) in held, held
+    rootless.kubectl("delete", "pod", "limited", "--now")
+
+
 def doctor_inside(instance: Instance) -> str:
     """What doctor says where the user has the grant."""
     import subprocess

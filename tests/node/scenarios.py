@@ -101,7 +101,7 @@ async def exits_and_phases(world: World) -> None:
     once = await world.until("once", lambda p: p["status"].get("phase") == "Failed", "failed")
     # A process that is the first of its namespace is deaf to its own SIGKILL: the shell goes on and ends well or not.
     assert container_status(once)["state"]["terminated"]["reason"] in ("Error", "Completed")
-    bad = await world.until("bad", lambda p: "waiting" in container_status(p).get("state", {}), "waiting", 4)
+    bad = await world.until("bad", waiting_for("CrashLoopBackOff"), "waiting", 4)
     waiting = container_status(bad)["state"]["waiting"]
     uid = bad["metadata"]["uid"]
     assert waiting["reason"] == "CrashLoopBackOff"
@@ -329,7 +329,8 @@ async def execute(
             payload = await reader.readexactly(size)
             if channel == 3:
                 writer.close()
-                return json.loads(payload)["exitCode"], streams[1], streams[2]
+                end = json.loads(payload)
+                return end.get("exitCode", -1), streams[1], streams[2] + end.get("error", "").encode()
             streams[channel] += payload
 
 

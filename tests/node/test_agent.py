@@ -21,6 +21,8 @@ SCENARIOS = (
     "door_lets_in",
     "floods_and_forks_are_bounded",
     "simulated_pods_follow_their_script",
+    "limits_hold",
+    "limits_without_groups_are_said",
 )
 
 

@@ -25,6 +25,7 @@ from kubesvc.api.kinds import CONFIG_MAP, EVENT, POD, SERVICE_ACCOUNT
 from kubesvc.api.meta import Object
 from kubesvc.apiserver import ApiServer, ApiServerSettings
 from kubesvc.clock import RealClock
+from kubesvc.kernel.cgroups import remove_recorded
 from kubesvc.kernel.links import NetlinkLinks
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.node import NodeAgent, NodeSettings
@@ -42,6 +43,7 @@ def run_inside(scenario: str) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
     with tempfile.TemporaryDirectory(prefix="kubesvc-test-") as directory:
+        groups = Path(directory) / "state" / "cgroups"
         done = subprocess.run(
             ["timeout", "-s", "KILL", str(LIMIT_SECONDS), *command],
             cwd=root,
@@ -50,6 +52,8 @@ def run_inside(scenario: str) -> None:
             text=True,
             check=False,
         )
+        stayed = remove_recorded(groups)  # Pods that still ran have ended with their process namespace
+    assert not stayed, f"control groups in use: {stayed}"
     assert done.returncode == 0, f"{scenario}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
 
 
@@ -205,13 +209,13 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
         await scenario(world)
     finally:
         await world.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(directory / "pods", ignore_errors=True)
 
 
 def main() -> None:
-    from tests.node import scenarios
+    from tests.node import scenario_limits, scenarios
 
-    scenario = getattr(scenarios, sys.argv[1])
+    scenario = next(found for m in (scenarios, scenario_limits) if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 
 

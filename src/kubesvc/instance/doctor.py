@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from kubesvc.kernel.cgroups import explain_limits, find_hierarchies, held
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import id_maps
 
@@ -110,15 +110,15 @@ def user_ids() -> Finding:
 
 
 def cgroups() -> Finding:
-    """Whether memory, cpu and process limits can be held by control groups."""
-    v2 = Path("/sys/fs/cgroup/cgroup.controllers")
-    if v2.exists() and os.access("/sys/fs/cgroup", os.W_OK):
-        return Finding("resource limits", "ok", f"cgroup v2: {v2.read_text().strip() or 'no controllers'}")
-    v1 = [c for c in ("memory", "cpu", "pids") if os.access(f"/sys/fs/cgroup/{c}", os.W_OK)]
-    if v1:
-        return Finding("resource limits", "ok", f"cgroup v1: {', '.join(v1)}")
-    remedy = "run as root, or under a user manager that delegates control groups"
-    return Finding("resource limits", "limited", "no control group is writable: limits are rlimits only", remedy)
+    """Whether memory, cpu and process limits can be held by control groups: the same look as a node takes."""
+    hierarchies = find_hierarchies()
+    given = held(hierarchies)
+    versions = " and ".join(f"v{n}" for n in sorted({h.version for h in hierarchies}))
+    words = explain_limits(given)
+    if not words:
+        return Finding("resource limits", "ok", f"cgroup {versions}: {', '.join(given)}")
+    remedy = "run as root, or under a user manager that delegates groups (systemd-run --user --scope kubesvc up)"
+    return Finding("resource limits", "limited", words, remedy)
 
 
 def programs() -> Finding:

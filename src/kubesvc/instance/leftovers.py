@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+from kubesvc.kernel.cgroups import remove_recorded
+
 from . import ground
 from .paths import InstancePaths, all_instances
 from .record import InstanceRecord, ProcessId, end_processes, read_record, write_record
@@ -26,12 +28,19 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
             time.sleep(0.02)
     left = end_processes([p for p in record.processes() if p.alive()])
     left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
+    remove_groups(paths)
     paths.outside.unlink(missing_ok=True)
     for socket in (paths.api_socket, paths.api_tls_socket, paths.dns_socket, *paths.root.glob("nodes/*/*.sock")):
         socket.unlink(missing_ok=True)
     if paths.record.exists():
         write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))
     return [p for p in left if p.alive()]
+
+
+def remove_groups(paths: InstancePaths) -> None:
+    """Remove the control groups that the instance's nodes have made; their processes have ended."""
+    for record in paths.root.glob("nodes/*/cgroups"):
+        remove_recorded(record)
 
 
 def choose_loopback(paths: InstancePaths) -> str:

@@ -18,6 +18,7 @@ from kubesvc.client.interface import Client
 from kubesvc.clock import parse_rfc3339
 
 from . import ground
+from .leftovers import remove_groups
 from .options import NodePlan, NodeProcess, UpOptions
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, ProcessId, end_processes
@@ -180,6 +181,7 @@ class NodeKeeper:
         left = await asyncio.to_thread(ground.marked_processes, self.paths.root)
         if left:
             await asyncio.to_thread(end_processes, left)
+        await asyncio.to_thread(remove_groups, self.paths)
         for door in self.paths.root.glob("nodes/*/*.sock"):
             door.unlink(missing_ok=True)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from kubesvc.kernel.cgroups import PREFIX
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 LONGEST_SOCKET_PATH = 107  # sockaddr_un holds 108 bytes with the closing zero
@@ -87,6 +90,11 @@ class InstancePaths:
     @property
     def log(self) -> Path:
         return self.root / "control.log"
+
+    @property
+    def group(self) -> str:
+        """The name of its control group: the instance's, and a digest of where it is, since others may be named so."""
+        return f"{PREFIX}{self.root.name}-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 
     def node(self, name: str) -> Path:
         """State directory of one node."""

@@ -9,8 +9,9 @@ and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`,
     --map-ids        map all subordinate ids granted to the caller (newuidmap), else one; implied by --new-user
     --mount-proc     mount /proc anew (implies a private copy of the mounts)
     --ignore-sigchld the kernel reaps the program's orphans; survives exec
-    --hostname NAME  --chdir DIR  --setuid N  --setgid N
+    --hostname NAME  --chdir DIR  --setuid N  --setgid N  --groups N,N… (with --setgid)
     --capabilities N keep no capability outside this bit mask
+    --cgroup P:P…    enter control groups first, by the paths of their cgroup.procs
     --ctty           in a session of its own, with stdin as its terminal
     --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
     --status FD      when a step fails write "step: words" to this descriptor instead; a successful exec closes it
@@ -46,7 +47,7 @@ KINDS = {
 """Namespace names in the order of joining: user first, for the rights it gives; mnt last, for the paths it takes."""
 
 FAILED = 125
-VALUES = ("hostname", "chdir", "setuid", "setgid", "capabilities", "report", "status", "spec")
+VALUES = ("hostname", "chdir", "setuid", "setgid", "groups", "capabilities", "cgroup", "report", "status", "spec")
 WITH_VALUE = {f"--{k}" for k in (*KINDS, *VALUES)}
 FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach", "--ctty"}
 
@@ -180,6 +181,8 @@ def enter(options: dict[str, Any]) -> bool:
     if options.get("ctty"):
         import fcntl  # noqa: F401 - while its file can still be found
         import termios  # noqa: F401
+    for entrance in filter(None, options.get("cgroup", "").split(":")):
+        write(entrance, "0")
     opened = {kind: open_namespace(kind, options[kind]) for kind in KINDS if kind in options}
     working_directory = os.getcwd()
     for kind, fd in opened.items():
@@ -226,7 +229,7 @@ def settle(options: dict[str, Any]) -> None:
             os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if "setgid" in options:
-        become_group(int(options["setgid"]), [])
+        become_group(int(options["setgid"]), [int(n) for n in options.get("groups", "").split(",") if n])
     if "capabilities" in options:
         sc.limit_capabilities(int(options["capabilities"]))
     if "setuid" in options:

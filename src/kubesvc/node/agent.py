@@ -15,6 +15,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.client import Client, Informer, Unreachable
 from kubesvc.clock import Clock, Random
+from kubesvc.kernel.cgroups import Cgroups, explain_limits, find_hierarchies
 from kubesvc.kernel.ids import read_ids
 from kubesvc.kernel.links import Links, Route
 from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
@@ -34,6 +35,8 @@ from .simulated import SimulatedPod
 log = logging.getLogger(__name__)
 
 REGISTER_RETRY_SECONDS = 0.5
+GROUPS_RECORD = "cgroups"
+"""The file in a node's state directory that names the control groups which may exist for it."""
 WORKER_RETRY_SECONDS = 2.0
 
 Worker = PodWorker | SimulatedPod
@@ -137,6 +140,8 @@ class NodeAgent:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(1.0):
                     await events.flush()
+            if context.groups is not None:
+                context.groups.close()
             await sandboxes.close()
             spawner.close()
 
@@ -152,6 +157,11 @@ class NodeAgent:
         hidden = (*self.settings.hidden_paths, str(self.settings.state_dir))
         context.carried = read_carried_mounts(hidden)
         await context.sandboxes.prepare_node()
+        record = self.settings.state_dir / GROUPS_RECORD
+        context.groups = Cgroups(await asyncio.to_thread(find_hierarchies), self.settings.group_path, record)
+        await asyncio.to_thread(context.groups.prepare)
+        if words := explain_limits(context.groups.controllers):
+            context.events.node("Warning", "LimitsNotHeld", f"Resource limits of containers: {words}")
 
     async def register(self, keeper: NodeKeeper) -> None:
         """Register the Node, however long the server takes to answer."""
@@ -237,6 +247,10 @@ class NodeAgent:
                     pool.release(ip)
             context.records.remove(record.uid)
             del self.records[record.uid]
+        if context.groups is not None:
+            known = {pod.metadata.uid for pod in self.pods.values()}
+            for uid in [name for name in context.groups.names() if name not in known]:
+                await asyncio.to_thread(context.groups.remove, uid)
 
     # -- routes between nodes -----------------------------------------------------------------------------------------
 

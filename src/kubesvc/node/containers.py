@@ -22,13 +22,17 @@ from kubesvc.api.container import (
 )
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
+from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
 
 from .attach import ContainerInput, Terminal
 from .context import NodeContext
 from .environment import MissingSource, expand, needed_sources, plan_environment
 from .images import Image, ImageProblem, full_name, python_binds
+from .limits import container_limits, needed_controllers, rlimits
 from .logs import LogFile, LogPipe
 from .probe_plan import (
     TITLES,
@@ -196,6 +200,7 @@ class ContainerRunner:
         self.task: asyncio.Task[None] | None = None
         self.kill_task: asyncio.Task[None] | None = None
         self.user: tuple[int, int] = (0, 0)
+        self.group = Group()
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -452,7 +457,9 @@ class ContainerRunner:
             "capabilities": capability_mask(container),
             "no_new_privileges": bool(context is not None and context.allow_privilege_escalation is False),
             "terminal": container.tty,
+            "limits": self.rlimits(),
         }
+        self.group = await self.make_group()
         try:
             prepared = await self.node.spawner.prepare_container(
                 Spawn(
@@ -473,6 +480,11 @@ class ContainerRunner:
             for fd in (*outputs, *(() if stdin is None else (stdin,))):
                 os.close(fd)
         process = prepared.process
+        try:
+            self.group.add(process.pid)
+        except OSError:
+            prepared.close()
+            raise
         self.view.record.containers[self.name] = ContainerRecord(
             name=self.name,
             id=self.next_id,
@@ -493,6 +505,20 @@ class ContainerRunner:
         self.event("Normal", "Started", "Container started")
         self.begin()
         return process
+
+    async def make_group(self) -> Group:
+        """A fresh control group for one run; none where there are no control groups."""
+        groups, pod = self.node.groups, self.view.pod
+        if groups is None:
+            return Group()
+        path = f"{pod.metadata.uid}/{self.name}"
+        controllers = needed_controllers(pod, self.node.settings.pod_pids_limit)
+        await asyncio.to_thread(groups.remove, path)
+        return await asyncio.to_thread(groups.make, path, container_limits(self.container), controllers)
+
+    def rlimits(self) -> dict[int, tuple[int, int]]:
+        held = self.node.groups.controllers if self.node.groups is not None else ()
+        return rlimits(container_limits(self.container), self.node.settings.pod_pids_limit, held)
 
     def begin(self) -> None:
         """Show it as running and forget what the last run's probes found."""
@@ -526,6 +552,8 @@ class ContainerRunner:
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
             self.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+        if self.node.groups is not None:
+            self.group = self.node.groups.find(f"{self.view.pod.metadata.uid}/{self.name}")
         self.open_logs()
         self.launched.set()
 
@@ -637,6 +665,8 @@ class ContainerRunner:
         else:
             exit_code = code if code >= 0 else 128 - code
             reason = "Completed" if exit_code == 0 else "Error"
+            if exit_code and self.group.out_of_memory_kills():
+                reason = "OOMKilled"
         self.state = ContainerState(
             terminated=ContainerStateTerminated(
                 exit_code=exit_code,
@@ -811,6 +841,8 @@ class ContainerRunner:
                 loop.remove_reader(read)
             if code is not None and code < 0:
                 code = 128 - code
+            if code == FAILED and output.startswith(b"nsexec: "):  # it did not get to the command
+                raise OSError(go_words(f"exec: {output[8:].decode(errors='replace').strip()}", command))
             return code, bytes(output)
         finally:
             os.close(read)
@@ -822,21 +854,29 @@ class ContainerRunner:
         process = self.process
         if process is None:
             raise OSError(f'container not found ("{self.name}")')
-        uid, gid = self.user
         return await self.node.spawner.spawn(
             Spawn(
-                argv=command,
+                argv=nsexec_command(*self.enter_flags(process), program=command),
                 env=self.environment or {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                cwd=self.container.working_dir or (self.image.workdir if self.image is not None else "/"),
-                inside=process.pid,
-                kinds=("net", "uts", "ipc", "pid", "mnt"),
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                uid=uid or None,
-                gid=gid or None,
             )
         )
+
+    def enter_flags(self, process: WatchedProcess) -> list[str]:
+        """The flags of `nsexec` that make a further process be as the container's own: namespaces, control groups,
+        user, capabilities, working directory."""
+        flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", str(process.pid))]
+        flags += ["--chdir", self.container.working_dir or (self.image.workdir if self.image else "/")]
+        if self.group.directories:
+            flags += ["--cgroup", ":".join(self.group.entrances)]
+        uid, gid = self.user
+        groups = sorted({gid, *self.supplemental_groups()})
+        flags += ["--setgid", str(gid), "--groups", ",".join(map(str, groups))]
+        mask = capability_mask(self.container)
+        flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
+        return [*flags, "--setuid", str(uid)] if uid else flags
 
     # -- stop ---------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.client import Client
 from kubesvc.clock import Clock, Random
+from kubesvc.kernel.cgroups import Cgroups
 from kubesvc.kernel.ids import ALL_IDS, Ids
 from kubesvc.kernel.process import Spawner
 
@@ -36,6 +37,7 @@ class NodeContext:
     pools:     where the Pods' addresses come from, primary family first
     carried:   mounts of the machine that containers see too
     ids:       which users and groups containers may have
+    groups:    makes control groups; None: there are none
     """
 
     client: Client
@@ -51,6 +53,7 @@ class NodeContext:
     pools: list[AddressPool] = field(default_factory=list)
     carried: list[str] = field(default_factory=list)
     ids: Ids = ALL_IDS
+    groups: Cgroups | None = None
     allocatable: Mapping[str, str | int | float] = field(default_factory=dict)
     probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
     """Counts by probe type, result, container, pod, namespace (NODE-55)."""

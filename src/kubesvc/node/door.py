@@ -41,7 +41,7 @@ from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
 from .attach import Attachment, ContainerInput, pass_input
-from .containers import ContainerRunner, capability_mask, go_words
+from .containers import ContainerRunner, go_words
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
 from .probes import dial_words, join_host
@@ -322,13 +322,7 @@ class NodeDoor:
             if process is None:
                 raise Refusal(f'container not found ("{runner.name}")', 500)
             command, environment = list(wanted.command), {**runner.environment, **wanted.env}
-            flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", str(process.pid))]
-            flags += ["--chdir", runner.container.working_dir or (runner.image.workdir if runner.image else "/")]
-            uid, gid = runner.user
-            flags += ["--setgid", str(gid)] if gid else []
-            mask = capability_mask(runner.container)
-            flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
-            flags += ["--setuid", str(uid)] if uid else []
+            flags = runner.enter_flags(process)
             flags += ["--ctty"] if wanted.tty else []
             if wanted.tty:
                 environment.setdefault("TERM", "xterm")

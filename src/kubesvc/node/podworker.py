@@ -34,6 +34,7 @@ from .containers import ContainerRunner, Role
 from .context import NodeContext
 from .hostsfile import pod_fqdn, pod_hostname, render_host_network_hosts, render_hosts
 from .ipam import Exhausted
+from .limits import pod_limits
 from .podstatus import Observed, ended, patch_of, plan_status
 from .records import PodRecord
 from .resolver import resolver_text
@@ -336,6 +337,7 @@ class PodWorker:
         host_network = self.pod.spec.host_network
         while True:
             try:
+                await self.make_group()
                 hostname = pod_hostname(self.pod, self.node.settings.node_name)
                 if self.pause is None:
                     self.pause = await self.node.sandboxes.start(self.uid, host_network=host_network, hostname=hostname)
@@ -364,6 +366,18 @@ class PodWorker:
                 await self.drop_sandbox()
             await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
 
+    async def make_group(self) -> None:
+        """The Pod's control group, below which its containers' are made."""
+        if self.node.groups is not None:
+            limits = pod_limits(self.pod, self.node.settings.pod_pids_limit)
+            await asyncio.to_thread(self.node.groups.make, self.uid, limits)
+
+    async def drop_group(self) -> None:
+        if self.node.groups is not None:
+            stayed = await asyncio.to_thread(self.node.groups.remove, self.uid)
+            if stayed:
+                log.warning("control groups in use: %s", ", ".join(map(str, stayed)))
+
     async def drop_sandbox(self) -> None:
         """End the holding process, remove link and routes, give the addresses back."""
         pause, self.pause, self.held_sandbox = self.pause, None, None
@@ -378,6 +392,7 @@ class PodWorker:
         if pause is not None:
             pause.signal(signal.SIGKILL)
             await pause.wait()
+        await self.drop_group()
         for ip in self.record.ips:
             for pool in self.node.pools:
                 pool.release(ip)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kubesvc.kernel.cgroups import PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,8 @@ class NodeSettings:
     simulated:       Pods become what a script says, without processes (NODE-116 to 119)
     own_network:     the agent is alone in its network namespace and may set routes and forwarding there
     hidden_paths:    directories of the host that containers see empty, such as the instance's state
+    pod_pids_limit:  processes and threads that one Pod may have
+    group:           path of the control group below which its Pods' are made; "": named after the state directory
     """
 
     node_name: str
@@ -34,6 +39,8 @@ class NodeSettings:
     own_network: bool = True
     hidden_paths: tuple[str, ...] = ()
     max_pods: int = 110
+    pod_pids_limit: int = 1024
+    group: str = ""
     mtu: int = 0
     log_file_bytes: int = 10 << 20
     log_files: int = 5
@@ -45,6 +52,12 @@ class NodeSettings:
     status_seconds: float = 10.0
     status_report_seconds: float = 300.0
     version: str = "v1.36.0"
+
+    @property
+    def group_path(self) -> str:
+        """The control group of this node."""
+        digest = hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:8]
+        return self.group or f"{PREFIX}{digest}/{self.node_name}"
 
     @property
     def simulated_script(self) -> str:
