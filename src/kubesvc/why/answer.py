@@ -263,6 +263,9 @@ def diagnose_port(service: Service, port: int, asked: str, snapshot: Snapshot, n
     """One port of a Service; any if `port` is 0."""
     whole = diagnose_service(service, snapshot, node)
     ports = service.spec.ports or ()
+    if service.headless and port and (found := untranslated(service, port)) is not None:
+        verdict = f"{asked} does not answer: {found.text}"
+        return replace(whole, status="broken", verdict=verdict, findings=(found, *whole.findings))
     if not port or any(p.port == port for p in ports) or service.headless:
         return whole
     shown = some(map(port_text, ports)) or "none"
@@ -283,6 +286,19 @@ def diagnose_port(service: Service, port: int, asked: str, snapshot: Snapshot, n
     )
     findings = (finding, *whole.findings)
     return replace(whole, status="broken", verdict=f"{asked} does not answer: {finding.text}", findings=findings)
+
+
+def untranslated(service: Service, port: int) -> Finding | None:
+    """EP406, where the port that was asked is one that a headless Service does not translate."""
+    for p in service.spec.ports or ():
+        if p.port == port and p.target_port not in (None, 0, port):
+            return Finding(
+                "EP406",
+                "broken",
+                f"svc/{service.name} is headless, so nothing translates port {port}: ask for {p.target_port} instead",
+                seen=(f"port {port}, targetPort {p.target_port}, clusterIP None",),
+            )
+    return None
 
 
 def new_port(port: int, ports: Sequence[ServicePort]) -> dict[str, object]:
@@ -348,7 +364,7 @@ def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node
     """A name, as the resolver of a Pod in `namespace` asks for it."""
     scope = [snapshot.services[k] for k in sorted(snapshot.services)]
     slices = [s for listed in snapshot.slices.values() for s in listed]
-    names = naming.names_of(snapshot, scope, slices)
+    names = naming.names_of(sorted(snapshot.namespaces), scope, slices, snapshot.now)
     steps = naming.ask(name, namespace, names)
     tried = [
         Link(
@@ -373,8 +389,9 @@ def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node
         return replace(whole, subject=about, chain=(*gone, *whole.chain))
     if last.outcome == "ELSEWHERE":
         text = f"{name} is not a name of this cluster: other resolvers are asked"
-        if "." not in name.rstrip("."):
-            return name_missing(name, namespace, tried, steps[0].reason, snapshot)
+        labels = name.rstrip(".").split(".")
+        if len(labels) == 1 or (len(labels) == 2 and labels[1] in snapshot.namespaces):
+            return name_missing(name, namespace, tried, steps[len(labels) - 1].reason, snapshot)
         return Diagnosis(name, "unknown", text, (), tuple(tried), (), tuple(map(str, snapshot.gaps)))
     if any(s.records for s in steps):
         return Diagnosis(name, "healthy", f"{name} resolves: {', '.join(last.records)}", (), tuple(tried))

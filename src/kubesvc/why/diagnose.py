@@ -56,10 +56,15 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     chain.append(Link("selector", "ok", f"{selected} matches {count(len(listing.pods), 'Pod')}"))
     reports = report_pods(service, listing, snapshot)
     taking = [r for r in reports if r.takes_traffic]
-    findings += pod_findings(service, reports, bool(taking))
-    chain.append(Link("pods", "ok" if taking else "broken", phases(listing.pods)))
+    dying = [] if taking else last_resort(listing)
+    works: LinkState = "ok" if taking or dying else "broken"
+    if dying:
+        findings.append(only_terminating(service, dying))
+    findings += pod_findings(service, reports, works == "ok")
+    chain.append(Link("pods", works, phases(listing.pods)))
     ready = sum(p.ready and not p.terminating for p in listing.pods)
-    chain.append(Link("readiness", "ok" if taking else "broken", f"{ready} of {count(len(listing.pods), 'Pod')} ready"))
+    more = f", {len(dying)} terminating and still serving" if dying else ""
+    chain.append(Link("readiness", works, f"{ready} of {count(len(listing.pods), 'Pod')} ready{more}"))
     findings += [f for p in listing.pods if (f := flapping(p, snapshot)) is not None]
     if service.spec.publish_not_ready_addresses and ready < len(listing.pods):
         findings.append(
@@ -83,6 +88,24 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     findings += manual.truncated(service, snapshot)
     findings += manual.overwritten(service, snapshot)
     return manual.Course(findings, chain, reports, slices, stale)
+
+
+def last_resort(listing: Listing) -> list[str]:
+    """Addresses that serve while they terminate: what proxies use when nothing is ready (PROXY-25)."""
+    found = [e for c in listing.candidates if c.ports for _, e in c.endpoints.values()]
+    return sorted({e.address for e in found if e.serving and e.terminating})
+
+
+def only_terminating(service: Service, addresses: Sequence[str]) -> Finding:
+    """EP611."""
+    return Finding(
+        "EP611",
+        "warning",
+        f"svc/{service.name} has only terminating endpoints left ({some(addresses)})",
+        commands.kubectl(service.namespace, "get", "pods", "-l", selector_text(service.spec.selector), "-o", "wide"),
+        False,
+        tuple(f"{a}: terminating, still serving" for a in addresses[:3]),
+    )
 
 
 def slices_for(listing: Listing, snapshot: Snapshot) -> list[object]:
@@ -213,7 +236,8 @@ def slice_link(course: manual.Course, snapshot: Snapshot) -> Link:
     slices = course.endpoint_slices
     entries = [e for s in slices for e in s.endpoints or ()]
     ready = sum(e.ready for e in entries)
-    state: LinkState = "ok" if ready else "broken"
+    usable = ready or any(e.serving and e.terminating for e in entries)
+    state: LinkState = "ok" if usable else "broken"
     if course.stale:
         state = "broken"
     would = "would be " if snapshot.source == "manifests" else ""
@@ -278,6 +302,8 @@ def verdict_of(
         to = f"{taking} of {count(len(course.pods), 'Pod')}"
     if status == "degraded":
         assert first is not None
+        if course.pods and not taking:
+            return f"{ref} still {would}: {first.text}"
         return f"{ref} {would} to {to}; {first.text}"
     return f"{ref} {would} to {to}"
 

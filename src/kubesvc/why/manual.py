@@ -315,7 +315,7 @@ def endpoints_port(service: Service, name: str, s: EndpointSlice) -> str:
 def not_ready(service: Service, endpoints: Endpoints | None, slices: Sequence[EndpointSlice]) -> list[Finding]:
     """EP510."""
     entries = [e for s in slices for e in s.endpoints or ()]
-    if not entries or any(e.ready for e in entries):
+    if not entries or any(e.ready or (e.serving and e.terminating) for e in entries):
         return []
     command = ""
     if endpoints is not None and any(is_mirrored(s) for s in slices) and len(endpoints.subsets or ()) == 1:

@@ -28,16 +28,18 @@ ZONE = Zone()
 SYSTEM, DNS_SERVICE = "kube-system", "kube-dns"
 
 
-def names_of(snapshot: Snapshot, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> Names:
+def names_of(
+    namespaces: Iterable[str], services: Iterable[Service], slices: Iterable[EndpointSlice], now: float
+) -> Names:
     """The DNS server's own snapshot of these objects."""
     names = Names()
-    for namespace in sorted(snapshot.namespaces):
-        names.namespace_changed(None, typed({"metadata": {"name": namespace}}, Namespace), snapshot.now)
+    for namespace in namespaces:
+        names.namespace_changed(None, typed({"metadata": {"name": namespace}}, Namespace), now)
     for service in services:
-        names.service_changed(None, service, snapshot.now)
+        names.service_changed(None, service, now)
     for s in slices:
-        names.slice_changed(None, s, snapshot.now)
-    names.mark_synced(snapshot.now)
+        names.slice_changed(None, s, now)
+    names.mark_synced(now)
     return names
 
 
@@ -53,7 +55,7 @@ def ask(name: str, namespace: str, names: Names, type_: int = wire.A) -> list[St
 
 def look(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot) -> Rules:
     """The last link: the name, and whether anybody answers it."""
-    names = names_of(snapshot, [service], slices)
+    names = names_of([service.namespace], [service], slices, snapshot.now)
     full = f"{service.name}.{service.namespace}.svc.{ZONE.text}."
     families = service.spec.ip_families or []
     type_ = wire.AAAA if families and families[0] == "IPv6" else wire.A

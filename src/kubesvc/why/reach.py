@@ -60,7 +60,8 @@ def look(
     if service.headless:
         ready = {e.address for s in slices for e in s.endpoints or () if e.ready}
         state: LinkState = "ok" if ready else "broken"
-        return Rules(Link("rules", state, "none needed: headless, clients go to the Pods"), [], bool(ready), len(ready))
+        text = "none needed: headless, clients go to the Pods"
+        return Rules(Link("rules", state, text), [no_cluster_ip(service)], bool(ready), len(ready))
     if LABEL_PROXY_NAME in (service.metadata.labels or {}):
         other = service.metadata.label(LABEL_PROXY_NAME)
         finding = Finding(
@@ -81,7 +82,7 @@ def look(
     targets = {t.address for p in ports for t in p.cluster or p.serving}
     if works:
         findings += local_policy(service, slices, snapshot, node)
-        findings += last_resort(service, slices, works)
+        findings += last_resort(service, slices)
         findings += hints(service, slices, snapshot)
         findings += traps(service)
         findings += policies(service, slices, snapshot)
@@ -91,6 +92,16 @@ def look(
     state = "ok" if all_work and not any(f.severity == "broken" for f in findings) else "broken"
     del routes
     return Rules(Link("rules", state, text), findings, bool(works), len(targets))
+
+
+def no_cluster_ip(service: Service) -> Finding:
+    """EP701."""
+    return Finding(
+        "EP701",
+        "note",
+        f"svc/{service.name} is headless: it has no ClusterIP to ask, its name leads to the Pods' own addresses",
+        seen=("spec.clusterIP: None",),
+    )
 
 
 def port_line(port: PortTraffic) -> str:
@@ -104,6 +115,8 @@ def port_line(port: PortTraffic) -> str:
 
 def local_policy(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, node: str) -> list[Finding]:
     """EP602 and EP603: nodes that a policy Local leaves without endpoints."""
+    if "Local" not in (service.spec.internal_traffic_policy, service.spec.external_traffic_policy):
+        return []
     found: list[Finding] = []
     for code, field_name, inside in (
         ("EP602", "internalTrafficPolicy", True),
@@ -137,13 +150,12 @@ def local_policy(service: Service, slices: Sequence[EndpointSlice], snapshot: Sn
     return found
 
 
-def last_resort(service: Service, slices: Sequence[EndpointSlice], works: Sequence[PortTraffic]) -> list[Finding]:
-    """EP611."""
-    del works
+def last_resort(service: Service, slices: Sequence[EndpointSlice]) -> list[Finding]:
+    """EP611, for endpoints that no selector tells of."""
     every = [
         e for f in FAMILIES for listed in endpoints_by_port(slices, Place(""), f).values() for e in listed if e.usable
     ]
-    if not every or any(e.ready for e in every):
+    if service.spec.selector or not every or any(e.ready for e in every):
         return []
     left = some(sorted({e.target.address for e in every}))
     return [
@@ -151,13 +163,15 @@ def last_resort(service: Service, slices: Sequence[EndpointSlice], works: Sequen
             "EP611",
             "warning",
             f"svc/{service.name} has only terminating endpoints left ({left})",
-            commands.kubectl(service.namespace, "get", "pods", "-o", "wide"),
+            commands.kubectl(service.namespace, "get", "endpointslices", "-o", "wide"),
         )
     ]
 
 
 def hints(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot) -> list[Finding]:
     """EP604: a node whose traffic hints lead to one endpoint of several."""
+    if not any(e.hints for s in slices for e in s.endpoints or ()):
+        return []
     for name in sorted(snapshot.nodes):
         place = place_of(snapshot.nodes[name])
         for port in planned_ports(service, slices, place):

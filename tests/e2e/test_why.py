@@ -1,0 +1,234 @@
+"""`kubesvc why` on broken Services of a real instance: the planted cause comes first, and its suggested command,
+executed as it is printed, repairs the Service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubesvc.instance.kubectl import find_kubectl
+
+from .harness import Instance, eventually
+
+pytestmark = pytest.mark.e2e
+
+AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.60"
+Object = dict[str, Any]
+
+
+def service(**spec: Any) -> Object:
+    labels = spec.pop("labels", {})
+    whole = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
+    whole = {k: v for k, v in whole.items() if v is not None}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": labels}, "spec": whole}
+
+
+def deployment(replicas: int = 1, labels: Object | None = None, probe: Object | None = None, **pod: Any) -> Object:
+    container: Object = {
+        "name": "c",
+        "image": AGNHOST,
+        "args": ["netexec", "--http-port=8080"],
+        "ports": [{"name": "http", "containerPort": 8080}],
+    }
+    if probe:
+        container["readinessProbe"] = probe
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "labels": labels or {}},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [container], **pod},
+            },
+        },
+    }
+
+
+def by_hand(service: str, port: str = "") -> Object:
+    """A slice that lists the API server, which answers there in any case (with TLS)."""
+    labels = {"kubernetes.io/service-name": service} if service else {}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-by-hand", "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["172.30.0.1"]}],
+        "ports": [{"name": port, "port": 6443, "protocol": "TCP"}],
+    }
+
+
+@dataclass(frozen=True)
+class Broken:
+    code: str
+    sentence: str
+    objects: tuple[Object, ...]
+    answers: bool = True
+    """Whether an HTTP request gets an answer once it is repaired."""
+
+
+CASES = (
+    Broken("EP101", "the selector's value is misspelt", (service(selector={"app": "wbe"}), deployment())),
+    Broken("EP102", "the selector's key is misspelt", (service(selector={"appp": "web"}), deployment())),
+    Broken(
+        "EP104", "the label stands on the Deployment only",
+        (service(selector={"tier": "front"}), deployment(labels={"tier": "front"})),
+    ),
+    Broken("EP106", "one pair too many", (service(selector={"app": "web", "version": "v2"}), deployment())),
+    Broken("EP201", "scaled to zero", (service(), deployment(replicas=0))),
+    Broken(
+        "EP302", "a readiness gate that nobody sets",
+        (service(), deployment(readinessGates=[{"conditionType": "example.com/attached"}])),
+    ),
+    Broken(
+        "EP304", "the probe asks a port where nobody listens",
+        (service(), deployment(probe={"httpGet": {"path": "/healthz", "port": 9999}, "periodSeconds": 1})),
+    ),
+    Broken(
+        "EP309", "no node has the wanted label", (service(), deployment(nodeSelector={"example.com/why": "ssd"})),
+    ),
+    Broken(
+        "EP401", "a target port that no container names",
+        (service(ports=[{"port": 80, "targetPort": "htpt"}]), deployment()),
+    ),
+    Broken(
+        "EP502", "Endpoints of another name",
+        (
+            service(selector=None, ports=[{"port": 80, "targetPort": 6443}]),
+            {
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {"name": "wbe"},
+                "subsets": [{"addresses": [{"ip": "172.30.0.1"}], "ports": [{"port": 6443}]}],
+            },
+        ),
+        answers=False,
+    ),
+    Broken("EP504", "a slice that names no Service", (service(selector=None), by_hand("")), answers=False),
+    Broken(
+        "EP505", "port names that do not meet",
+        (service(selector=None, ports=[{"name": "http", "port": 80}]), by_hand("web", "https")),
+        answers=False,
+    ),
+    Broken(
+        "EP601", "left to another proxy",
+        (service(labels={"service.kubernetes.io/service-proxy-name": "other"}), deployment()),
+    ),
+    Broken(
+        "EP702", "an alias to an address",
+        (service(selector=None, type="ExternalName", externalName="172.30.0.1", ports=[{"port": 6443}]),),
+        answers=False,
+    ),
+)  # fmt: skip
+
+
+def why(instance: Instance, namespace: str, *words: str) -> Object:
+    """The one result of --json, with the exit status."""
+    done = instance.run(
+        "why", "--name", instance.name, "-n", namespace, "--json", *(words or ("svc/web",)), check=False
+    )
+    assert done.returncode in (0, 1, 2), done
+    found: Object = json.loads(done.stdout)
+    assert found["schema"] == "kubesvc.why/v1" and found["exitStatus"] == done.returncode
+    result: Object = found["results"][0]
+    return result
+
+
+def execute(instance: Instance, command: str) -> None:
+    """What a user does with the suggested command: paste it into a shell where `kubectl` is."""
+    program = Path(str(find_kubectl()))
+    here = instance.home / "bin"
+    here.mkdir(exist_ok=True)
+    if not (here / "kubectl").exists():
+        (here / "kubectl").symlink_to(program)
+    path = f"{here}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={**instance.environment(), "PATH": path, "KUBECONFIG": str(instance.root / "kubeconfig")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{c.code} {c.sentence}" for c in CASES])
+def test_why_names_the_cause_and_its_command_repairs_it(shared: Instance, case: Broken) -> None:
+    namespace = f"why-{case.code.lower()}"
+    shared.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    try:
+        for obj in case.objects:
+            shared.apply({**obj, "metadata": {**obj["metadata"], "namespace": namespace}})
+
+        def named() -> Object:
+            result = why(shared, namespace)
+            assert result["code"] == case.code, result["verdict"]
+            return result
+
+        found = eventually(named, every=0.3)
+        assert found["status"] == "broken" and found["findings"][0]["repairs"], found
+        execute(shared, found["command"])
+        eventually(settled(shared, namespace), every=0.3)
+        if case.answers:
+            url = f"http://web.{namespace}/hostname"
+            eventually(lambda: shared.curl(url).stdout.startswith("web-"))
+    finally:
+        shared.kubectl("delete", "namespace", namespace, "--wait=false")
+        if case.code == "EP309":
+            for node in ("n1", "n2"):
+                shared.kubectl("label", "node", node, "example.com/why-")
+
+
+def settled(instance: Instance, namespace: str) -> Callable[[], bool]:
+    """Whether the Service works; the verdict if not."""
+
+    def look() -> bool:
+        result = why(instance, namespace)
+        assert result["status"] == "healthy", result["verdict"]
+        return True
+
+    return look
+
+
+def test_not_ready_names_the_last_result_of_the_probe(shared: Instance) -> None:
+    """EP301: what the probe met, and since when; the first line of the text says it all."""
+    namespace = "why-probe"
+    shared.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    probe = {"httpGet": {"path": "/nothing", "port": 8080}, "periodSeconds": 1}
+    for obj in (service(), deployment(probe=probe)):
+        shared.apply({**obj, "metadata": {**obj["metadata"], "namespace": namespace}})
+
+    def named() -> str:
+        done = shared.run("why", "--name", shared.name, "svc/web", "-n", namespace, check=False)
+        assert done.returncode == 1
+        first: str = done.stdout.splitlines()[0]
+        assert "statuscode: 404" in first, first
+        return first
+
+    first = eventually(named, every=0.3)
+    assert first.startswith("svc/web does not route: pod/web-") and first.endswith("[EP301]")
+    assert "runs but is not Ready since " in first
+    shared.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_all_puts_the_broken_first(shared: Instance) -> None:
+    namespace = "why-all"
+    shared.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    for obj in (service(selector={"app": "nobody"}),):
+        shared.apply({**obj, "metadata": {**obj["metadata"], "namespace": namespace}})
+    done = shared.run("why", "--name", shared.name, "--all", "--json", check=False)
+    found = json.loads(done.stdout)
+    statuses = [r["status"] for r in found["results"]]
+    assert done.returncode == 1 and statuses == sorted(statuses, key=["broken", "unknown", "degraded", "healthy"].index)
+    assert any(r["subject"].startswith("svc/kubernetes ") and r["status"] == "healthy" for r in found["results"])
+    shared.kubectl("delete", "namespace", namespace, "--wait=false")
