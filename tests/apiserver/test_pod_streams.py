@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,8 +16,10 @@ import pytest
 
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.nodedoors import FakeDoors, Stream
+from kubesvc.apiserver.nodeproxy import join
 from kubesvc.apiserver.nodestreams import NodeStreams
 from kubesvc.apiserver.spdy import Data
+from kubesvc.instance.pki import ensure_pki
 from tests.apiserver.running import Http, pod, with_http
 from tests.apiserver.spdypeer import SpdyPeer
 
@@ -216,6 +221,82 @@ def test_a_client_that_leaves_ends_the_session_at_the_node() -> None:
         assert not doors.tasks
 
     played(test, exec=execute)
+
+
+def test_a_process_that_ends_before_its_input_has_its_status_told() -> None:
+    """What the client still sends is dropped, and the exit code is not lost."""
+
+    async def execute(rest: str, stream: Stream) -> None:
+        stream.writer.write(OK + frame(1, b"enough") + frame(3, b'{"exitCode": 2}'))
+        await stream.writer.drain()
+        stream.writer.transport.abort()
+
+    async def test(http: Http, doors: FakeDoors) -> None:
+        for _ in range(20):
+            async with socket(http, EXEC + "&stdin=true", "v5.channel.k8s.io") as ws:
+
+                async def flood(ws: aiohttp.ClientWebSocketResponse = ws) -> None:
+                    with contextlib.suppress(ConnectionError):
+                        for _ in range(64):
+                            await ws.send_bytes(bytes(1 << 16))
+
+                flooding = asyncio.create_task(flood())
+                *_, output, status = await messages(ws)
+                assert output == b"\x01enough"
+                assert json.loads(status[1:])["details"]["causes"] == [{"reason": "ExitCode", "message": "2"}]
+                await flooding
+
+    played(test, exec=execute)
+
+
+def test_a_stopping_server_ends_its_streams() -> None:
+    async def log(rest: str, stream: Stream) -> None:
+        stream.writer.write(OK)
+        await stream.reader.read()
+
+    async def main(server: ApiServer, http: Http) -> None:
+        doors = FakeDoors({"log": log})
+        streams = NodeStreams(server.registry, doors)
+        server.serve_backends(streams)
+        await http.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
+        await http.request("POST", "/api/v1/namespaces/default/pods", pod("p", nodeName="n1"))
+        async with http.session.get("http://api" + POD + "/log?follow=true") as response, asyncio.timeout(5):
+            assert response.status == 200 and streams.open
+            streams.stop()
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+        assert not streams.open
+
+    with_http(main)
+
+
+async def web_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nsecret")
+    writer.close()
+
+
+def test_backends_behind_tls(tmp_path: Path) -> None:
+    """CONF-6: `https:NAME:PORT`; whose certificate it is cannot be known."""
+    files = ensure_pki(tmp_path, ("127.0.0.1",), ("somebody",), 1_700_000_000.0)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server_cert, files.server_key)
+    ports: list[int] = []
+
+    async def tcp(rest: str, stream: Stream) -> None:
+        far = Stream(*await asyncio.open_connection("127.0.0.1", ports[0]))
+        stream.writer.write(OK)
+        await join(stream, far)
+        far.writer.close()
+
+    async def test(http: Http, doors: FakeDoors) -> None:
+        server = await asyncio.start_server(web_server, "127.0.0.1", 0, ssl=context)
+        ports.append(server.sockets[0].getsockname()[1])
+        async with server:
+            path = "/api/v1/namespaces/default/pods/https:p:443/proxy/"
+            assert (await http.request("GET", path))[::2] == (200, "secret")
+
+    played(test, tcp=tcp)
 
 
 FORMS = (

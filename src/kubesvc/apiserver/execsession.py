@@ -185,38 +185,46 @@ def node_request(pod: Object, subresource: str, options: ExecOptions) -> str:
 
 
 async def carry_input(terminal: Terminal, far: Stream, options: ExecOptions) -> None:
-    """Client to node, until the client is gone; the node's pace holds the client back."""
+    """Client to node, until the client is gone; the node's pace holds the client back.
+
+    A node that takes no more has ended the process: what it has to say of that is still to come, so the client's rest
+    is read and dropped.
+    """
+    taken = True
     async for channel, data in terminal.receive():
-        if data is None:
-            if channel == STDIN and options.stdin:
-                await send_frame(far, CLOSE, b"\x00")
-        elif channel == STDIN and options.stdin:
-            for start in range(0, len(data), PIECE_BYTES):
-                await send_frame(far, STDIN, data[start : start + PIECE_BYTES])
-        elif channel == RESIZE and options.tty:
-            for size in terminal_sizes(data):
-                await send_frame(far, RESIZE, json.dumps(size).encode())
+        if not taken:
+            continue
+        try:
+            if data is None:
+                if channel == STDIN and options.stdin:
+                    await send_frame(far, CLOSE, b"\x00")
+            elif channel == STDIN and options.stdin:
+                for start in range(0, len(data), PIECE_BYTES):
+                    await send_frame(far, STDIN, data[start : start + PIECE_BYTES])
+            elif channel == RESIZE and options.tty:
+                for size in terminal_sizes(data):
+                    await send_frame(far, RESIZE, json.dumps(size).encode())
+        except OSError:
+            taken = False
 
 
 async def carry_output(terminal: Terminal, far: Stream, options: ExecOptions) -> Object:
-    """Node to client, until the process has ended; the Status it ended with."""
-    try:
-        while True:
+    """Node to client, until the process has ended; the Status it ended with. ConnectionError if the client is gone."""
+    while True:
+        try:
             channel, size = FRAME.unpack(await far.reader.readexactly(FRAME.size))
             if size > MOST_FRAME_BYTES:
                 return failure_status("the node broke its protocol")
             data = await far.reader.readexactly(size)
-            if channel == ERROR:
-                end = json.loads(data)
-                if "error" in end:
-                    return failure_status(f"error executing command in container: {end['error']}")
-                return exit_status(options.command, int(end["exitCode"]))
-            if channel in options.outputs:
-                await terminal.send(channel, data)
-    except (asyncio.IncompleteReadError, OSError) as error:
-        if isinstance(error, ConnectionError) and not isinstance(error, ConnectionResetError | BrokenPipeError):
-            raise
-        return failure_status("error executing command in container: the node closed the connection")
+        except (asyncio.IncompleteReadError, OSError):
+            return failure_status("error executing command in container: the node closed the connection")
+        if channel == ERROR:
+            end = json.loads(data)
+            if "error" in end:
+                return failure_status(f"error executing command in container: {end['error']}")
+            return exit_status(options.command, int(end["exitCode"]))
+        if channel in options.outputs:
+            await terminal.send(channel, data)
 
 
 async def send_frame(far: Stream, channel: int, data: bytes) -> None:

@@ -102,6 +102,9 @@ class SpdyTerminal:
             yield said
 
     async def finish(self, status: Object) -> None:
+        for name in ("stdin", "resize"):
+            if stream := self.streams.get(CHANNELS[name]):
+                stream.break_off()  # what still comes is dropped and holds nothing back
         words = json.dumps(status, separators=(",", ":"))
         if self.protocol != V4:
             words = str(status.get("message") or "")

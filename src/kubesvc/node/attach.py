@@ -28,6 +28,7 @@ FRAME = struct.Struct(">BI")
 WINDOW = struct.Struct("HHHH")
 MOST_FRAME_BYTES = 1 << 20
 LOOK_SECONDS = 1.0
+LINGER_SECONDS = 5.0
 MOST_WAITING_BYTES = 8 << 20
 """Output that may wait for one attached client; more, and it is let go: the container does not wait for it."""
 
@@ -122,6 +123,14 @@ async def pass_input(input: ContainerInput, data: bytes, client: asyncio.StreamW
         writing.cancel()
 
 
+async def linger(reader: asyncio.StreamReader) -> None:
+    """Take what a client still sends until it has read the end and closed: closing first might cost it the end."""
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await reader.read(MOST_FRAME_BYTES):
+                pass
+
+
 def hung_up(client: asyncio.StreamWriter) -> bool:
     """Whether the other end of a connection has closed it, even if unread bytes still lie before the end."""
     connection = client.get_extra_info("socket")
@@ -178,6 +187,8 @@ class Attachment:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if not tasks[0].cancelled():
+                await linger(self.reader)
             for pipe in self.pipes:
                 with contextlib.suppress(ValueError):
                     pipe.listeners.remove(self.on_output)

@@ -40,7 +40,7 @@ from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
-from .attach import Attachment, ContainerInput, pass_input
+from .attach import Attachment, ContainerInput, linger, pass_input
 from .containers import ContainerRunner, go_words
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
@@ -405,6 +405,9 @@ class Session:
                 end = {"error": f"failed to exec in container: unable to start container process: {reason}"}
             self.send(STATUS, json.dumps(end).encode())
             await self.writer.drain()
+            input_task.cancel()
+            await asyncio.wait({input_task})
+            await linger(self.reader)
         finally:
             input_task.cancel()
             for task in outputs:
