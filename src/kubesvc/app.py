@@ -172,6 +172,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         token_file=options.token_auth_file,
         authorization="RBAC" if "RBAC" in options.authorization_mode else "AlwaysAllow",
         anonymous_auth=bool(options.anonymous_auth),
+        enabled_admission=frozenset(options.enable_admission_plugins),
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
     server = control.server = ApiServer(store, settings, control.clock, control.random)

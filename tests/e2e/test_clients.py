@@ -47,6 +47,24 @@ def kubeconfig(instance: Instance) -> str:
     return str(instance.root / "kubeconfig")
 
 
+def test_nobody_gets_in_without_credentials(instance: Instance) -> None:
+    """HEALTH-1, HEALTH-2, AUTH-1: as `kubesvc up` starts; with --anonymous-auth it is upstream's choice of words."""
+    url = f"https://{instance.record.loopback}:{instance.record.port}"
+    found = {}
+    for path in ("/version", "/livez", "/readyz", "/api", "/api/v1/secrets", "/metrics"):
+        command = ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url + path]
+        found[path] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert found == dict.fromkeys(("/version", "/livez", "/readyz"), "200") | dict.fromkeys(
+        ("/api", "/api/v1/secrets", "/metrics"), "401"
+    )
+    # Accounts hold nothing until somebody binds a role to them: the default mode is Node,RBAC.
+    account = "system:serviceaccount:default:default"
+    refused = instance.kubectl("auth", "can-i", "list", "pods", f"--as={account}", check=False)
+    assert refused.strip() == "no"
+    instance.kubectl("create", "rolebinding", "viewers", "--clusterrole=view", "--serviceaccount=default:default")
+    assert instance.kubectl("auth", "can-i", "list", "pods", f"--as={account}").strip() == "yes"
+
+
 # ---------------------------------------------------------------- kubernetes-asyncio
 
 

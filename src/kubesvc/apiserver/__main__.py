@@ -35,6 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--service-cluster-ip-range", default="10.96.0.0/16", help="one or two CIDRs, comma separated")
     parser.add_argument("--authorization-mode", default="AlwaysAllow", choices=("AlwaysAllow", "RBAC"))
     parser.add_argument("--advertise-address", default="172.30.0.1")
+    parser.add_argument("--anonymous-auth", default="false", choices=("true", "false"))
+    parser.add_argument("--enable-admission-plugins", action="append", default=[])
     parser.add_argument("--disable-admission-plugins", action="append", default=[])
     return parser.parse_args(arguments)
 
@@ -85,14 +87,17 @@ async def serve(arguments: argparse.Namespace) -> None:
 
     store = open_store(arguments.store)
     await store.start()
-    plugins = frozenset(p for text in arguments.disable_admission_plugins for p in text.split(","))
+    enabled = frozenset(p for text in arguments.enable_admission_plugins for p in text.split(","))
+    disabled = frozenset(p for text in arguments.disable_admission_plugins for p in text.split(","))
     settings = ApiServerSettings(
         service_ranges=tuple(arguments.service_cluster_ip_range.split(",")),
         advertise_address=arguments.advertise_address,
         authorization=arguments.authorization_mode,
         token_file=arguments.token_auth_file,
         admin_token=arguments.admin_token,
-        disabled_admission=plugins,
+        anonymous_auth=arguments.anonymous_auth == "true",
+        enabled_admission=enabled,
+        disabled_admission=disabled,
     )
     server = ApiServer(store, settings, RealClock(), random.SystemRandom())
     stop, compact = asyncio.Event(), asyncio.Event()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from kubesvc.api.errors import Forbidden
 from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import NAMESPACE, NODE, POD
+from kubesvc.api.kinds import NAMESPACE, NODE, POD, SERVICE
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, Random
 
@@ -21,6 +21,7 @@ from .options import WriteOptions
 from .serviceaccounts import admit_service_account
 from .settings import ApiServerSettings
 
+OFF_BY_DEFAULT = frozenset({"DenyServiceExternalIPs"})
 PROTECTED = frozenset({"default", "kube-system", "kube-public"})
 NAMESPACE_WAIT_SECONDS = 0.05
 TOLERATION_SECONDS = 300
@@ -38,11 +39,15 @@ class Admission:
 
     def __init__(self, settings: ApiServerSettings, cache: Cache, clock: Clock, random: Random) -> None:
         self.disabled = settings.disabled_admission
+        self.asked_for = settings.enabled_admission
         self.cache = cache
         self.clock = clock
         self.random = random
 
     def enabled(self, plugin: str) -> bool:
+        """Whether a plugin is on; those of OFF_BY_DEFAULT must have been asked for."""
+        if plugin in OFF_BY_DEFAULT and plugin not in self.asked_for:
+            return False
         return plugin not in self.disabled
 
     async def create(self, kind: Kind, namespace: str, obj: Object, options: WriteOptions) -> None:
@@ -55,7 +60,14 @@ class Admission:
             taint_new_node(obj)
 
     def validate_create(self, kind: Kind, namespace: str, obj: Object) -> None:
-        """Validating admission, after the kind's validation. None of the plugins here needs it."""
+        """Validating admission, after the kind's validation. Raises Forbidden."""
+        if kind is SERVICE and self.enabled("DenyServiceExternalIPs"):
+            deny_external_ips(obj, None)
+
+    def validate_update(self, kind: Kind, new: Object, old: Object, subresource: str) -> None:
+        """Validating admission of a change, after the kind's validation. Raises Forbidden."""
+        if kind is SERVICE and not subresource and self.enabled("DenyServiceExternalIPs"):
+            deny_external_ips(new, old)
 
     async def update(
         self, kind: Kind, namespace: str, new: Object, old: Object, subresource: str, options: WriteOptions
@@ -108,6 +120,16 @@ class Admission:
         if found:
             meta = pod["metadata"]
             meta["labels"] = {**(meta.get("labels") or {}), **found}
+
+
+def deny_external_ips(new: Object, old: Object | None) -> None:
+    """A Service gets no external IPs that it did not have: they would let its owner take traffic to any address in the
+    cluster (CVE-2020-8554)."""
+    had = set((old or {}).get("spec", {}).get("externalIPs") or ())
+    if not had.issuperset((new.get("spec") or {}).get("externalIPs") or ()):
+        raise refusals.forbidden(
+            SERVICE, new["metadata"].get("name") or "", "Use of external IPs is denied by admission control."
+        )
 
 
 def tolerate_unavailable_nodes(spec: Object) -> None:

@@ -6,6 +6,7 @@ namespace and of the cluster. `system:masters` never comes here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -215,11 +216,22 @@ def paths(*urls: str) -> Object:
 
 READ = "get list watch"
 WRITE = "create delete deletecollection patch update"
-NAMESPACED = (
-    ("core", "configmaps endpoints events persistentvolumeclaims pods pods/log pods/status replicationcontrollers "
-     "replicationcontrollers/scale serviceaccounts services services/status"),
+VIEWED = (
+    ("core", "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims "
+     "persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale "
+     "replicationcontrollers/status resourcequotas resourcequotas/status serviceaccounts services services/status"),
     ("discovery.k8s.io", "endpointslices"),
-    ("apps", "controllerrevisions daemonsets deployments deployments/scale replicasets replicasets/scale statefulsets "
+    ("apps", "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status "
+     "replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status"),
+    ("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
+    ("batch", "cronjobs cronjobs/status jobs jobs/status"),
+    ("networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+    ("policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+)  # fmt: skip
+EDITED = (
+    ("core", "configmaps events persistentvolumeclaims pods pods/attach pods/exec pods/portforward pods/proxy "
+     "replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy"),
+    ("apps", "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets "
      "statefulsets/scale"),
     ("autoscaling", "horizontalpodautoscalers"),
     ("batch", "cronjobs jobs"),
@@ -227,11 +239,14 @@ NAMESPACED = (
     ("policy", "poddisruptionbudgets"),
     ("coordination.k8s.io", "leases"),
 )  # fmt: skip
-VIEW = [*(rule(READ, g, r) for g, r in NAMESPACED), rule(READ, "core", "namespaces limitranges resourcequotas")]
+"""What editors write. Neither Endpoints nor EndpointSlices: who writes them makes a Service of one namespace lead into
+another, past its network policies (CVE-2021-25740)."""
+VIEW = [rule(READ, g, r) for g, r in VIEWED]
 EDIT = [
     *VIEW,
-    *(rule(WRITE, g, r) for g, r in NAMESPACED),
-    rule(f"{READ} {WRITE}", "core", "secrets pods/attach pods/exec pods/portforward pods/proxy services/proxy"),
+    rule(READ, "core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
+    rule(READ, "coordination.k8s.io", "leases"),
+    *(rule(WRITE, g, r) for g, r in EDITED),
     rule("create", "core", "pods/eviction serviceaccounts/token"),
     rule("impersonate", "core", "serviceaccounts"),
 ]
@@ -282,9 +297,9 @@ async def make_default_roles(client: Client) -> None:
         except AlreadyExists:
             pass
 
-    for name, rules in CLUSTER_ROLES.items():
-        await make(CLUSTER_ROLE, name, {"rules": rules})
+    wanted = [make(CLUSTER_ROLE, name, {"rules": rules}) for name, rules in CLUSTER_ROLES.items()]
     for name, (role, groups) in CLUSTER_ROLE_BINDINGS.items():
         reference = {"apiGroup": API_GROUP, "kind": "ClusterRole", "name": role}
         subjects = [{"kind": "Group", "apiGroup": API_GROUP, "name": g} for g in groups]
-        await make(CLUSTER_ROLE_BINDING, name, {"roleRef": reference, "subjects": subjects})
+        wanted.append(make(CLUSTER_ROLE_BINDING, name, {"roleRef": reference, "subjects": subjects}))
+    await asyncio.gather(*wanted)  # together, so that they share the store's fsync

@@ -547,6 +547,7 @@ class Registry:
                 errors = validate_metadata_update(new, old) + validate(new, old, self.situation)
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)
+                self.admission.validate_update(kind, new, old, subresource)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
             if kind.generation is not None and check and subresource != "status" and kind.generation(new, old):

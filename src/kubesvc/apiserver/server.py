@@ -44,6 +44,11 @@ LINE_BYTES = 64 * 1024
 NOT_FOUND_TEXT = "404 page not found\n"
 
 
+def is_open(path: str) -> bool:
+    """Whether a path answers everybody."""
+    return path.startswith(OPEN_PATHS) and any(path == p or path.startswith(p + "/") for p in OPEN_PATHS)
+
+
 def parse_query(text: str) -> Query:
     """All values of all parameters."""
     query: dict[str, list[str]] = {}
@@ -192,7 +197,7 @@ class HttpServer:
         else:
             transport = call.request.transport
             certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert") if transport else None
-            open_path = call.target.path.startswith(OPEN_PATHS)
+            open_path = is_open(call.target.path)
             user = self.authenticator.user_of(headers.get("Authorization", ""), certificate, open_path=open_path)
         name, groups = headers.get("Impersonate-User", ""), tuple(headers.getall("Impersonate-Group", ()))
         if not name and not groups and "Impersonate-Uid" not in headers:

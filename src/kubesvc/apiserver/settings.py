@@ -18,9 +18,10 @@ class ApiServerSettings:
     advertise_address:    the address written into Endpoints and slice `kubernetes` (KSVC-3)
     advertise_port:       its port; 0 means the port of the first TLS listener
     token_file:           path of a `token,user,uid,"group1,group2"` file, "" for none
-    anonymous_auth:       whether requests without credentials get past authentication at all; without it only
+    anonymous_auth:       whether requests without credentials get past authentication everywhere; without it only
                           health and version paths are open to them (HEALTH-1, HEALTH-2)
     admin_token:          one more token that acts as `system:masters`, "" for none
+    enabled_admission:    names of admission plugins that are off by default, e.g. "DenyServiceExternalIPs"
     disabled_admission:   names of admission plugins left out, e.g. "ServiceAccount"
     history_seconds:      how long old revisions stay readable before they are compacted (LIST-6, WATCH-10)
     history_events:       most events kept per kind for watches that resume
@@ -35,7 +36,8 @@ class ApiServerSettings:
     authorization: Literal["AlwaysAllow", "RBAC"] = "AlwaysAllow"
     token_file: str = ""
     admin_token: str = ""
-    anonymous_auth: bool = True
+    anonymous_auth: bool = False
+    enabled_admission: frozenset[str] = frozenset()
     disabled_admission: frozenset[str] = frozenset()
     history_seconds: float = 300.0
     history_events: int = 50_000

@@ -41,12 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
     parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
-    parser.add_argument("--authorization-mode", default="AlwaysAllow", metavar="MODE")
+    parser.add_argument("--authorization-mode", default="Node,RBAC", metavar="MODE[,MODE]")
     parser.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
     parser.add_argument("--anonymous-auth", type=truth, default=None, metavar="true|false")
     parser.add_argument("--service-cluster-ip-range", type=comma, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
     parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
     parser.add_argument("--cluster-cidr", type=comma, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
@@ -99,6 +100,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         service_cluster_ip_range=args.service_cluster_ip_range,
         service_node_port_range=args.service_node_port_range,
         cluster_cidr=args.cluster_cidr,
+        enable_admission_plugins=args.enable_admission_plugins,
         disable_admission_plugins=args.disable_admission_plugins,
         images_map=os.path.abspath(args.images_map) if args.images_map else "",
     )

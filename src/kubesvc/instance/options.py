@@ -25,13 +25,14 @@ class UpOptions:
     port: int = 0
     simulated_nodes: int = 0
     controllers: tuple[str, ...] = ("*",)
-    authorization_mode: str = "AlwaysAllow"
+    authorization_mode: str = "Node,RBAC"
     token_auth_file: str = ""
     anonymous_auth: bool | None = None
     service_cluster_ip_range: tuple[str, ...] = ("10.96.0.0/16",)
     service_node_port_range: tuple[int, int] = (30000, 32767)
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
     cluster_domain: str = "cluster.local"
+    enable_admission_plugins: tuple[str, ...] = ()
     disable_admission_plugins: tuple[str, ...] = ()
     images_map: str = ""
     labels: dict[str, str] = field(default_factory=dict)
