@@ -144,7 +144,13 @@ PLANTED = (
         "svc/web does not route: no Pod of namespace shop has app=web, but 1 Pod of namespace prod has; a Service "
         "selects in its own namespace only",
         'echo \'{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"prod"},"spec":{"selector":'
-        (((((('{"app":"web"},"ports":[{"port":80,"protocol":"TCP","targetPort":8080}],' '') '') '') '') '') '"type":"ClusterIP"}}\' | kubectl apply -f -'),
+        '{"app":"web"},"ports":[{"port":80,"protocol":"TCP","targetPort":8080}],'
+        ""
+        ""
+        ""
+        ""
+        ""
+        '"type":"ClusterIP"}}\' | kubectl apply -f -',
     ),
     Planted(
         "the label stands on the Deployment only",
@@ -197,7 +203,13 @@ PLANTED = (
             event(
                 "ReplicaSet/web-1",
                 "FailedCreate",
-                (((((('Error creating: pods "web-1-x" is forbidden: exceeded quota: small, requested: ' '') '') '') '') '') 'pods=1, used: pods=1, limited: pods=1'),
+                'Error creating: pods "web-1-x" is forbidden: exceeded quota: small, requested: '
+                ""
+                ""
+                ""
+                ""
+                ""
+                "pods=1, used: pods=1, limited: pods=1",
             ),
         ],
         "svc/web does not route: quota small forbids the Pods of deployment/web: small, requested: pods=1, used: "
@@ -264,8 +276,15 @@ PLANTED = (
             service(),
             *(pod(f"web-{i}", ip=f"10.244.1.{i}", ready=False, container={"readinessProbe": EXEC}) for i in (1, 2, 3)),
         ],
-        ((((((f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe " f"of ") f"") f"") f"") f"") f"container c (exec test ")
-        ("-e /tmp/ready) has not succeeded, and no result of it is known (and so for web-2, " "web-3)"),
+        f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe "
+        f"of "
+        f""
+        f""
+        f""
+        f""
+        f"container c (exec test "
+        "-e /tmp/ready) has not succeeded, and no result of it is known (and so for web-2, "
+        "web-3)",
     ),
     Planted(
         "a gate that nobody sets",
@@ -317,8 +336,10 @@ PLANTED = (
         ],
         f"svc/web does not route: pod/web-1-a runs but is not Ready {SINCE}: the readiness probe of container c (GET "
         "/healthz on port 9999) asks port 9999, which no container declares and where nobody answers; it declares 8080",
-        ('kubectl -n shop patch deployment web --type json -p ' '\'[{"op":"replace","path":"/spec/template/spec/containers/0/')
-        ('readinessProbe/httpGet/port",' '"value":8080}]\''),
+        "kubectl -n shop patch deployment web --type json -p "
+        '\'[{"op":"replace","path":"/spec/template/spec/containers/0/'
+        'readinessProbe/httpGet/port",'
+        '"value":8080}]\'',
     ),
     Planted(
         "no address yet",
@@ -425,7 +446,13 @@ PLANTED = (
                 },
             ),
         ],
-        (((((("svc/web does not route: container c of pod/web-1 crashes again and again (7 restarts, " "") "") "") "") "last: ") "exit code 1, Error)"),
+        "svc/web does not route: container c of pod/web-1 crashes again and again (7 restarts, "
+        ""
+        ""
+        ""
+        ""
+        "last: "
+        "exit code 1, Error)",
         "kubectl -n shop logs web-1 -c c --previous",
     ),
     Planted(
@@ -496,7 +523,13 @@ PLANTED = (
         "listed though not ready",
         "EP318",
         [service(publishNotReadyAddresses=True), pod(ready=False), pod("web-2", ip="10.244.1.3")],
-        (((((("svc/web routes to 2 Pods; svc/web lists Pods that are not ready, as " "") "") "") "") "") "publishNotReadyAddresses asks: 1 of 2 are not"),
+        "svc/web routes to 2 Pods; svc/web lists Pods that are not ready, as "
+        ""
+        ""
+        ""
+        ""
+        ""
+        "publishNotReadyAddresses asks: 1 of 2 are not",
         PATCH + '\'{"spec":{"publishNotReadyAddresses":false}}\'',
         status="degraded",
     ),
@@ -515,7 +548,8 @@ PLANTED = (
         [service(ports=[{"port": 80, "targetPort": "htpt"}]), pod()],
         "svc/web does not route: port 80/TCP goes to the target port named htpt, which no container has; they have "
         "http=8080/TCP; did you mean http?",
-        ('kubectl -n shop patch service web --type json -p ' '\'[{"op":"replace","path":"/spec/ports/0/targetPort","value":"http"}]\''),
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"replace","path":"/spec/ports/0/targetPort","value":"http"}]\'',
     ),
     Planted(
         "only one of two ports has no namesake",
@@ -531,7 +565,8 @@ PLANTED = (
         ],
         "svc/web routes only in part: port 90/TCP (m) goes to the target port named metrics, which no container has; "
         "they have http=8080/TCP, metricz=9090/TCP; did you mean metricz?",
-        ('kubectl -n shop patch service web --type json -p ' '\'[{"op":"replace","path":"/spec/ports/1/targetPort","value":"metricz"}]\''),
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"replace","path":"/spec/ports/1/targetPort","value":"metricz"}]\'',
     ),
     Planted(
         "the right name, the wrong protocol",
@@ -540,8 +575,15 @@ PLANTED = (
             service(ports=[{"port": 53, "targetPort": "dns"}]),
             pod(ports=({"name": "dns", "containerPort": 53, "protocol": "UDP"},)),
         ],
-        (((((("svc/web does not route: port 53/TCP asks for the target port dns over TCP, but the " "") "") "") "") "") "containers declare dns as UDP"),
-        ('kubectl -n shop patch service web --type json -p ' '\'[{"op":"replace","path":"/spec/ports/0/protocol","value":"UDP"}]\''),
+        "svc/web does not route: port 53/TCP asks for the target port dns over TCP, but the "
+        ""
+        ""
+        ""
+        ""
+        ""
+        "containers declare dns as UDP",
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"replace","path":"/spec/ports/0/protocol","value":"UDP"}]\'',
     ),
     Planted(
         "a number that nobody declares",
@@ -549,7 +591,8 @@ PLANTED = (
         [service(ports=[{"port": 80, "targetPort": 80}]), pod()],
         "svc/web may not work: port 80/TCP goes to port 80, which no container declares (they declare 8080); whether "
         "something listens there cannot be seen from here",
-        ('kubectl -n shop patch service web --type json -p ' '\'[{"op":"add","path":"/spec/ports/0/targetPort","value":8080}]\''),
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"add","path":"/spec/ports/0/targetPort","value":8080}]\'',
         status="unknown",
     ),
     Planted(
@@ -573,7 +616,13 @@ PLANTED = (
         "neither selector nor Endpoints",
         "EP501",
         [service(selector={}), pod()],
-        (((((("svc/web does not route: svc/web has no selector, and nobody has listed endpoints for " "") "it; ") "") "1 ") "") "Pod here has app=web"),
+        "svc/web does not route: svc/web has no selector, and nobody has listed endpoints for "
+        ""
+        "it; "
+        ""
+        "1 "
+        ""
+        "Pod here has app=web",
         PATCH + '\'{"spec":{"selector":{"app":"web"}}}\'',
     ),
     Planted(
@@ -615,7 +664,13 @@ PLANTED = (
         "EP505",
         [service(selector={}, ports=[{"name": "http", "port": 80}]), endpoint_slice("web-1", "web", at("192.0.2.1"))],
         "svc/web does not route: port http (80/TCP) of svc/web has no namesake in the slices, which have no name/TCP",
-        (((((('kubectl -n shop patch endpointslice web-1 --type json -p ' '') '') '') '') '') '\'[{"op":"add","path":"/ports/0/name","value":"http"}]\''),
+        "kubectl -n shop patch endpointslice web-1 --type json -p "
+        ""
+        ""
+        ""
+        ""
+        ""
+        '\'[{"op":"add","path":"/ports/0/name","value":"http"}]\'',
     ),
     Planted(
         "the controller is dead",
@@ -662,7 +717,8 @@ PLANTED = (
         "EP510",
         [service(selector={}), endpoint_slice("web-1", "web", at("192.0.2.1", ready=False))],
         "svc/web does not route: every endpoint listed by hand for svc/web (1) is marked as not ready",
-        ('kubectl -n shop patch endpointslice web-1 --type json -p ' '\'[{"op":"add","path":"/endpoints/0/conditions/ready","value":true}]\''),
+        "kubectl -n shop patch endpointslice web-1 --type json -p "
+        '\'[{"op":"add","path":"/endpoints/0/conditions/ready","value":true}]\'',
     ),
     Planted(
         "left to another proxy",
@@ -685,8 +741,18 @@ PLANTED = (
         "policy Local, asked by a Pod of that node",
         "EP602",
         [service(internalTrafficPolicy="Local"), pod(), pod("client", {"run": "client"}, node="n2", ip="10.244.2.9")],
-        (((((("from pod/client on node n2: svc/web routes only in part: internalTrafficPolicy is " "Local ") "") "") "") "and ") "n2 has no endpoint ")
-        (((("of svc/web: connections to the ClusterIP there are " "") "") "") "dropped"),
+        "from pod/client on node n2: svc/web routes only in part: internalTrafficPolicy is "
+        "Local "
+        ""
+        ""
+        ""
+        "and "
+        "n2 has no endpoint "
+        "of svc/web: connections to the ClusterIP there are "
+        ""
+        ""
+        ""
+        "dropped",
         PATCH + '\'{"spec":{"internalTrafficPolicy":"Cluster"}}\'',
         ask="pod/client svc/web",
     ),
@@ -855,7 +921,13 @@ PLANTED = (
         "an alias to a Service that is not there",
         "EP705",
         [external("dbb.shop.svc.cluster.local"), service("db")],
-        (((((("svc/web does not resolve: its externalName dbb.shop.svc.cluster.local names a Service " "") "") "") "that ") "") "does not exist; did ")
+        "svc/web does not resolve: its externalName dbb.shop.svc.cluster.local names a Service "
+        ""
+        ""
+        ""
+        "that "
+        ""
+        "does not exist; did "
         "you mean db.shop.svc.cluster.local?",
         PATCH + '\'{"spec":{"externalName":"db.shop.svc.cluster.local"}}\'',
     ),
