@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.api.kind import Kind
 from kubesvc.api.node import NODE
 from kubesvc.api.pod import POD, Pod
@@ -60,6 +61,8 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     works: LinkState = "ok" if taking or dying else "broken"
     if dying:
         findings.append(only_terminating(service, dying))
+    if works == "ok":
+        findings += unserved_ports(service, listing)
     findings += pod_findings(service, reports, works == "ok")
     chain.append(Link("pods", works, phases(listing.pods)))
     ready = sum(p.ready and not p.terminating for p in listing.pods)
@@ -90,6 +93,21 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     return manual.Course(findings, chain, reports, slices, stale)
 
 
+def unserved_ports(service: Service, listing: Listing) -> list[Finding]:
+    """EP401 and EP402 for ports that no Pod serves while others are served."""
+    served = {
+        (p.name, p.protocol)
+        for c in listing.candidates
+        if any(e.ready or (e.serving and e.terminating) for _, e in c.endpoints.values())
+        for p in c.ports
+    }
+    found = []
+    for position, port in enumerate(service.spec.ports or ()):
+        if (port.name, port.protocol or "TCP") not in served and isinstance(port.target_port, str):
+            found.append(ports.missing_name(service, position, port, listing.pods[0]))
+    return found
+
+
 def last_resort(listing: Listing) -> list[str]:
     """Addresses that serve while they terminate: what proxies use when nothing is ready (PROXY-25)."""
     found = [e for c in listing.candidates if c.ports for _, e in c.endpoints.values()]
@@ -109,8 +127,9 @@ def only_terminating(service: Service, addresses: Sequence[str]) -> Finding:
 
 
 def slices_for(listing: Listing, snapshot: Snapshot) -> list[object]:
-    """The slices that proxies and DNS go by; of manifests, those that would be written."""
-    return list(listing.planned if snapshot.source == "manifests" else listing.stored)
+    """The slices that proxies and DNS go by; where nobody could read them, those that should have been written."""
+    planned = snapshot.source == "manifests" or not snapshot.knows(ENDPOINT_SLICE)
+    return list(listing.planned if planned else listing.stored)
 
 
 def about(service: Service) -> str:
@@ -197,7 +216,7 @@ def pod_findings(service: Service, reports: Sequence[PodReport], any_taking: boo
         assert first is not None
         others = [r.name for r in group[1:]]
         text = first.text + (f" (and so for {some(others)})" if others else "")
-        severity = first.severity if not any_taking or code in ("EP401", "EP402") else "warning"
+        severity = first.severity if not any_taking else "warning"
         if any_taking and code == "EP306":
             severity = "note"
         found.append(Finding(code, severity, text, first.command, first.repairs, first.seen))
@@ -216,7 +235,7 @@ def conclude(service: Service, snapshot: Snapshot, course: manual.Course, node: 
     chain.append(name.link)
     findings += name.findings
     del slices
-    gaps = gaps_of(snapshot, ESSENTIAL)
+    gaps = gaps_of(snapshot, ESSENTIAL if service.spec.selector else [k for k in ESSENTIAL if k is not POD])
     findings = sorted_findings(findings)
     status = status_of(findings, chain, gaps, course)
     ref = f"svc/{service.name}"
@@ -244,6 +263,8 @@ def slice_link(course: manual.Course, snapshot: Snapshot) -> Link:
     text = f"{would}{count(len(slices), 'slice')} with {count(len(entries), 'endpoint')}, {ready} ready"
     if course.stale:
         text += "; out of date"
+    if not snapshot.knows(ENDPOINT_SLICE):
+        return Link("slices", "unknown", f"could not be read; should be {text}")
     return Link("slices", state, text)
 
 
@@ -292,6 +313,9 @@ def verdict_of(
             word = "would route only in part" if partly else "would not route"
         return f"{ref} {word}: {first.text}"
     if status == "unknown":
+        if gaps == [ENDPOINT_SLICE.resource] and rules.some_port_works:
+            taking = sum(r.takes_traffic for r in course.pods)
+            return f"{ref} should route to {count(taking, 'Pod')}, but {gaps[0]} could not be read"
         if gaps:
             return f"{ref}: cannot tell: {', '.join(gaps)} could not be read"
         assert first is not None

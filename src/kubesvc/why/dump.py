@@ -139,7 +139,7 @@ def documents(name: str, raw: bytes, skipped: list[Skipped]) -> Iterator[Found]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for number, part in enumerate(re.split(r"^---(?:\s.*)?$", text, flags=re.MULTILINE), 1):
+    for number, part in enumerate(re.split(r"^---(?=[ \t\r]|$)", text, flags=re.MULTILINE), 1):
         if not part.strip():
             continue
         where = f"{name} (document {number})" if number > 1 else name

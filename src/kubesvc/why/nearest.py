@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 def distance(a: str, b: str) -> int:
@@ -19,6 +20,7 @@ def distance(a: str, b: str) -> int:
     return row[-1]
 
 
+@lru_cache(maxsize=1 << 16)
 def alike(a: str, b: str) -> bool:
     """Whether one may be a misspelling of the other: a third of it wrong at most, or one begins the other at a
     separator, or they differ in case alone."""
@@ -27,7 +29,8 @@ def alike(a: str, b: str) -> bool:
     shorter, longer = sorted((a, b), key=len)
     if shorter and longer.startswith(shorter) and longer[len(shorter)] in "-_.":
         return True
-    return distance(a, b) <= max(1, len(longer) // 3) and len(longer) > 1
+    most = max(1, len(longer) // 3)
+    return len(longer) > 1 and len(longer) - len(shorter) <= most and distance(a, b) <= most
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -94,7 +94,7 @@ def shown_labels(namespace: str, snapshot: Snapshot) -> str:
     pods = snapshot.in_namespace(POD, namespace)
     if not pods:
         return f"no Pods in namespace {namespace}"
-    kept = list(dict.fromkeys(selector_text(p.metadata.labels) or "no labels" for p in pods))
+    kept = [selector_text(e.labels) or "no labels" for e in snapshot.labellings(namespace) if e.pods]
     return f"labels of the {commands.count(len(pods), 'Pod')} in namespace {namespace}: {some(kept, 4)}".replace(
         ", ", "; "
     )
@@ -103,20 +103,10 @@ def shown_labels(namespace: str, snapshot: Snapshot) -> str:
 def closest_labels(service: Service, snapshot: Snapshot) -> tuple[NearMiss, str, int] | None:
     """The nearest labels among Pods and templates: how they differ, of whom, and how many Pods have them."""
     selector = service.spec.selector or {}
-    known: dict[tuple[tuple[str, str], ...], tuple[str, int]] = {}
-    for pod in snapshot.in_namespace(POD, service.namespace):
-        if pod.terminal:
-            continue
-        labels = tuple(sorted((pod.metadata.labels or {}).items()))
-        who, number = known.get(labels, (f"pod/{pod.name}", 0))
-        known[labels] = (who, number + 1)
-    for workload in snapshot.workloads(service.namespace):
-        known.setdefault(tuple(sorted(workload.template_labels.items())), (f"the template of {workload.ref}", 0))
     best: tuple[int, str, NearMiss, int] | None = None
-    for labels, (who, number) in known.items():
-        miss = near_miss(selector, dict(labels))
-        # Other Services' Pods are a worse guess than Pods that no Service selects.
-        option = (miss.cost, who, miss, number)
+    for entry in snapshot.labellings(service.namespace):
+        miss = near_miss(selector, entry.labels)
+        option = (miss.cost, entry.who, miss, entry.pods)
         if best is None or option[:2] < best[:2]:
             best = option
     return (best[2], best[1], best[3]) if best is not None else None

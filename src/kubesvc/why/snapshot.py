@@ -79,6 +79,15 @@ class Workload:
         return f"{self.kind.singular_name}/{self.obj.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """Labels that Pods, or a template, of a namespace have: of whom, and how many Pods have just these."""
+
+    labels: Mapping[str, str]
+    who: str
+    pods: int
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Objects by kind, each list in order of namespace and name.
@@ -240,6 +249,26 @@ class Snapshot:
     def workloads(self, namespace: str) -> Sequence[Workload]:
         """What makes Pods in a namespace and is made by nothing else."""
         return self._workloads.get(namespace, ())
+
+    def labellings(self, namespace: str) -> Sequence[Labelling]:
+        """Each set of labels once: those of Pods that have not ended, then those of templates."""
+        if namespace not in self._labellings:
+            known: dict[tuple[tuple[str, str], ...], tuple[str, int]] = {}
+            for pod in self.in_namespace(POD, namespace):
+                if not pod.terminal:
+                    labels = tuple(sorted((pod.metadata.labels or {}).items()))
+                    who, number = known.get(labels, (f"pod/{pod.name}", 0))
+                    known[labels] = (who, number + 1)
+            for workload in self.workloads(namespace):
+                known.setdefault(
+                    tuple(sorted(workload.template_labels.items())), (f"the template of {workload.ref}", 0)
+                )
+            self._labellings[namespace] = [Labelling(dict(k), who, n) for k, (who, n) in known.items()]
+        return self._labellings[namespace]
+
+    @cached_property
+    def _labellings(self) -> dict[str, Sequence[Labelling]]:
+        return {}
 
     def owner(self, obj: Typed) -> tuple[Kind, Typed] | None:
         """What controls an object, followed up to its end; None if it stands alone."""

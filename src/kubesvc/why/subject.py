@@ -34,6 +34,7 @@ def parse_subject(words: Sequence[str]) -> Subject:
     """Read the words; BadSubject if they name nothing."""
     if len(words) == 2 and "/" not in words[0] and words[0] in (*SERVICE_WORDS, *POD_WORDS):
         words = [f"{words[0]}/{words[1]}"]
+    words = [w.removeprefix("http://").removeprefix("https://").rstrip("/") if "://" in w else w for w in words]
     service = pod = ""
     rest = []
     for word in words:
@@ -52,7 +53,7 @@ def parse_subject(words: Sequence[str]) -> Subject:
         if not service and not pod:
             raise BadSubject(HELP)
         return Subject(service=service, pod=pod)
-    return parse_place(rest[0].removeprefix("http://").removeprefix("https://").rstrip("/"))
+    return parse_place(rest[0])
 
 
 def parse_place(text: str) -> Subject:
