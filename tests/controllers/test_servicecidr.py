@@ -108,3 +108,16 @@ def test_an_unused_range_goes_after_its_grace() -> None:
             await house.client.get(SERVICE_CIDR, "more")
 
     in_house(story)
+
+
+def test_the_server_holds_again_what_somebody_let_go() -> None:
+    """REPAIR-1: an IPAddress deleted under a living Service is back within a minute."""
+
+    async def story(house: House) -> None:
+        address = (await house.service())["spec"]["clusterIP"]
+        await house.client.delete(IP_ADDRESS, address)
+        await house.settle(61)
+        parent = (await house.client.get(IP_ADDRESS, address))["spec"]["parentRef"]
+        assert (parent["namespace"], parent["name"]) == ("ns", "web")
+
+    in_house(story)

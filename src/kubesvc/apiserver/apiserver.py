@@ -9,11 +9,13 @@ import msgspec
 
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import EVENT, KINDS
+from kubesvc.client.events import EventRecorder
 from kubesvc.client.interface import Client
 from kubesvc.clock import Clock, Random, parse_rfc3339
 from kubesvc.store import Delete, Moved, Store, StoreError
 
 from .allocators import Allocations
+from .audit import AuditLog
 from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file
 from .authorization import AlwaysAllow, Authorizer
 from .bootstrap import Bootstrap
@@ -21,11 +23,13 @@ from .cache import Cache, Event
 from .discovery import Discovery
 from .health import Health
 from .hooks import Observer, WriteHooks
+from .inflight import InFlight
 from .local import LocalClient
 from .metrics import Metrics
 from .openapi import OpenApi
 from .rbac import RbacAuthorizer, make_default_roles
 from .registry import Registry
+from .repair import Repairer
 from .resources import Resources
 from .reviews import Reviews
 from .server import HttpServer
@@ -73,6 +77,8 @@ class ApiServer:
         self.authorizer: Authorizer = self._authorizer()
         self.health = Health()
         self.metrics = Metrics()
+        self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
+        self.audit = AuditLog(settings.audit_log, settings.audit_level) if settings.audit_log else None
         self.watches = WatchRequests(self.registry, clock)
         resources = Resources(self.registry, self.watches, self.subresources)
         resources.authorizer = self.authorizer
@@ -87,6 +93,8 @@ class ApiServer:
             self.metrics,
             clock,
             random,
+            self.inflight,
+            self.audit,
         )
         self.port = 0
         self.local = LocalClient(self.registry, self.subresources, "kube-apiserver")
@@ -98,12 +106,31 @@ class ApiServer:
             self.bootstrap.done or not settings.bootstrap
         )
         self.health.ready["shutdown"] = lambda: not self.stopping
-        self.metrics.gauge("apiserver_registered_watchers", "Open watches.", lambda: len(self.watches.open))
-        self.metrics.gauge(
+        self._measure()
+
+    def _measure(self) -> None:
+        """Register what is read at each scrape."""
+        gauge, counter = self.metrics.gauge, self.metrics.counter
+        self.registry.committed = lambda seconds: self.metrics.store.observe(("commit",), seconds)
+        gauge("apiserver_registered_watchers", "Open watches.", lambda: len(self.watches.open))
+        gauge("apiserver_longrunning_requests", "Streams under way.", lambda: self.inflight.lasting)
+        gauge(
+            "apiserver_current_inflight_requests",
+            "Requests under way.",
+            lambda: {"readOnly": self.inflight.now["readOnly"], "mutating": self.inflight.now["mutating"]},
+            "request_kind",
+        )
+        counter("apiserver_dropped_requests_total", "Requests refused with 429.", lambda: self.inflight.refused)
+        counter(
+            "apiserver_watch_events_total", "Events sent to watchers.", lambda: dict(self.watches.events), "resource"
+        )
+        gauge(
             "apiserver_storage_objects",
             "Stored objects.",
-            lambda: sum(len(c.items) for c in self.cache.kinds.values()),
+            lambda: {kind.resource: len(c.items) for kind, c in self.cache.kinds.items()},
+            "resource",
         )
+        gauge("apiserver_storage_revision", "Newest revision of the store.", lambda: self.cache.revision)
 
     @property
     def client(self) -> Client:
@@ -129,7 +156,16 @@ class ApiServer:
             if self.settings.authorization == "RBAC":
                 await make_default_roles(self.local)
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
+            self._repair()
         self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+
+    def _repair(self) -> None:
+        """Begin to keep IPAddresses in line with Services (REPAIR-1 to REPAIR-3)."""
+        events = EventRecorder(self.local, "ipallocator-repair-controller", clock=self.clock, random=self.random)
+        settings = self.settings
+        repairer = Repairer(self.local, settings.service_ranges, settings.node_ports, self.clock, events)
+        self._tasks.append(asyncio.create_task(events.run(), name="repair events"))
+        self._tasks.append(asyncio.create_task(repairer.run(), name="repair"))
 
     def _observe(self) -> None:
         """Tell observers of everything stored, and of every change from now on."""
@@ -179,6 +215,8 @@ class ApiServer:
         if self.subresources.backends is not None:
             self.subresources.backends.stop()
         await self.http.close(grace_seconds)
+        if self.audit is not None:
+            self.audit.close()
         self.cache.stop()
 
     async def compact(self) -> None:
