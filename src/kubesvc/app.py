@@ -172,10 +172,17 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         token_file=options.token_auth_file,
         authorization="RBAC" if "RBAC" in options.authorization_mode else "AlwaysAllow",
         anonymous_auth=bool(options.anonymous_auth),
+        readers_in_flight=options.max_requests_inflight,
+        writers_in_flight=options.max_mutating_requests_inflight,
+        audit_log=options.audit_log,
+        audit_level=options.audit_level,
         enabled_admission=frozenset(options.enable_admission_plugins),
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
-    server = control.server = ApiServer(store, settings, control.clock, control.random)
+    try:
+        server = control.server = ApiServer(store, settings, control.clock, control.random)
+    except OSError as error:
+        raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
     server.serve_backends(NodeStreams(server.registry, Doors(paths)))
     try:
         port = await server.listen_tls(
@@ -239,7 +246,7 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     options = control.options
     settings = ControllerSettings(
         root_ca=(control.paths.pki / "ca.crt").read_text(),
-        cluster_cidrs=options.cluster_cidr,
+        cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
         cluster_dns=options.dns_address if options.nodes else "",
     )
     client = control.server.client
