@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubesvc.api.errors import ApiError, BadRequest, Forbidden, Invalid
 from kubesvc.apiserver.authentication import User
 from kubesvc.apiserver.authorization import Attributes, further_access
+from kubesvc.apiserver.calls import Call
 from kubesvc.apiserver.execsession import exec_options, exit_status, failure_status, terminal_sizes
 from kubesvc.apiserver.hijack import stream_protocol
-from kubesvc.apiserver.nodeproxy import Place, proxy_prefix, rewrite_html, rewrite_link, rewritten
+from kubesvc.apiserver.nodeproxy import Place, proxy_prefix, request_headers, rewrite_html, rewrite_link, rewritten
 from kubesvc.apiserver.nodestreams import pod_port
 from kubesvc.apiserver.podlogs import log_request
 from kubesvc.apiserver.portforward import port_number, wanted_ports
@@ -246,6 +248,23 @@ def test_any_page_survives(page: bytes) -> None:
 )
 def test_the_way_to_the_proxy(path: str, prefix: str) -> None:
     assert proxy_prefix(parse_target("GET", path, watch=False), path) == prefix
+
+
+def test_logins_and_what_belongs_to_the_hop_go_no_further() -> None:
+    sent = {
+        "Authorization": "Bearer secret", "Impersonate-User": "bob", "Connection": "keep-alive, X-Hop", "X-Hop": "1",
+        "Transfer-Encoding": "chunked", "Cookie": "mine", "Host": "api", "X-Forwarded-For": "192.0.2.1",
+    }  # fmt: skip
+    request = make_mocked_request("GET", "/x?q=1", headers=sent)
+    passed = dict(request_headers(Call(request, parse_target("GET", "/x", watch=False), {}, "1", trusted=False)))
+    assert passed.pop("X-Forwarded-For").startswith("192.0.2.1, ")
+    assert passed == {
+        "Cookie": "mine",
+        "Host": "api",
+        "X-Forwarded-Uri": "/x",
+        "X-Forwarded-Host": "api",
+        "X-Forwarded-Proto": "http",
+    }
 
 
 def test_targets_are_encoded_again() -> None:
