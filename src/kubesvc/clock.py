@@ -16,6 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+RESOLUTION_SECONDS = time.get_clock_info("monotonic").resolution
+"""As asyncio has it: timers due within this are due now."""
+
 Random = random.Random
 """The source of chance that parts are given; seeded in tests."""
 
@@ -81,6 +84,8 @@ class VirtualSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if not ready and timeout:
             self.loop.offset += timeout
+        elif timeout == 0:
+            self.loop.catch_up()
         elif not ready and timeout is None:
             return super().select(0.01)  # a thread may still report
         return ready
@@ -97,6 +102,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.offset
+
+    def catch_up(self) -> None:
+        """The loop runs timers that are due within its clock's resolution: then it is their time. Otherwise whoever
+        waits for the last bit of a rounded time would wait for it again, without end."""
+        timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled", [])
+        if timers and self.offset < timers[0].when() < self.offset + RESOLUTION_SECONDS:
+            self.offset = timers[0].when()
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:

@@ -100,12 +100,33 @@ def test_retries_double_up_to_the_cap_and_end() -> None:
 def test_forget_starts_over() -> None:
     async def act(queue: WorkQueue) -> None:
         queue.retry(A)
+        await asyncio.sleep(1.0)
         queue.retry(A)
         assert queue.attempts(A) == 2
         queue.forget(A)
         assert queue.attempts(A) == 0
 
     story(act)
+
+
+def test_failures_before_the_back_off_is_over_do_not_add_up() -> None:
+    """Events make a failing key's worker try again at once: that must not put off its next turn further and further."""
+
+    async def act(queue: WorkQueue) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        queue.retry(A)
+        for _ in range(10):
+            queue.add(A)
+            assert await queue.get() == A
+            assert queue.retry(A)
+            queue.done(A)
+        assert queue.attempts(A) == 1
+        assert await queue.get() == A
+        assert loop.time() - began == pytest.approx(4.0)
+        assert queue.retry(A) and queue.attempts(A) == 2
+
+    story(act, RetryPolicy(base_seconds=4.0, most=5))
 
 
 def test_all_retries_share_a_bucket() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import time
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from .world import World
 STEADY_SECONDS = 400.0
 """How long nobody may write once all is calm: longer than any back-off that trouble left behind."""
 MOST_CALM_SECONDS = 3000.0
+MOST_REAL_SECONDS = 60
+"""Histories take a second or two; one that takes this long is stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ def play(seed: int, *, aloud: bool = False) -> Result:
     logger.propagate = False
     broken = ""
     gc.disable()
+    watchdog = signal.signal(signal.SIGALRM, endless)
+    signal.alarm(MOST_REAL_SECONDS)
     try:
         run_virtual(live(seed, story, ears))
     except AssertionError as error:
@@ -53,12 +58,18 @@ def play(seed: int, *, aloud: bool = False) -> Result:
         logging.getLogger("tests.sim").exception("seed %d", seed)
         broken = repr(error)
     finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, watchdog)
         gc.enable()
         gc.collect()
         logger.removeHandler(ears)
         logger.setLevel(level)
         logger.propagate = propagate
     return Result(seed, broken, story.digest, story.text() if broken or aloud else "", time.process_time() - began)
+
+
+def endless(*_: object) -> None:
+    raise AssertionError("it does not end: somebody works without letting time pass")
 
 
 async def live(seed: int, story: Story, ears: Ears) -> None:

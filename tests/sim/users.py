@@ -49,6 +49,8 @@ class Users:
         self.world = world
         self.random = world.random
         self.numbers = 0
+        self.spoilt: dict[str, None] = {}
+        """Slices whose labels or owners were edited: nothing wakes a controller for that (SLICE-2)."""
         self.edited_endpoints: dict[tuple[str, str], None] = {}
         """Endpoints of Services with selectors that somebody wrote into: they stay so until deleted (EP-1)."""
 
@@ -267,6 +269,8 @@ class Users:
             "disown": {"metadata": {"ownerReferences": None}},
             "unmanaged": {"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": "somebody"}}},
         }
+        if "metadata" in patches[way]:
+            self.spoilt[name] = None
         await self.patch(f"spoils slice {name}: {way}", ENDPOINT_SLICE, name, patches[way])
 
     async def spoil_endpoints(self) -> None:
@@ -291,15 +295,10 @@ class Users:
     # ---------------------------------------------------------------- putting right what only people can
 
     async def put_right(self) -> None:
-        """After trouble: strangers' slices go, Endpoints that were written into are made anew, nodes have names."""
+        """After trouble: slices and Endpoints whose edits nobody undoes are removed, to be made anew."""
         assert self.world.server is not None
-        for s in await self.world.all(ENDPOINT_SLICE):
-            labels = s["metadata"].get("labels") or {}
-            if labels.get("endpointslice.kubernetes.io/managed-by") == "somebody":
-                name, namespace = s["metadata"]["name"], s["metadata"]["namespace"]
-                await self.act(
-                    f"removes stranger {name}", lambda c, n=name, ns=namespace: c.delete(ENDPOINT_SLICE, n, ns)
-                )  # type: ignore[misc]
+        for name in self.spoilt:
+            await self.act(f"removes slice {name}", lambda c, n=name: c.delete(ENDPOINT_SLICE, n, SHOP))  # type: ignore[misc]
         for namespace, name in self.edited_endpoints:
             await self.act(f"removes Endpoints {name}", lambda c, n=name, ns=namespace: c.delete(ENDPOINTS, n, ns))  # type: ignore[misc]
         services = {s["metadata"]["name"]: s for s in await self.world.all(SERVICE, SHOP)}

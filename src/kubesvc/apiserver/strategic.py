@@ -215,8 +215,8 @@ def key_of(item: Map, key: str) -> Any:
 
 
 def special_items(before: List, patch: List, key: str) -> tuple[List, List]:
-    """The list without the items the patch deletes (or without any, for `$patch: replace`), and the patch's other
-    items."""
+    """The list without the items the patch deletes, and the patch's other items; for `$patch: replace` these are the
+    list, as they are, and nothing is left to merge."""
     rest: List = []
     replaced = False
     for item in patch:
@@ -232,7 +232,7 @@ def special_items(before: List, patch: List, key: str) -> tuple[List, List]:
             rest.append({k: v for k, v in item.items() if k != DIRECTIVE})
         else:
             raise BadStrategicPatch(f"unknown patch type: {spell(directive)} in map: {spell(item)}")
-    return ([], rest) if replaced else (before, rest)
+    return (without_directives(rest), []) if replaced else (before, rest)
 
 
 # Order

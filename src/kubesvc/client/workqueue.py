@@ -85,6 +85,7 @@ class WorkQueue:
         self._wanted: dict[Key, None] = {}  # in _ready, or to be put there when its worker is done
         self._working: dict[Key, None] = {}
         self._failures: dict[Key, int] = {}
+        self._back_at: dict[Key, float] = {}  # loop time at which the last counted failure lets the key come back
         self._due: dict[Key, float] = {}  # delayed keys and their loop time
         self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
@@ -127,19 +128,30 @@ class WorkQueue:
         self._arm(loop)
 
     def retry(self, key: Key) -> bool:
-        """Count a failure and have the key back after its back-off; False, and no more, once retries are used up."""
+        """Count a failure and have the key back after its back-off; False, and no more, once retries are used up.
+
+        A failure before the key's back-off is over, of a sync that an event asked for, is not counted, and the key
+        comes back when it would have anyway: a few bad seconds with many events would else make it wait for hours.
+        """
+        now = asyncio.get_running_loop().time()
+        if (back_at := self._back_at.get(key, 0.0)) > now + 1e-6:
+            self.add_after(key, back_at - now)
+            return True
         failures = self._failures.get(key, 0)
         if self.policy.most and failures >= self.policy.most:
             del self._failures[key]
+            self._back_at.pop(key, None)
             return False
         self._failures[key] = failures + 1
-        overall = self.bucket.reserve(asyncio.get_running_loop().time())
-        self.add_after(key, max(self.policy.delay_seconds(failures), overall))
+        wait = max(self.policy.delay_seconds(failures), self.bucket.reserve(now))
+        self._back_at[key] = now + wait
+        self.add_after(key, wait)
         return True
 
     def forget(self, key: Key) -> None:
         """The key went well: its next failure is its first."""
         self._failures.pop(key, None)
+        self._back_at.pop(key, None)
 
     def attempts(self, key: Key) -> int:
         """Failures since the key last went well."""

@@ -16,6 +16,7 @@ from kubesvc.api.meta import Object, Typed, controller_reference
 from kubesvc.api.pod import Pod
 from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.informer import Informer
+from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key
 
 from .expectations import Expectations
@@ -123,9 +124,9 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     async def create_pod(self, owner: OwnerT, body: Object) -> None:
         try:
             made = await self.client.create(POD, body, owner.namespace)
-        except ApiError as error:
-            if not error.has_cause("NamespaceTerminating"):
-                text = f"Error creating: {error.message}"
+        except (ApiError, Unreachable) as error:
+            if not (isinstance(error, ApiError) and error.has_cause("NamespaceTerminating")):
+                text = f"Error creating: {error}"
                 self.events.event(self.kind, owner, "Warning", "FailedCreate", text)
             raise
         text = f"Created pod: {made['metadata']['name']}"
@@ -141,11 +142,11 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     async def delete_pod(self, key: Key, owner: OwnerT, pod: Pod) -> None:
         try:
             await self.client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
-        except ApiError as error:
+        except (ApiError, Unreachable) as error:
             self.expectations.deleted(key, pod.metadata.uid)
             if isinstance(error, NotFound):
                 return
-            text = f"Error deleting: {error.message}"
+            text = f"Error deleting: {error}"
             self.events.event(self.kind, owner, "Warning", "FailedDelete", text)
             raise
         self.events.event(self.kind, owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")

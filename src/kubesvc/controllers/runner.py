@@ -17,7 +17,7 @@ A controller is a class like this one, in a file of its own, named in `kubesvc.c
 
 What the runner promises: `reconcile` runs only after every informer that the controller asked for through `ctx` has
 synced; never twice at once for one key; an exception brings the key back by the queue's `RetryPolicy`, and the key is
-dropped (`gave_up`) when retries are used up. What it expects: handlers only add keys; `reconcile` reads caches and
+dropped (`gave_up`) when retries are used up, until something changes or five minutes have passed. What it expects: handlers only add keys; `reconcile` reads caches and
 never the event that woke it, so that running twice, late or out of order ends in the same objects.
 
 Work that no key stands for (a loop of its own, a periodic sweep) goes into `run_beside`, which is started with the
@@ -45,6 +45,8 @@ from .settings import ControllerSettings
 log = logging.getLogger(__name__)
 
 RESTART_CAP_SECONDS = 30.0
+DROPPED_SECONDS = 300.0
+"""A key that was dropped is looked at again after this: whatever stood in its way may have passed without an event."""
 
 
 class StaleCache(Exception):
@@ -182,6 +184,7 @@ async def _work(controller: Controller) -> None:
                 _report(controller, key, error)
             else:
                 controller.gave_up(key, error)
+                queue.add_after(key, DROPPED_SECONDS)
         else:
             queue.forget(key)
         finally:

@@ -11,6 +11,7 @@ from kubesvc.api.kinds import NODE, POD
 from kubesvc.api.meta import Object
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
+from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, RetryPolicy
 from kubesvc.clock import rfc3339
 
@@ -92,7 +93,7 @@ class Scheduler(Controller):
         except (NotFound, Conflict):
             self.assumed.pop(pod.metadata.uid, None)  # gone, or somebody else was quicker
             return
-        except ApiError:
+        except (ApiError, Unreachable):
             self.assumed.pop(pod.metadata.uid, None)
             raise
         text = f"Successfully assigned {pod.namespace}/{pod.name} to {choice.node}"

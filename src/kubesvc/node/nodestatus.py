@@ -180,8 +180,10 @@ class NodeKeeper:
         due = now - self.reported >= self.settings.status_report_seconds
         if not force and not due and without_heartbeat(wanted) == without_heartbeat(before):
             return
+        # Addresses merge by their type, of which a node with two families has two: they are replaced as a whole.
+        patch = {**wanted, "addresses": [*wanted["addresses"], {"$patch": "replace"}]}
         self.node = await self.client.patch(
-            NODE, self.settings.node_name, "", {"status": wanted}, "strategic", subresource="status"
+            NODE, self.settings.node_name, "", {"status": patch}, "strategic", subresource="status"
         )
         self.reported = now
 

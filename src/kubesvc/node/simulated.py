@@ -56,7 +56,9 @@ class SimulatedPod:
         self.pod = pod
         self.gone = False
         self.deleted = asyncio.Event()
-        self.ips: list[str] = []
+        self.ips: list[str] = [] if pod.terminal else list(pod.ips)
+        for pool, ip in zip(node.pools, self.ips, strict=False):
+            pool.take(ip)  # before any other pod is given an address
         self.start_time = pod.status.start_time or rfc3339(node.clock.now())
         if pod.terminating:
             self.deleted.set()
@@ -91,14 +93,11 @@ class SimulatedPod:
         except ValueError as error:
             self.node.events.pod(self.pod, "Warning", "Failed", f"Error: {error}")
             return
-        known = self.pod.ips
         try:
-            self.ips = known or [pool.allocate() for pool in self.node.pools]
+            self.ips = self.ips or [pool.allocate() for pool in self.node.pools]
         except Exhausted as error:
             self.node.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", str(error))
             return
-        for pool, ip in zip(self.node.pools, known, strict=False):
-            pool.take(ip)
         if not steps or steps[0][1] > 0:
             await self.write("unready")
         while True:
