@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 from pathlib import Path
@@ -76,7 +77,16 @@ def run(args: argparse.Namespace) -> int:
             subject = parse_subject(args.subject)
         except BadSubject as error:
             raise Failure(str(error), status=WRONG_USAGE) from error
-    namespace, snapshot = asyncio.run(look(args, subject))
+    gc.disable()  # a short life with many objects that all stay: collecting costs more than it frees
+    try:
+        namespace, snapshot = asyncio.run(look(args, subject))
+        return tell(args, subject, namespace, snapshot)
+    finally:
+        gc.enable()
+
+
+def tell(args: argparse.Namespace, subject: Subject | None, namespace: str, snapshot: Snapshot) -> int:
+    """Say what could not be read, then the answer."""
     if snapshot.skipped:
         say_skipped(snapshot)
     return answer(args, subject, namespace, snapshot)
@@ -144,7 +154,7 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
     from kubesvc.client import Unreachable
     from kubesvc.client.http import HttpClient
     from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
-    from kubesvc.why.cluster import read_for
+    from kubesvc.why.collect import read_for
 
     target = find_target(args)
     paths = [os.path.expanduser(p) for p in str(target.kubeconfig).split(os.pathsep) if p]

@@ -1,105 +1,115 @@
-"""A snapshot of a running cluster, read over a Client: one list for each kind, page by page, nothing written.
+"""A snapshot of a running cluster, read over a Client: lists page by page, nothing written.
 
-A kind that may not be listed, or that the server does not have, becomes a gap; the rest is read all the same.
+For one Service only what concerns it is read: its Pods by its selector, its slices by their label, events of those Pods
+alone. More is read only if the selector finds nobody. A kind that may not be listed, or that the server does not have,
+becomes a gap; the rest is read all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
+from kubesvc.api.daemonset import DAEMON_SET
+from kubesvc.api.endpoints import ENDPOINTS
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, SERVICE_NAME_LABEL
 from kubesvc.api.errors import ApiError, Forbidden, NotFound, Unauthorized
 from kubesvc.api.event import EVENT
 from kubesvc.api.kind import Kind
-from kubesvc.api.meta import Typed
+from kubesvc.api.meta import ObjectMeta, Struct, Typed
 from kubesvc.api.namespace import NAMESPACE
-from kubesvc.api.node import NODE
-from kubesvc.api.pod import POD, Pod
-from kubesvc.api.service import SERVICE
-from kubesvc.client import Client, Unreachable
+from kubesvc.api.pod import POD, Pod, PodStatus
+from kubesvc.api.service import SERVICE, Service
+from kubesvc.client import Client
 from kubesvc.clock import Clock
+from kubesvc.controllers.pod_endpoints import selects
 
 from .commands import selector_text
 from .snapshot import READ, Gap, Skipped, Snapshot, snapshot_of
+from .subject import Subject
 
-PAGE = 1000
+PAGE = 500
 """Objects in one page of a list: keeps memory low on large clusters."""
 AT_ONCE = 4
-CLUSTER_WIDE = (NODE, NAMESPACE)
 SYSTEM = "kube-system"
+SYSTEM_KINDS = (SERVICE, ENDPOINT_SLICE, DAEMON_SET)
+"""What is read of kube-system for every question: is DNS there, is it kube-proxy that does the work."""
+MOST_PODS_WITH_EVENTS = 10
+"""So many Pods that are not ready are asked about one by one; more would mostly say the same."""
+
+Found = tuple[Kind, Typed]
 
 
-async def collect(client: Client, clock: Clock, namespace: str = "") -> Snapshot:
-    """Read what concerns one namespace, and kube-system for proxies and DNS; "" reads all namespaces.
-
-    Raises Unreachable if the server cannot be reached, Unauthorized if it does not know who asks.
-    """
-    gate = asyncio.Semaphore(AT_ONCE)
-    gaps: list[Gap] = []
-    skipped: list[Skipped] = []
-    places: list[tuple[Kind, str]] = []
-    for kind in READ:
-        if not kind.namespaced or not namespace:
-            places.append((kind, ""))
-        else:
-            places.append((kind, namespace))
-            if kind is not EVENT and namespace != SYSTEM and kind.name in NEEDED_OF_SYSTEM:
-                places.append((kind, SYSTEM))
-
-    async def read(kind: Kind, where: str) -> list[tuple[Kind, Typed]]:
-        async with gate:
-            try:
-                return [(kind, obj) for obj in await listed(client, kind, where, skipped)]
-            except Unauthorized:
-                raise
-            except ApiError as error:
-                if where == namespace or not kind.namespaced:
-                    gaps.append(Gap(kind, reason_of(error)))
-                return []
-
-    # The first alone: whether the server is there at all, and who asks, is found out once.
-    lists = [await read(*places[0])]
-    lists += await asyncio.gather(*(read(kind, where) for kind, where in places[1:]))
-    order = {kind: i for i, kind in enumerate(READ)}
-    return snapshot_of(
-        (entry for found in lists for entry in found),
-        clock.now(),
-        gaps=tuple(sorted(gaps, key=lambda g: order[g.kind])),
-        skipped=tuple(skipped),
-        scope=namespace,
-    )
+class SlimStatus(Struct, frozen=True):
+    phase: str = ""
 
 
-NEEDED_OF_SYSTEM = ("Service", "EndpointSlice", "Pod", "DaemonSet")
+class SlimPod(Struct, frozen=True):
+    """As much of a Pod as its labels are compared by: a tenth of its memory."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    status: SlimStatus = SlimStatus()
 
 
-async def pods_elsewhere(client: Client, selector: dict[str, str], namespace: str) -> list[Pod]:
-    """Pods of other namespaces with these labels; none if that may not be asked."""
-    try:
-        found = await listed(client, POD, "", [], label_selector=selector_text(selector))
-    except ApiError:
-        return []
-    return [p for p in found if isinstance(p, Pod) and p.namespace != namespace]
+@dataclass
+class Reader:
+    """Reads lists, a few at once, and remembers what was refused or broken."""
+
+    client: Client
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    gaps: dict[Kind, Gap] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    async def read(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        slim: bool = False,
+        needed: bool = True,
+    ) -> list[Found]:
+        """All objects of a kind. One that cannot be decoded is skipped; a refusal is a gap, if the list is `needed`,
+        and an empty list."""
+        decoder: msgspec.json.Decoder[Typed] = msgspec.json.Decoder(SlimPod if slim else kind.type)
+        found: list[Found] = []
+        token = ""
+        async with self.gate:
+            while True:
+                try:
+                    page = await self.client.list_raw(
+                        kind, namespace, limit=PAGE, continue_token=token, label_selector=labels, field_selector=fields
+                    )
+                except Unauthorized:
+                    raise
+                except ApiError as error:
+                    if needed:
+                        self.gaps.setdefault(kind, Gap(kind, reason_of(error)))
+                    return found
+                for raw in page.items:
+                    try:
+                        obj = decoder.decode(raw)
+                    except msgspec.MsgspecError as error:
+                        self.skipped.append(Skipped(f"a {kind.name} of the cluster", str(error)))
+                        continue
+                    found.append((kind, fattened(obj) if isinstance(obj, SlimPod) else obj))
+                token = page.continue_token
+                if not token:
+                    return found
+
+    def snapshot(self, found: Sequence[Found], now: float, scope: str = "") -> Snapshot:
+        order = {kind: i for i, kind in enumerate(READ)}
+        gaps = tuple(sorted(self.gaps.values(), key=lambda g: order[g.kind]))
+        return snapshot_of(found, now, gaps=gaps, skipped=tuple(self.skipped), scope=scope)
 
 
-async def listed(
-    client: Client, kind: Kind, namespace: str, skipped: list[Skipped], *, label_selector: str = ""
-) -> list[Typed]:
-    """All objects of a kind; those that cannot be decoded are noted in `skipped`."""
-    decoder = msgspec.json.Decoder(kind.type)
-    objects: list[Typed] = []
-    token = ""
-    while True:
-        page = await client.list_raw(kind, namespace, limit=PAGE, continue_token=token, label_selector=label_selector)
-        for raw in page.items:
-            try:
-                objects.append(decoder.decode(raw))
-            except msgspec.MsgspecError as error:
-                skipped.append(Skipped(f"a {kind.name} of the cluster", str(error)))
-        token = page.continue_token
-        if not token:
-            return objects
+def fattened(slim: SlimPod) -> Pod:
+    return Pod(metadata=slim.metadata, status=PodStatus(phase=slim.status.phase))
 
 
 def reason_of(error: ApiError) -> str:
@@ -110,4 +120,84 @@ def reason_of(error: ApiError) -> str:
     return error.message
 
 
-__all__ = ["SERVICE", "Unreachable", "collect", "pods_elsewhere"]
+async def read_for(client: Client, clock: Clock, subject: Subject | None, namespace: str) -> Snapshot:
+    """The snapshot for a subject with names in `namespace`; None means every Service of the cluster.
+
+    Raises Unreachable if the server cannot be reached, Unauthorized if it does not know who asks.
+    """
+    if subject is None or subject.address or subject.name:
+        return await read_everything(client, clock)
+    if subject.pod:
+        return await read_namespace(client, clock, namespace)
+    return await read_service(client, clock, subject.service, namespace)
+
+
+async def read_everything(client: Client, clock: Clock) -> Snapshot:
+    reader = Reader(client)
+    return reader.snapshot(await lists(reader, [(kind, "") for kind in READ]), clock.now())
+
+
+async def read_namespace(client: Client, clock: Clock, namespace: str) -> Snapshot:
+    reader = Reader(client)
+    places = [(kind, namespace if kind.namespaced else "") for kind in READ if kind is not NAMESPACE]
+    found = await lists(reader, places)
+    return reader.snapshot([*found, *await read_system(reader, namespace)], clock.now(), namespace)
+
+
+async def read_system(reader: Reader, namespace: str) -> list[Found]:
+    """DNS and kube-proxy, unless kube-system is read anyway."""
+    proxies = await reader.read(POD, SYSTEM, labels="k8s-app=kube-proxy", needed=False)
+    if namespace == SYSTEM:
+        return proxies
+    found = await asyncio.gather(*(reader.read(kind, SYSTEM, needed=False) for kind in SYSTEM_KINDS))
+    return [entry for listed in found for entry in listed] + proxies
+
+
+async def lists(reader: Reader, places: Sequence[tuple[Kind, str]]) -> list[Found]:
+    """Several whole lists. The first goes alone: it finds out whether the server is there, and who asks."""
+    first = await reader.read(*places[0])
+    others = await asyncio.gather(*(reader.read(kind, where) for kind, where in places[1:]))
+    return [*first, *(entry for listed in others for entry in listed)]
+
+
+async def read_service(client: Client, clock: Clock, name: str, namespace: str) -> Snapshot:
+    """What concerns one Service."""
+    reader = Reader(client)
+    found = await reader.read(SERVICE, namespace)
+    service = next((o for _, o in found if isinstance(o, Service) and o.name == name), None)
+    if service is None:
+        everywhere = await reader.read(SERVICE, needed=False)
+        return reader.snapshot([*found, *everywhere], clock.now())
+    whole = [k for k in READ if k not in (SERVICE, POD, ENDPOINTS, ENDPOINT_SLICE, EVENT, NAMESPACE)]
+    selector = selector_text(service.spec.selector) if selects(service) else ""
+    parts = [reader.read(kind, namespace if kind.namespaced else "") for kind in whole]
+    parts.append(reader.read(ENDPOINT_SLICE, namespace, labels=f"{SERVICE_NAME_LABEL}={name}"))
+    parts.append(reader.read(ENDPOINTS, namespace, fields=f"metadata.name={name}"))
+    parts.append(reader.read(EVENT, namespace, fields="reason=FailedCreate"))
+    parts.append(reader.read(EVENT, namespace, fields="reason=Unhealthy"))
+    if selector:
+        parts.append(reader.read(POD, namespace, labels=selector))
+    for listed in await asyncio.gather(*parts, read_system(reader, namespace)):
+        found += listed
+    pods = [o for kind, o in found if kind is POD and o.namespace == namespace]
+    elsewhere: list[Pod] = []
+    if selector and pods:
+        found += await events_of(reader, [p for p in pods if isinstance(p, Pod) and not p.ready])
+    elif selector:
+        found += await reader.read(POD, namespace, slim=True)
+        others = await reader.read(POD, labels=selector, needed=False)
+        elsewhere = [o for _, o in others if isinstance(o, Pod) and o.namespace != namespace]
+    elif not any(kind is ENDPOINT_SLICE and o.namespace == namespace for kind, o in found):
+        found += await reader.read(ENDPOINT_SLICE, namespace)
+        found += await reader.read(ENDPOINTS, namespace)
+        found += await reader.read(POD, namespace, slim=True)
+    snapshot = reader.snapshot(found, clock.now(), namespace)
+    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere))
+
+
+async def events_of(reader: Reader, pods: Sequence[Pod]) -> list[Found]:
+    """Events about some of these Pods, one by one."""
+    fields = [f"involvedObject.kind=Pod,involvedObject.name={p.name}" for p in pods[:MOST_PODS_WITH_EVENTS]]
+    namespace = pods[0].namespace if pods else ""
+    found = await asyncio.gather(*(reader.read(EVENT, namespace, fields=text) for text in fields))
+    return [entry for listed in found for entry in listed]

@@ -94,10 +94,10 @@ def shown_labels(namespace: str, snapshot: Snapshot) -> str:
     pods = snapshot.in_namespace(POD, namespace)
     if not pods:
         return f"no Pods in namespace {namespace}"
-    kept = [selector_text(e.labels) or "no labels" for e in snapshot.labellings(namespace) if e.pods]
-    return f"labels of the {commands.count(len(pods), 'Pod')} in namespace {namespace}: {some(kept, 4)}".replace(
-        ", ", "; "
-    )
+    kept = [e.labels for e in snapshot.labellings(namespace) if e.pods]
+    shown = "; ".join(selector_text(labels) or "no labels" for labels in kept[:4])
+    more = f" and {len(kept) - 4} other sets" if len(kept) > 4 else ""
+    return f"labels of the {commands.count(len(pods), 'Pod')} in namespace {namespace}: {shown}{more}"
 
 
 def closest_labels(service: Service, snapshot: Snapshot) -> tuple[NearMiss, str, int] | None:
