@@ -6,6 +6,7 @@ from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.errors import ApiError, NotFound
 from kubesvc.api.meta import Object, plain
 from kubesvc.client.interface import Client, Unreachable
+from kubesvc.client.shadow import Withheld
 from kubesvc.client.workqueue import Key, key_text
 
 from .runner import ExpectedFailure
@@ -30,24 +31,37 @@ class SliceWriter:
     async def apply(self, key: Key, plan: SlicePlan) -> None:
         """Creates, then updates, then deletes, up to the first failure (SliceWriteFailed).
 
-        A namespace that takes no more creates ends the plan without one (WRITE-12).
+        A namespace that takes no more creates ends the plan without one (WRITE-12). Writes that are only noted
+        (`Withheld`) are gone through to the last, and fail then.
         """
-        for s in plan.create:
+        noted: SliceWriteFailed | None = None
+        steps = [(self.create, s) for s in plan.create]
+        steps += [(self.update, s) for s in plan.update]
+        steps += [(self.delete, s) for s in plan.delete]
+        for step, s in steps:
             try:
-                answer = await self.client.create(ENDPOINT_SLICE, plain(s), key[0])
-            except (ApiError, Unreachable) as error:
-                if isinstance(error, ApiError) and error.has_cause(NAMESPACE_TERMINATING):
+                await step(key, s)
+            except SliceWriteFailed as failure:
+                error = failure.__cause__
+                if isinstance(error, ApiError) and error.has_cause(NAMESPACE_TERMINATING) and step == self.create:
                     return
-                raise self.failure("create", "", key, error) from error
-            self.note(key, answer)
-        for s in plan.update:
-            try:
-                answer = await self.client.update(ENDPOINT_SLICE, plain(s))
-            except (ApiError, Unreachable) as error:
-                raise self.failure("update", s.name, key, error) from error
-            self.note(key, answer)
-        for s in plan.delete:
-            await self.delete(key, s)
+                if not isinstance(error, Withheld):
+                    raise
+                noted = failure
+        if noted is not None:
+            raise noted
+
+    async def create(self, key: Key, s: EndpointSlice) -> None:
+        try:
+            self.note(key, await self.client.create(ENDPOINT_SLICE, plain(s), key[0]))
+        except (ApiError, Unreachable) as error:
+            raise self.failure("create", "", key, error) from error
+
+    async def update(self, key: Key, s: EndpointSlice) -> None:
+        try:
+            self.note(key, await self.client.update(ENDPOINT_SLICE, plain(s)))
+        except (ApiError, Unreachable) as error:
+            raise self.failure("update", s.name, key, error) from error
 
     async def delete(self, key: Key, s: EndpointSlice) -> None:
         """Delete this very slice; one that is gone already is fine."""

@@ -1,0 +1,60 @@
+"""What commands that may run several times at once share: one of them leads, by Lease, with upstream's flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from kubesvc.clock import Clock, Random
+
+from . import Failure
+
+if TYPE_CHECKING:
+    from kubesvc.client import Client
+
+    from .alone import Part
+
+
+def add_election_arguments(parser: argparse.ArgumentParser, lease: str) -> None:
+    group = parser.add_argument_group("leader election")
+    group.add_argument("--leader-elect", action="store_true", help="wait until no other one works, by Lease")
+    group.add_argument("--leader-elect-resource-name", default=lease, metavar="NAME", help="of the Lease")
+    group.add_argument("--leader-elect-resource-namespace", default="kube-system", metavar="NAMESPACE")
+    group.add_argument("--leader-elect-lease-duration", type=float, default=15.0, metavar="SECONDS")
+    group.add_argument("--leader-elect-renew-deadline", type=float, default=10.0, metavar="SECONDS")
+    group.add_argument("--leader-elect-retry-period", type=float, default=2.0, metavar="SECONDS")
+
+
+def elected(args: argparse.Namespace, part: Part) -> Part:
+    """The part as it is, or only while leading; who loses the lead ends with a Failure, to be started again."""
+    if not args.leader_elect:
+        return part
+    from kubesvc.client.leader import LeaderElector, LeaderSettings, LeadershipLost
+
+    try:
+        settings = LeaderSettings(
+            namespace=args.leader_elect_resource_namespace,
+            name=args.leader_elect_resource_name,
+            lease_duration=args.leader_elect_lease_duration,
+            renew_deadline=args.leader_elect_renew_deadline,
+            retry_period=args.leader_elect_retry_period,
+        )
+    except ValueError as error:
+        raise Failure(str(error), status=64) from error
+
+    async def led(client: Client, clock: Clock, random: Random) -> None:
+        identity = f"{socket.gethostname()}_{os.getpid()}_{random.getrandbits(64):016x}"
+        elector = LeaderElector(client.as_manager("leader-election"), settings, identity, clock, random)
+
+        def work() -> Coroutine[Any, Any, None]:
+            return part(client, clock, random)
+
+        try:
+            await elector.run(work)
+        except LeadershipLost as error:
+            raise Failure(str(error)) from error
+
+    return led
