@@ -313,10 +313,10 @@ async def door_lets_in(world: World) -> None:
 
 
 async def execute(
-    world: World, pod: str, command: list[str], data: bytes = b"", tty: bool = False
+    world: World, pod: str, command: list[str], data: bytes = b"", tty: bool = False, container: str = "c"
 ) -> tuple[int, bytes, bytes]:
     """(exit code, stdout, stderr) of a command in a Pod's container, through the door."""
-    wanted: dict[str, Any] = {"namespace": "default", "pod": pod, "container": "c", "command": command}
+    wanted: dict[str, Any] = {"namespace": "default", "pod": pod, "container": container, "command": command}
     wanted |= {"stdin": bool(data), "tty": tty, "width": 100, "height": 30}
     first, reader, writer = await world.ask("exec " + json.dumps(wanted))
     assert first == {"ok": True}, first

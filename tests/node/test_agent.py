@@ -23,6 +23,10 @@ SCENARIOS = (
     "simulated_pods_follow_their_script",
     "limits_hold",
     "limits_without_groups_are_said",
+    "containers_share_what_they_say",
+    "volumes_have_owners_and_sizes",
+    "host_ports_lead_to_pods",
+    "ends_of_adopted_containers_are_known",
 )
 
 

@@ -213,9 +213,10 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
 
 
 def main() -> None:
-    from tests.node import scenario_limits, scenarios
+    from tests.node import scenario_limits, scenario_sharing, scenarios
 
-    scenario = next(found for m in (scenarios, scenario_limits) if (found := getattr(m, sys.argv[1], None)))
+    modules = (scenarios, scenario_limits, scenario_sharing)
+    scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 
 

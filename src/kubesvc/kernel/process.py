@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import marshal
 import os
 import signal
+import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,13 +86,37 @@ def start_time(pid: int) -> int:
         return 0
 
 
+LOOKS, LOOK_SECONDS = 20, 0.005
+PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
+INFO = struct.Struct("=QQ11Ii")
+
+
+def exit_code(pidfd: int) -> int | None:
+    """How a process that nobody has to wait for has ended: its exit code, negative for a signal. None while it has not
+    been reaped, and on kernels before 6.15, which do not tell."""
+    asked = bytearray(INFO.pack(PIDFD_INFO_EXIT, *[0] * 13))
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:  # a child of this very process after all
+            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    except ChildProcessError:
+        pass
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, asked)
+    except OSError:
+        return None
+    mask, *_, status = INFO.unpack(asked)
+    return os.waitstatus_to_exitcode(status & 0xFFFF) if mask & PIDFD_INFO_EXIT else None
+
+
 class WatchedProcess:
-    """A process seen through its pidfd: a child whose exit code we get, or an adopted one whose code is lost."""
+    """A process seen through its pidfd: a child, or an adopted one, whose exit code only newer kernels tell."""
 
     def __init__(self, pid: int, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.child = child
+        self.looks = LOOKS
         self.start_time = start_time(pid)
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(pidfd, self.on_end)
@@ -108,9 +134,20 @@ class WatchedProcess:
         return cls(pid, pidfd, None)
 
     def on_end(self) -> None:
-        code = self.child.poll() if self.child is not None else None
-        if self.child is not None and code is None:
-            return  # not reaped yet, a spurious wake-up
+        if self.pidfd < 0:
+            return
+        if self.child is not None:
+            code = self.child.poll()
+            if code is None:
+                return  # not reaped yet, a spurious wake-up
+        else:
+            code = exit_code(self.pidfd)
+            if code is None and self.looks > 0:  # its parent, the node's first process, is about to reap it
+                self.looks -= 1
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self.pidfd)
+                loop.call_later(LOOK_SECONDS, self.on_end)
+                return
         self.close()
         if not self.ended.done():
             self.ended.set_result(code)
@@ -258,6 +295,21 @@ def write_all(fd: int, data: bytes) -> None:
 
 class StartFailed(Exception):
     """A container's program did not get to its exec; the words say at which step and why."""
+
+
+def session_processes(session: int) -> list[int]:
+    """The processes of a session, as far as this process namespace shows them."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                with open(f"{entry.path}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+                found.append(int(entry.name))
+    return found
 
 
 class Prepared:

@@ -19,11 +19,13 @@ from kubesvc.kernel.cgroups import Cgroups, explain_limits, find_hierarchies
 from kubesvc.kernel.ids import read_ids
 from kubesvc.kernel.links import Links, Route
 from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
+from kubesvc.kernel.nft import KernelNft
 from kubesvc.kernel.process import Spawner, WatchedProcess
 
 from .context import NodeContext
 from .door import SOCKET_NAME, NodeDoor
 from .events import NodeEvents
+from .hostports import HostPorts
 from .ipam import AddressPool
 from .nodestatus import NodeKeeper
 from .podworker import PodWorker
@@ -157,6 +159,9 @@ class NodeAgent:
         hidden = (*self.settings.hidden_paths, str(self.settings.state_dir))
         context.carried = read_carried_mounts(hidden)
         await context.sandboxes.prepare_node()
+        if self.settings.own_network:
+            context.host_ports = HostPorts(KernelNft())
+            await context.host_ports.clear()
         record = self.settings.state_dir / GROUPS_RECORD
         context.groups = Cgroups(await asyncio.to_thread(find_hierarchies), self.settings.group_path, record)
         await asyncio.to_thread(context.groups.prepare)

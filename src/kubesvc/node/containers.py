@@ -26,7 +26,7 @@ from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import FAILED
-from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
+from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess, session_processes
 
 from .attach import ContainerInput, Terminal
 from .context import NodeContext
@@ -135,6 +135,11 @@ class PodView(Protocol):
 
     @property
     def stopping(self) -> bool: ...
+
+    @property
+    def sandbox_kept_apart(self) -> bool:
+        """Whether each container is alone in its process namespace, and all of it ends with its first process."""
+        ...
 
     def touch(self) -> None:
         """Something that the status says has changed."""
@@ -468,7 +473,7 @@ class ContainerRunner:
                     cwd=container.working_dir or image.workdir,
                     inside=sandbox.pid,
                     kinds=sandbox.kinds,
-                    new=("pid",),
+                    new=sandbox.new,
                     stdin=stdin,
                     stdout=outputs[0],
                     stderr=outputs[-1],
@@ -657,6 +662,8 @@ class ContainerRunner:
         """Take note of the end: state, log, termination message."""
         self.process = None
         self.adopted = False
+        if not self.view.sandbox_kept_apart:
+            end_rest(self.group, process.pid)
         self.finished_at = self.node.clock.monotonic()
         self.close_logs()
         running = self.state.running
@@ -949,6 +956,21 @@ class ContainerRunner:
         except HookFailed:
             self.event("Warning", "FailedPostStartHook", "PostStartHook failed")
             await self.terminate(float(self.grace_seconds), "FailedPostStartHook")
+
+
+def end_rest(group: Group, session: int) -> None:
+    """End what a container leaves behind that shares its processes with others: whoever is in its control group, and
+    where there is none, in its session."""
+    for _ in range(ROUNDS):
+        left = [pid for pid in group.processes() if pid] or ([] if group.directories else session_processes(session))
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+ROUNDS = 10
 
 
 class HookFailed(Exception):

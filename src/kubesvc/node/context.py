@@ -17,6 +17,7 @@ from kubesvc.kernel.process import Spawner
 
 from .environment import Sources
 from .events import NodeEvents
+from .hostports import HostPorts
 from .images import Image, load_map, resolve
 from .ipam import AddressPool
 from .records import Records
@@ -38,6 +39,7 @@ class NodeContext:
     carried:   mounts of the machine that containers see too
     ids:       which users and groups containers may have
     groups:    makes control groups; None: there are none
+    host_ports: passes host ports on to Pods; None: nobody does
     """
 
     client: Client
@@ -54,6 +56,7 @@ class NodeContext:
     carried: list[str] = field(default_factory=list)
     ids: Ids = ALL_IDS
     groups: Cgroups | None = None
+    host_ports: HostPorts | None = None
     allocatable: Mapping[str, str | int | float] = field(default_factory=dict)
     probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
     """Counts by probe type, result, container, pod, namespace (NODE-55)."""

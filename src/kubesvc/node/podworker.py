@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,18 +27,31 @@ from kubesvc.api.pod import Pod
 from kubesvc.client import Unreachable
 from kubesvc.clock import parse_rfc3339, rfc3339
 from kubesvc.kernel.mounts import Mount
+from kubesvc.kernel.nft import NftError
 from kubesvc.kernel.process import WatchedProcess
 
 from .containers import ContainerRunner, Role
 from .context import NodeContext
+from .hostports import plan_host_ports
 from .hostsfile import pod_fqdn, pod_hostname, render_host_network_hosts, render_hosts
 from .ipam import Exhausted
 from .limits import pod_limits
 from .podstatus import Observed, ended, patch_of, plan_status
 from .records import PodRecord
 from .resolver import resolver_text
-from .sandbox import Sandbox
-from .volumes import VolumeProblem, make_volume, needed_objects, plan_files, write_files
+from .sandbox import Sandbox, sharing_of
+from .volumes import (
+    VolumeProblem,
+    drop_volumes,
+    fs_group,
+    make_volume,
+    needed_objects,
+    overfull,
+    own_by_group,
+    plan_files,
+    readable,
+    write_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +59,7 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 ORPHAN_GRACE_SECONDS = 1.0
 """Grace of a Pod whose object vanished (NODE-71)."""
 VOLUME_REFRESH_SECONDS = 30.0
+EVICTION_GRACE_SECONDS = 1.0
 RECONCILE_SECONDS = 10.0
 
 
@@ -127,6 +140,10 @@ class PodWorker:
         return self.held_sandbox
 
     @property
+    def sandbox_kept_apart(self) -> bool:
+        return sharing_of(self.pod).processes == "container"
+
+    @property
     def stopping(self) -> bool:
         return self.stop_wanted.is_set()
 
@@ -146,6 +163,7 @@ class PodWorker:
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self.write_statuses()),
             asyncio.create_task(self.refresh_volumes()),
+            asyncio.create_task(self.watch_sizes()),
         ]
         life: asyncio.Task[None] | None = None
         stop = asyncio.create_task(self.stop_wanted.wait())
@@ -170,7 +188,7 @@ class PodWorker:
             self.touch()
             if not self.gone:
                 await self.write_status()
-            shutil.rmtree(self.directory / "volumes", ignore_errors=True)
+            await asyncio.to_thread(drop_volumes, self.directory / "volumes")
             if not self.gone:
                 await self.delete_object()
             self.node.records.remove(self.uid)
@@ -323,7 +341,9 @@ class PodWorker:
                 ips=tuple(record.ips),
                 device=record.device,
                 host_network=self.pod.spec.host_network,
+                sharing=sharing_of(self.pod),
             )
+            await self.open_host_ports()
             return True
         await self.drop_sandbox()
         self.node.events.pod(
@@ -334,13 +354,13 @@ class PodWorker:
     async def make_sandbox(self) -> None:
         """Namespaces and network, tried until they stand (NODE-10, NODE-56)."""
         delays = iter(RETRY_SECONDS)
-        host_network = self.pod.spec.host_network
+        host_network, sharing = self.pod.spec.host_network, sharing_of(self.pod)
         while True:
             try:
                 await self.make_group()
                 hostname = pod_hostname(self.pod, self.node.settings.node_name)
                 if self.pause is None:
-                    self.pause = await self.node.sandboxes.start(self.uid, host_network=host_network, hostname=hostname)
+                    self.pause = await self.node.sandboxes.start(self.uid, sharing=sharing, hostname=hostname)
                     self.record.pause_pid, self.record.pause_start_time = self.pause.pid, self.pause.start_time
                     self.save()
                 device = ""
@@ -358,13 +378,19 @@ class PodWorker:
                     ips=ips,
                     device=device,
                     host_network=host_network,
+                    sharing=sharing,
                 )
+                await self.open_host_ports()
                 return
-            except (OSError, Exhausted) as error:
+            except (OSError, Exhausted, NftError) as error:
                 words = f"Failed to create pod sandbox: {error}"
                 self.node.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", words)
                 await self.drop_sandbox()
             await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
+
+    async def open_host_ports(self) -> None:
+        if self.node.host_ports is not None:
+            await self.node.host_ports.keep(self.uid, plan_host_ports(self.pod, self.record.ips))
 
     async def make_group(self) -> None:
         """The Pod's control group, below which its containers' are made."""
@@ -381,6 +407,9 @@ class PodWorker:
     async def drop_sandbox(self) -> None:
         """End the holding process, remove link and routes, give the addresses back."""
         pause, self.pause, self.held_sandbox = self.pause, None, None
+        if self.node.host_ports is not None:
+            with contextlib.suppress(NftError):
+                await self.node.host_ports.drop(self.uid)
         for container in self.record.containers.values():
             left = WatchedProcess.adopt(container.pid, container.start_time)
             if left is not None:  # its own namespaces do not end with the sandbox
@@ -410,9 +439,12 @@ class PodWorker:
         while volumes:
             try:
                 material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
+                group = fs_group(self.pod)
                 for volume in volumes:
                     place = self.directory / "volumes" / volume.name
                     self.places[volume.name] = make_volume(volume, self.pod, material, place)
+                    if group is not None and volume.host_path is None:
+                        own_by_group(place, group, read_only=volume.empty_dir is None)
                 return
             except (VolumeProblem, OSError) as error:
                 words = f"MountVolume.SetUp failed for volume: {error}"
@@ -433,9 +465,24 @@ class PodWorker:
                 for volume in made_of_objects:
                     files = plan_files(volume, self.pod, material)
                     if files is not None and volume.name in self.places:
-                        write_files(self.places[volume.name], files)
+                        changed = write_files(self.places[volume.name], readable(files, fs_group(self.pod)))
+                        if changed and (group := fs_group(self.pod)) is not None:
+                            own_by_group(self.places[volume.name], group, read_only=True)
             except (VolumeProblem, OSError, ApiError, Unreachable) as error:
                 log.info("pod %s/%s: volumes not refreshed: %s", self.pod.namespace, self.pod.name, error)
+
+    async def watch_sizes(self) -> None:
+        """Evict the Pod when a volume has outgrown its limit (NODE-73)."""
+        bounded = [v for v in self.pod.spec.volumes or () if v.empty_dir is not None and v.empty_dir.size_limit]
+        while bounded:
+            await asyncio.sleep(self.node.settings.volume_look_seconds)
+            words = await asyncio.to_thread(overfull, bounded, dict(self.places))
+            if words and not self.stopping:
+                self.reason, self.message = "Evicted", words
+                self.node.events.pod(self.pod, "Warning", "Evicted", words)
+                self.shorten(EVICTION_GRACE_SECONDS)
+                self.stop_wanted.set()
+                return
 
     async def make_files(self) -> None:
         """The Pod's /etc/hosts, /etc/hostname and /etc/resolv.conf (NODE-80 to NODE-82, DNS-58 to DNS-66)."""

@@ -13,17 +13,45 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from kubesvc.api.pod import Pod
 from kubesvc.clock import Random
 from kubesvc.kernel.links import Links, NetlinkLinks, Route, write_sysctls
-from kubesvc.kernel.namespaces import Namespaces
+from kubesvc.kernel.namespaces import Namespaces, nsexec_command
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
 GATEWAY = "169.254.1.1"
 GATEWAY6 = "fe80::1"
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 KINDS = ("net", "uts", "ipc")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharing:
+    """What a Pod shares with its node, and its containers with each other.
+
+    processes: whom a container sees: itself alone, the whole Pod (shareProcessNamespace), or the node (hostPID)
+    """
+
+    network: bool = False
+    ipc: bool = False
+    processes: Literal["container", "pod", "node"] = "container"
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The Pod's own namespaces, besides that of its processes."""
+        mine = {"net": not self.network, "uts": True, "ipc": not self.ipc}
+        return tuple(kind for kind in KINDS if mine[kind])
+
+
+def sharing_of(pod: Pod) -> Sharing:
+    spec = pod.spec
+    return Sharing(
+        network=spec.host_network,
+        ipc=spec.host_ipc,
+        processes="node" if spec.host_pid else "pod" if spec.share_process_namespace else "container",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +66,17 @@ class Sandbox:
     ips: tuple[str, ...]
     device: str = ""
     host_network: bool = False
+    sharing: Sharing = Sharing()
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The namespaces that its containers join."""
-        return ("uts", "ipc") if self.host_network else KINDS
+        return (*self.sharing.own, *(("pid",) if self.sharing.processes == "pod" else ()))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The namespaces that each of its containers gets for itself."""
+        return ("pid",) if self.sharing.processes == "container" else ()
 
 
 def device_name(uid: str) -> str:
@@ -57,7 +91,7 @@ class Sandboxes(Protocol):
         """Make the node's namespace route for its Pods."""
         ...
 
-    async def start(self, uid: str, *, host_network: bool, hostname: str) -> WatchedProcess:
+    async def start(self, uid: str, *, sharing: Sharing, hostname: str) -> WatchedProcess:
         """Start the process that holds the namespaces; it has no network yet."""
         ...
 
@@ -108,14 +142,17 @@ class LinuxSandboxes:
             self.sources = {v6: next((a for a in ours if (":" in a) == v6), "") for v6 in (False, True)}
         return self.sources[":" in ip]
 
-    async def start(self, uid: str, *, host_network: bool, hostname: str) -> WatchedProcess:
-        new = ("uts", "ipc") if host_network else KINDS
+    async def start(self, uid: str, *, sharing: Sharing, hostname: str) -> WatchedProcess:
+        new = sharing.own
+        program = ["sleep", "infinity"]
+        if sharing.processes == "pod":  # it is the first process for all containers, and leaves no zombies
+            new, program = (*new, "pid"), nsexec_command("--ignore-sigchld", program=program)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "KUBESVC_SANDBOX": uid}
 
         def name() -> None:
             socket.sethostname(hostname)
 
-        process = await self.spawner.spawn(Spawn(argv=("sleep", "infinity"), env=environment, new=new))
+        process = await self.spawner.spawn(Spawn(argv=program, env=environment, new=new))
         await self.spawner.call(name, inside=process.pid, kinds=("uts",))
         return process
 
@@ -197,7 +234,7 @@ class FakeSandboxes:
     async def prepare_node(self) -> None:
         pass
 
-    async def start(self, uid: str, *, host_network: bool, hostname: str) -> WatchedProcess:
+    async def start(self, uid: str, *, sharing: Sharing, hostname: str) -> WatchedProcess:
         environment = {"PATH": "/usr/bin:/bin", "KUBESVC_SANDBOX": uid}
         return await self.spawner.spawn(Spawn(argv=("sleep", "infinity"), env=environment))
 

@@ -41,6 +41,7 @@ class NodeSettings:
     max_pods: int = 110
     pod_pids_limit: int = 1024
     group: str = ""
+    volume_look_seconds: float = 10.0
     mtu: int = 0
     log_file_bytes: int = 10 << 20
     log_files: int = 5

@@ -10,16 +10,19 @@ import base64
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubesvc.api.container import Container, VolumeMount
 from kubesvc.api.pod import Pod
+from kubesvc.api.quantity import canonical, parse
 from kubesvc.api.volume import DownwardAPIVolumeFile, KeyToPath, Volume
+from kubesvc.kernel import syscalls
 from kubesvc.kernel.mounts import Mount
 
 from .environment import MissingSource, Sources, expand, field_value, resource_value
+from .limits import pod_limits
 
 DEFAULT_MODE = 0o644
 HOST_PATH_DIRECTORY_MODE = 0o755
@@ -212,15 +215,102 @@ def make_volume(volume: Volume, pod: Pod, material: Material, directory: Path) -
     """Make one volume, by default at `directory`; where it is. VolumeProblem if that cannot be."""
     files = plan_files(volume, pod, material)
     if files is not None:
-        write_files(directory, files)
+        write_files(directory, readable(files, fs_group(pod)))
         return directory
     if volume.empty_dir is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o777)
+        if volume.empty_dir.medium == "Memory" and not directory.is_mount():
+            mount_memory(directory, memory_bytes(volume, pod))
+        if stat.S_IMODE(directory.stat().st_mode) & 0o777 != 0o777:
+            directory.chmod(0o777)
         return directory
     if volume.host_path is not None:
         return host_path(Path(volume.host_path.path), volume.host_path.type or "")
     raise VolumeProblem(f'volume "{volume.name}": this node knows no volumes of its kind')
+
+
+def memory_bytes(volume: Volume, pod: Pod) -> int | None:
+    """How large a volume in memory may grow: its limit, or the Pod's memory if that is less. None: half the machine's,
+    as the kernel has it."""
+    assert volume.empty_dir is not None
+    known = [pod_limits(pod, None).memory_bytes]
+    if volume.empty_dir.size_limit:
+        known.append(parse(volume.empty_dir.size_limit).value)
+    return min((n for n in known if n), default=None)
+
+
+def mount_memory(directory: Path, size_bytes: int | None) -> None:
+    size = f",size={size_bytes}" if size_bytes else ""
+    syscalls.mount("tmpfs", str(directory), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"mode=0777{size}")
+
+
+def drop_volumes(directory: Path) -> None:
+    """Remove a Pod's volumes with all that they hold; volumes in memory are unmounted first."""
+    for place in directory.iterdir() if directory.is_dir() else ():
+        if place.is_mount():
+            syscalls.umount(str(place), syscalls.MNT_DETACH)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def fs_group(pod: Pod) -> int | None:
+    """The group that owns the Pod's volumes."""
+    context = pod.spec.security_context
+    return context.fs_group if context is not None else None
+
+
+def readable(files: Files, group: int | None) -> Files:
+    """The files as the group that owns their volume may read them."""
+    return files if group is None else {path: File(f.data, f.mode | 0o440) for path, f in files.items()}
+
+
+def own_by_group(directory: Path, group: int, *, read_only: bool) -> None:
+    """Give all of a volume to a group that may read it, and write it unless it is read-only; what is made in its
+    directories later belongs to the group too. Links are changed themselves, never followed."""
+    for place, directories, files in os.walk(directory):
+        holder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            give(holder, os.fstat(holder), group, (0o550 if read_only else 0o770) | stat.S_ISGID)
+            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(place, d)))):
+                try:
+                    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=holder)
+                except OSError:  # a link, a socket, or gone
+                    os.chown(name, -1, group, dir_fd=holder, follow_symlinks=False)
+                    continue
+                try:
+                    give(fd, os.fstat(fd), group, 0o440 if read_only else 0o660)
+                finally:
+                    os.close(fd)
+        finally:
+            os.close(holder)
+
+
+def give(fd: int, held: os.stat_result, group: int, mode: int) -> None:
+    if held.st_gid != group:
+        os.fchown(fd, -1, group)
+    if held.st_mode & mode != mode:
+        os.fchmod(fd, stat.S_IMODE(held.st_mode) | mode)
+
+
+def overfull(volumes: Sequence[Volume], places: Mapping[str, Path]) -> str:
+    """Words for the first volume that has outgrown its limit; "" if none has."""
+    for volume in volumes:
+        limit = volume.empty_dir.size_limit if volume.empty_dir is not None else None
+        place = places.get(volume.name)
+        if limit and place is not None and used_bytes(place) > parse(limit).value:
+            return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{canonical(limit)}". '
+    return ""
+
+
+def used_bytes(directory: Path) -> int:
+    """What the files below a directory take on disk."""
+    total = 0
+    for place, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
 
 
 def host_path(path: Path, kind: str) -> Path:
@@ -271,6 +361,6 @@ def sub_path(mount: VolumeMount, environment: Mapping[str, str]) -> str:
 
 
 __all__ = [
-    "File", "Files", "Material", "MissingSource", "VolumeProblem", "make_volume", "needed_objects", "plan_files",
-    "plan_mounts",
+    "File", "Files", "Material", "MissingSource", "VolumeProblem", "drop_volumes", "fs_group", "make_volume",
+    "needed_objects", "overfull", "own_by_group", "plan_files", "plan_mounts", "readable",
 ]  # fmt: skip
