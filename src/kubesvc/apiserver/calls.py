@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -30,7 +30,10 @@ _json = msgspec.json.Encoder()
 class Call:
     """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
 
-    __slots__ = ("form", "id", "query", "request", "target", "trusted", "user", "warnings")
+    __slots__ = (
+        "authenticated", "decision", "failure", "form", "id", "on_stream", "query", "reason", "request", "sent",
+        "target", "trusted", "user", "warnings",
+    )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, *, trusted: bool) -> None:
         self.request = request
@@ -39,7 +42,17 @@ class Call:
         self.id = id
         self.trusted = trusted
         self.user: User = ANONYMOUS
+        self.authenticated: User | None = None
+        """Who the request really comes from, where `user` is impersonated."""
         self.form: Form = PLAIN
+        self.sent = b""
+        """The body, once it was read."""
+        self.failure: ApiError | None = None
+        self.decision = ""
+        """What authorization decided: allow or forbid; "" if it was not asked."""
+        self.reason = ""
+        self.on_stream: Callable[[int], None] | None = None
+        """Told the status when an answer begins that goes on, as a watch's does."""
         self.warnings: list[str] = []
 
     @property
@@ -75,7 +88,8 @@ class Call:
                 chunks.append(chunk)
         except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as e:
             raise BadRequest(f"unexpected end of the body: {type(e).__name__}") from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self.sent = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self.sent
 
     def headers(self) -> dict[str, str]:
         return {"Audit-Id": self.id, "Cache-Control": "no-cache, private"}
@@ -113,6 +127,7 @@ class Call:
 
     def error(self, error: ApiError) -> web.Response:
         """A Status (ERR-1), in YAML for YAML clients."""
+        self.failure = error
         format = error_format(self.accept)
         response = self.formatted(
             _json.encode(status_object(error)), error.status_code, format, f"application/{format}"

@@ -1,42 +1,157 @@
-"""Counters of the server, printed in the exposition format with upstream's names. No library is needed for that."""
+"""Counters of the server, printed in the exposition format with upstream's names. No library is needed for that.
+
+Labels come from a closed set: what no kind of the API is called goes without a name, so that strangers cannot make
+the server remember whatever they ask for.
+"""
 
 from __future__ import annotations
 
+import os
+import resource
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kubesvc.api.kinds import by_resource
+
+from .discovery import CREATE_ONLY
+from .routing import Target
+
+BUCKETS = (
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+)  # fmt: skip
+"""Upper bounds of request durations, seconds."""
+STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+VERBS = {
+    "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION",
+    "get": "GET", "list": "LIST", "watch": "WATCH", "post": "POST", "put": "PUT", "head": "GET",
+}  # fmt: skip
+VIRTUAL = frozenset((c.group, c.version, c.plural) for c in CREATE_ONLY)
+PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/metrics", "/openapi/v2", "/openapi/v3"})
+
+Labels = tuple[str, ...]
+REQUEST_LABELS = ("dry_run", "group", "resource", "scope", "subresource", "verb", "version")
+
+
+@dataclass
+class Histogram:
+    """Cumulative counts by upper bound, per set of labels."""
+
+    bounds: tuple[float, ...]
+    counts: dict[Labels, list[int]] = field(default_factory=dict)
+    sums: dict[Labels, float] = field(default_factory=dict)
+
+    def observe(self, labels: Labels, value: float) -> None:
+        counts = self.counts.get(labels)
+        if counts is None:
+            counts = self.counts[labels] = [0] * (len(self.bounds) + 1)
+            self.sums[labels] = 0.0
+        counts[bisect_left(self.bounds, value)] += 1
+        self.sums[labels] += value
+
+    def lines(self, name: str, names: tuple[str, ...]) -> Iterable[str]:
+        for labels, counts in sorted(self.counts.items()):
+            said = spell(dict(zip(names, labels, strict=True)))
+            total = 0
+            for bound, count in zip((*self.bounds, float("inf")), counts, strict=True):
+                total += count
+                shown = "+Inf" if bound == float("inf") else f"{bound:g}"
+                yield f'{name}_bucket{{{said}{"," if said else ""}le="{shown}"}} {total}'
+            braces = f"{{{said}}}" if said else ""
+            yield f"{name}_sum{braces} {self.sums[labels]:.9g}"
+            yield f"{name}_count{braces} {total}"
+
+
+def spell(labels: Mapping[str, str]) -> str:
+    """Labels as the format has them."""
+    return ",".join(f'{k}="{escape(v)}"' for k, v in labels.items())
+
+
+def escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def request_labels(target: Target, *, applying: bool = False, dry_run: bool = False) -> Labels:
+    """What a request is counted under, in the order of REQUEST_LABELS."""
+    verb = "APPLY" if applying else VERBS.get(target.verb, "other")
+    dry = "All" if dry_run else ""
+    if not target.is_resource:
+        return (dry, "", "", "", target.path if target.path in PATHS else "", verb, "")
+    kind = by_resource(target.group, target.version, target.resource)
+    if kind is None and (target.group, target.version, target.resource) not in VIRTUAL:
+        return (dry, "", "", "", "", verb, "")
+    scope = "resource" if target.name else "namespace" if target.namespace else "cluster"
+    sub = target.subresource
+    known = sub if kind is not None and any(s.name == sub for s in kind.subresources) else ""
+    return (dry, target.group, target.resource, scope, known, verb, target.version)
+
+
+Reading = float | Mapping[str, float]
 
 
 class Metrics:
     """Plain counters; adding to one costs a dictionary access."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str, str, str]] = Counter()  # verb, group, resource, code
-        self.seconds: Counter[tuple[str, str]] = Counter()  # verb, resource
-        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.requests: Counter[Labels] = Counter()  # REQUEST_LABELS and the code
+        self.durations = Histogram(BUCKETS)
+        self.store = Histogram(STORE_BUCKETS)
+        self.readings: dict[str, tuple[str, str, str, Callable[[], Reading]]] = {}
+        self.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes)
+        self.gauge("process_open_fds", "Open file descriptors.", lambda: len(os.listdir("/proc/self/fd")))
+        self.gauge("process_start_time_seconds", "When the process started, since 1970.", start_seconds)
+        self.counter("process_cpu_seconds_total", "CPU time spent.", cpu_seconds)
 
-    def request(self, verb: str, group: str, resource: str, code: int, seconds: float) -> None:
-        self.requests[verb, group, resource, str(code)] += 1
-        self.seconds[verb, resource] += seconds  # type: ignore[assignment]
+    def request(self, labels: Labels, code: int, seconds: float) -> None:
+        """Count one finished request."""
+        self.requests[(*labels, str(code))] += 1
+        self.durations.observe(labels, seconds)
 
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Register a value that is read at each scrape."""
-        self.gauges[name] = (text, read)
+    def gauge(self, name: str, text: str, read: Callable[[], Reading], label: str = "") -> None:
+        """Register a value that is read at each scrape; a mapping gives one value per `label`."""
+        self.readings[name] = (text, "gauge", label, read)
+
+    def counter(self, name: str, text: str, read: Callable[[], Reading], label: str = "") -> None:
+        """As `gauge`, for what only grows."""
+        self.readings[name] = (text, "counter", label, read)
 
     def render(self) -> str:
         """The text of /metrics."""
-        lines = [
-            "# HELP apiserver_request_total Requests by verb, group, resource and HTTP status.",
-            "# TYPE apiserver_request_total counter",
-        ]
-        for (verb, group, resource, code), count in sorted(self.requests.items()):
-            labels = f'code="{code}",group="{group}",resource="{resource}",verb="{verb.upper()}"'
-            lines.append(f"apiserver_request_total{{{labels}}} {count}")
-        lines.append("# HELP apiserver_request_duration_seconds_sum Seconds spent in requests.")
-        lines.append("# TYPE apiserver_request_duration_seconds_sum counter")
-        for (verb, resource), seconds in sorted(self.seconds.items()):
-            lines.append(
-                f'apiserver_request_duration_seconds_sum{{resource="{resource}",verb="{verb.upper()}"}} {seconds:.6f}'
-            )
-        for name, (text, read) in sorted(self.gauges.items()):
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {read():g}"]
+        name = "apiserver_request_total"
+        lines = [f"# HELP {name} Requests by what was asked and how it ended.", f"# TYPE {name} counter"]
+        for (*labels, code), count in sorted(self.requests.items()):
+            said = spell({"code": code, "component": "apiserver", **dict(zip(REQUEST_LABELS, labels, strict=True))})
+            lines.append(f"{name}{{{said}}} {count}")
+        name = "apiserver_request_duration_seconds"
+        lines += [f"# HELP {name} Seconds from a request's arrival to its answer.", f"# TYPE {name} histogram"]
+        lines += self.durations.lines(name, REQUEST_LABELS)
+        name = "etcd_request_duration_seconds"
+        lines += [f"# HELP {name} Seconds a write to the store took.", f"# TYPE {name} histogram"]
+        lines += self.store.lines(name, ("operation",))
+        for name, (text, type, label, read) in sorted(self.readings.items()):
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {type}"]
+            found = read()
+            if isinstance(found, Mapping):
+                lines += [f"{name}{{{spell({label: k})}}} {v:.15g}" for k, v in sorted(found.items())]
+            else:
+                lines.append(f"{name} {found:.15g}")
         return "\n".join(lines) + "\n"
+
+
+def resident_bytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def start_seconds() -> float:
+    """From the kernel's record of this process and of its own start."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    booted = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line[:6] == "btime ")
+    return booted + ticks / os.sysconf("SC_CLK_TCK")

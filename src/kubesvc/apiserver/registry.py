@@ -17,7 +17,7 @@ import msgspec
 
 from kubesvc.api import fields
 from kubesvc.api.errors import ApiError, BadRequest
-from kubesvc.api.kind import Kind, Situation
+from kubesvc.api.kind import Kind, Situation, nothing
 from kubesvc.api.kinds import KINDS, NAMESPACE
 from kubesvc.api.meta import Object, metadata
 from kubesvc.api.objectmeta import validate_metadata, validate_metadata_update
@@ -142,6 +142,8 @@ class Registry:
         self.hooks: dict[Kind, WriteHooks] = dict(hooks or {})
         self.kinds = tuple(kinds)
         self.situation = Situation(families=settings.families)
+        self.committed: Callable[[float], None] = nothing
+        """Told how many seconds each write to the store took."""
         self.admission = Admission(settings, cache, clock, random)
 
     # ------------------------------------------------------------------ reading
@@ -350,16 +352,21 @@ class Registry:
         it reserved is given back, so nobody may leave in between.
         """
         if reservation is None:
-            return await self.store.commit(operation)
+            began = self.clock.monotonic()
+            revision = await self.store.commit(operation)
+            self.committed(self.clock.monotonic() - began)
+            return revision
         return await asyncio.shield(self._commit_reserved(reservation, manager, operation))
 
     async def _commit_reserved(self, reservation: Reservation, manager: str, operation: Operation) -> int:
+        began = self.clock.monotonic()
         try:
             revision = await self.store.commit(operation, *self._companions(reservation, manager))
         except BaseException:
             reservation.rollback()
             raise
         reservation.confirm()
+        self.committed(self.clock.monotonic() - began)
         return revision
 
     async def _reserve_create(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, Unauthorized
 from kubesvc.clock import Clock, Random
 
+from .audit import AuditLog
 from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
-from .metrics import Metrics
+from .inflight import InFlight, is_lasting
+from .metrics import Metrics, request_labels
 from .negotiation import negotiate
 from .openapi import OpenApi
 from .options import TRUE, Query, first
@@ -72,7 +74,11 @@ class HttpServer:
         metrics: Metrics,
         clock: Clock,
         random: Random,
+        inflight: InFlight,
+        audit: AuditLog | None = None,
     ) -> None:
+        self.inflight = inflight
+        self.audit = audit
         self.resources = resources
         self.reviews = reviews
         self.discovery = discovery
@@ -167,13 +173,20 @@ class HttpServer:
         watch = first(query, "watch") in TRUE or ("watch" in query and first(query, "watch") == "")
         target = parse_target(request.method, raw_path, watch=watch)
         call = Call(request, target, query, f"{self.random.getrandbits(64):016x}", trusted=trusted)
+        received = self.clock.now()
+        if self.audit is not None and is_lasting(target):
+            call.on_stream = self.tell_start(self.audit, call, received)
         response: web.StreamResponse
         try:
             if not speaks:
                 raise BadRequest("malformed HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here")
             call.user = self.authenticate(call)
-            self.authorize(call)
-            response = await self.dispatch(call)
+            place = self.inflight.enter(target, call.user)
+            try:
+                self.authorize(call)
+                response = await self.dispatch(call)
+            finally:
+                self.inflight.leave(place)
         except ApiError as e:
             response = call.error(e)
         except asyncio.CancelledError:
@@ -186,8 +199,20 @@ class HttpServer:
         if not speaks:
             response.force_close()
         seconds = self.clock.monotonic() - began
-        self.metrics.request(target.verb, target.group, target.resource, response.status, seconds)
+        applying = target.verb == "patch" and call.media_type == "application/apply-patch+yaml"
+        labels = request_labels(target, applying=applying, dry_run="dryRun" in query)
+        self.metrics.request(labels, response.status, seconds)
+        if self.audit is not None:
+            self.audit.write(call, "ResponseComplete", response.status, received, self.clock.now())
         return response
+
+    def tell_start(self, audit: AuditLog, call: Call, received: float) -> Callable[[int], None]:
+        """Tells the audit log that a stream begins."""
+
+        def tell(status: int) -> None:
+            audit.write(call, "ResponseStarted", status, received, self.clock.now())
+
+        return tell
 
     def authenticate(self, call: Call) -> User:
         """The user, after impersonation (AUTH-1, AUTH-3)."""
@@ -212,6 +237,7 @@ class HttpServer:
                 f'requested &user.DefaultInfo{{Name:"", UID:"{uid}", Groups:{found}, Extra:map[string][]string(nil)}} '
                 "without impersonating a user name"
             )
+        call.authenticated = user
         if not user.may_everything:
             asked = [("users", name), *(("groups", g) for g in groups)]
             if not all(
@@ -225,9 +251,11 @@ class HttpServer:
 
     def authorize(self, call: Call) -> None:
         if call.user.may_everything:
+            call.decision = "allow"
             return
         access = attributes_of(call.target, call.user)
         allowed, reason = self.authorizer.allows(access)
+        call.decision, call.reason = "allow" if allowed else "forbid", reason
         if allowed and (further := further_access(access)) is not None:
             access = further
             allowed, reason = self.authorizer.allows(access)

@@ -26,6 +26,10 @@ class ApiServerSettings:
     history_seconds:      how long old revisions stay readable before they are compacted (LIST-6, WATCH-10)
     history_events:       most events kept per kind for watches that resume
     watch_buffer_events:  most events waiting for one watcher before it is cut off (WATCH-18)
+    readers_in_flight:    most reading requests under way at once, 0 for no limit
+    writers_in_flight:    most writing requests under way at once, 0 for no limit
+    audit_log:            path of the audit log, "" for none
+    audit_level:          "Metadata", or "Request" to log bodies too
     event_ttl_seconds:    age at which Events vanish (EVENT-2)
     """
 
@@ -43,6 +47,10 @@ class ApiServerSettings:
     history_events: int = 50_000
     watch_buffer_events: int = 20_000
     bookmark_seconds: float = 60.0
+    readers_in_flight: int = 400
+    writers_in_flight: int = 200
+    audit_log: str = ""
+    audit_level: Literal["Metadata", "Request"] = "Metadata"
     event_ttl_seconds: float = 3600.0
     bootstrap: bool = True
     """Whether to make the system namespaces, the default ServiceCIDR and Service `kubernetes`."""

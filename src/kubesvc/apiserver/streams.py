@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from kubesvc.api.selectors import FieldSelector, LabelSelector
@@ -96,6 +96,8 @@ class Watcher:
         self.queue: deque[Seen] = deque()
         self.overrun = False
         self.closed = False
+        self.cut: Callable[[], None] | None = None
+        """Ends the reader's connection: one that reads so slowly may wait in the middle of a write (WATCH-18)."""
         self.wake = asyncio.Event()
         cache.sinks.append(self._sink)
 
@@ -111,6 +113,8 @@ class Watcher:
             if len(self.queue) > self.most:
                 self.overrun = True
                 self.queue.clear()
+                if self.cut is not None:
+                    self.cut()
             self.wake.set()
 
     def replay(self, revision: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +86,8 @@ class WatchRequests:
         self.registry = registry
         self.clock = clock
         self.open: set[Watcher] = set()
+        self.events: Counter[str] = Counter()
+        """Events sent so far, by resource."""
         self.stopping = False
 
     def stop(self) -> None:
@@ -119,8 +122,13 @@ class WatchRequests:
             await response.write_eof()
             return response
         self.open.add(plan.watcher)
+        transport = call.request.transport
+        if transport is not None:
+            plan.watcher.cut = transport.abort
         try:
             await response.prepare(call.request)
+            if call.on_stream is not None:
+                call.on_stream(response.status)
             if not self.stopping:
                 await self._stream(call, response, plan, lines)
             await response.write_eof()
@@ -139,6 +147,7 @@ class WatchRequests:
             seconds = self.registry.random.randint(LEAST_SECONDS, MOST_SECONDS)
         end = clock.monotonic() + seconds
         first_lines = [lines.initial(item) for item in plan.initial]
+        self.events[watcher.cache.kind.resource] += len(plan.initial)
         plan.initial = []
         if plan.announces:
             first_lines.append(lines.bookmark(plan.revision, initial_end=True))
@@ -168,6 +177,7 @@ class WatchRequests:
             if taken:
                 wrote_at = clock.monotonic()
                 sent = taken[-1].event.revision
+                self.events[plan.watcher.cache.kind.resource] += len(taken)
                 await response.write(b"".join([lines.event(seen) for seen in taken]))
             elif options.bookmarks and clock.monotonic() >= bookmark_at:
                 bookmark_at = clock.monotonic() + settings.bookmark_seconds

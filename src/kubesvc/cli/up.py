@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service-cluster-ip-range", type=comma, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
     parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
     parser.add_argument("--cluster-cidr", type=comma, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
+    parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
+    parser.add_argument(
+        "--audit-log", "--audit-log-path", default="", metavar="FILE", help="one line of JSON per request"
+    )
+    parser.add_argument(
+        "--audit-level", default="Metadata", choices=("Metadata", "Request"), help="Request: bodies too"
+    )
     parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
@@ -100,6 +108,10 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         service_cluster_ip_range=args.service_cluster_ip_range,
         service_node_port_range=args.service_node_port_range,
         cluster_cidr=args.cluster_cidr,
+        max_requests_inflight=args.max_requests_inflight,
+        max_mutating_requests_inflight=args.max_mutating_requests_inflight,
+        audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
+        audit_level=args.audit_level,
         enable_admission_plugins=args.enable_admission_plugins,
         disable_admission_plugins=args.disable_admission_plugins,
         images_map=os.path.abspath(args.images_map) if args.images_map else "",

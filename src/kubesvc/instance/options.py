@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -32,6 +33,10 @@ class UpOptions:
     service_node_port_range: tuple[int, int] = (30000, 32767)
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
     cluster_domain: str = "cluster.local"
+    max_requests_inflight: int = 400
+    max_mutating_requests_inflight: int = 200
+    audit_log: str = ""
+    audit_level: Literal["Metadata", "Request"] = "Metadata"
     enable_admission_plugins: tuple[str, ...] = ()
     disable_admission_plugins: tuple[str, ...] = ()
     images_map: str = ""
