@@ -1,0 +1,150 @@
+"""Reading a running cluster: a real API server in this process, and one that refuses some of its kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from kubesvc.api.endpointslice import ENDPOINT_SLICE
+from kubesvc.api.errors import Forbidden
+from kubesvc.api.event import EVENT
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import by_kind
+from kubesvc.api.meta import Object
+from kubesvc.api.node import NODE
+from kubesvc.api.pod import POD
+from kubesvc.client import Client, RawList
+from kubesvc.clock import RealClock
+from kubesvc.why.answer import diagnose
+from kubesvc.why.collect import PAGE, read_for
+from kubesvc.why.diagnosis import Diagnosis
+from kubesvc.why.snapshot import Snapshot
+from kubesvc.why.subject import parse_subject
+from tests.apiserver.running import running
+
+SHOP = "shop"
+
+
+class Refusing:
+    """A client that may not list some kinds, and remembers what was listed: (kind, namespace, selectors, items)."""
+
+    def __init__(self, client: Client, refused: Sequence[Kind] = ()) -> None:
+        self.client = client
+        self.refused = refused
+        self.asked: list[tuple[Kind, str, str, int]] = []
+
+    async def list_raw(self, kind: Kind, namespace: str = "", **options: Any) -> RawList:
+        if kind in self.refused:
+            raise Forbidden(f"{kind.plural} is forbidden")
+        found = await self.client.list_raw(kind, namespace, **options)
+        selectors = f"{options.get('label_selector', '')}{options.get('field_selector', '')}"
+        self.asked.append((kind, namespace, selectors, len(found.items)))
+        return found
+
+
+def service(selector: dict[str, str], namespace: str = SHOP) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {"selector": selector, "ports": [{"port": 80}]},
+    }
+
+
+def pod(name: str, labels: dict[str, str], namespace: str = SHOP) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+
+
+def asking(
+    objects: Sequence[Object], words: str, refused: Sequence[Kind] = ()
+) -> tuple[Snapshot, Diagnosis, list[tuple[Kind, str, str, int]]]:
+    """Put the objects into a server, ask, and say what was listed."""
+
+    async def main() -> tuple[Snapshot, Diagnosis, list[tuple[Kind, str, str, int]]]:
+        async with running() as server:
+            for name in (SHOP, "prod"):
+                meta = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                kind = by_kind("v1", "Namespace")
+                assert kind is not None
+                await server.client.create(kind, meta)
+            for obj in objects:
+                kind = by_kind(obj["apiVersion"], obj["kind"])
+                assert kind is not None
+                await server.client.create(kind, copy.deepcopy(obj), obj["metadata"]["namespace"])
+            client = Refusing(server.client, refused)
+            subject = parse_subject(words.split())
+            snapshot = await read_for(cast(Client, client), RealClock(), subject, SHOP)
+            return snapshot, diagnose(subject, snapshot, SHOP), client.asked
+
+    return asyncio.run(main())
+
+
+def test_a_typo_is_found_and_other_namespaces_are_asked_by_selector_only() -> None:
+    objects = [service({"app": "wbe"}), *(pod(f"web-{i}", {"app": "web"}) for i in range(3)), pod("x", {}, "prod")]
+    _, found, asked = asking(objects, "svc/web")
+    assert found.verdict.endswith("no Pod has the label app=wbe; 3 Pods have app=web: did you mean app=web?")
+    everywhere = [a for a in asked if a[0] is POD and a[1] == ""]
+    assert everywhere == [(POD, "", "app=wbe", 0)]
+
+
+def test_pods_of_another_namespace_are_found() -> None:
+    _, found, _ = asking([service({"app": "web"}), pod("web-1", {"app": "web"}, "prod")], "svc/web")
+    assert found.code == "EP103"
+
+
+def test_a_service_whose_pods_are_found_reads_no_others() -> None:
+    objects = [service({"app": "web"}), pod("web-1", {"app": "web"}), *(pod(f"o{i}", {"app": "o"}) for i in range(20))]
+    snapshot, found, asked = asking(objects, "svc/web")
+    assert [p.name for p in snapshot.pods.values()] == ["web-1"]
+    assert found.code == "EP309"
+    assert sum(n for kind, _, _, n in asked if kind is POD) == 1
+
+
+REFUSALS: tuple[tuple[Sequence[Kind], str, str], ...] = (
+    # what may not be listed, the status, what the verdict says
+    ((NODE,), "broken", "did you mean app=web?"),
+    ((EVENT,), "broken", "did you mean app=web?"),
+    ((ENDPOINT_SLICE,), "broken", "did you mean app=web?"),
+    ((POD,), "unknown", "cannot tell: pods could not be read"),
+    ((POD, ENDPOINT_SLICE), "unknown", "could not be read"),
+)
+
+
+@pytest.mark.parametrize(
+    ("refused", "status", "said"), REFUSALS, ids=[" ".join(k.plural for k in r[0]) for r in REFUSALS]
+)
+def test_a_refusal_is_a_gap_and_the_rest_is_diagnosed(refused: Sequence[Kind], status: str, said: str) -> None:
+    snapshot, found, _ = asking([service({"app": "wbe"}), pod("web-1", {"app": "web"})], "svc/web", refused)
+    assert (found.status, said in found.verdict) == (status, True), found.verdict
+    assert [g.kind for g in snapshot.gaps] == sorted(refused, key=lambda k: [ENDPOINT_SLICE, POD, NODE, EVENT].index(k))
+    assert all("not permitted" in gap for gap in found.gaps)
+
+
+def test_long_lists_come_page_by_page() -> None:
+    objects = [service({"app": "wbe"}), *(pod(f"web-{i:04}", {"app": "web"}) for i in range(PAGE + 1))]
+    _, found, asked = asking(objects, "svc/web")
+    assert f"{PAGE + 1} Pods have app=web" in found.verdict
+    assert [n for kind, ns, selector, n in asked if kind is POD and ns == SHOP and not selector] == [PAGE, 1]
+
+
+QUESTIONS: tuple[tuple[str, Callable[[Diagnosis], bool]], ...] = (
+    ("pod/web-1", lambda d: d.code in ("EP309", "EP806")),
+    ("web", lambda d: d.subject.startswith("web, which is svc/web")),
+    ("svc/nosuch", lambda d: d.code == "EP801"),
+    ("10.255.0.1", lambda d: d.code == "EP803"),
+)
+
+
+@pytest.mark.parametrize(("words", "fits"), QUESTIONS, ids=[q[0] for q in QUESTIONS])
+def test_other_questions(words: str, fits: Callable[[Diagnosis], bool]) -> None:
+    _, found, _ = asking([service({"app": "web"}), pod("web-1", {"app": "web"})], words)
+    assert fits(found), found
