@@ -5,6 +5,7 @@ A code is never given to another cause and never vanishes: scripts and pages ref
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 FAMILIES = {
@@ -513,13 +514,15 @@ def render_page() -> str:
     lines = [
         "# Causes",
         "",
-        "What `kubesvc why` can find, by code. Codes are stable. Made from `src/kubesvc/why/causes.py` by "
-        "`tools/make_causes.py`.",
+        "What `kubesvc why` can find, by code. Codes are stable: none is given to another cause. This page is made",
+        "from `src/kubesvc/why/causes.py` by `tools/make_causes.py`.",
     ]
     family = ""
     for cause in CAUSES:
         if cause.family != family:
             family = cause.family
             lines += ["", f"## {family}"]
-        lines += ["", f"### {cause.code}: {cause.title}", "", cause.explanation, "", f"**What to do.** {cause.remedy}"]
+        lines += ["", f"### {cause.code}: {cause.title}"]
+        for text in (cause.explanation, f"**What to do.** {cause.remedy}"):
+            lines += ["", *textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)]
     return "\n".join(lines) + "\n"
