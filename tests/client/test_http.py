@@ -347,3 +347,17 @@ def test_lines_survive_any_cut(text: bytes, cuts: list[int]) -> None:
     lines = [line for a, b in itertools.pairwise(bounds) for line in splitter.feed(text[a:b])]
     rest = splitter.end()
     assert [*lines, *([rest] if rest.strip() else [])] == [line for line in text.split(b"\n") if line.strip()]
+
+
+def test_many_first_requests_make_one_session() -> None:
+    """Reading certificates takes a thread, in which others ask for the session too; each extra one would leak."""
+
+    async def main() -> None:
+        client = HttpClient.unix("/nowhere/api.sock")
+        connection = client._connection
+        connection.unix_path, connection.access = "", Access(server="https://127.0.0.1:1")
+        sessions = await asyncio.gather(*(connection.open() for _ in range(8)))
+        await client.close()
+        assert len({id(s) for s in sessions}) == 1
+
+    asyncio.run(main())

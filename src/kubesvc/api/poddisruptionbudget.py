@@ -9,7 +9,7 @@ from .checks import part
 from .container import IntOrString
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
-from .meta import Condition, Object, Struct, Typed
+from .meta import Object, StandardCondition, Struct, Typed
 from .pod import LabelSelector
 
 SPEC = Path("spec")
@@ -33,7 +33,7 @@ class PodDisruptionBudgetStatus(Struct, frozen=True):
     current_healthy: int = 0
     desired_healthy: int = 0
     expected_pods: int = 0
-    conditions: list[Condition] | None = None
+    conditions: list[StandardCondition] | None = None
 
 
 class PodDisruptionBudget(Typed, frozen=True):

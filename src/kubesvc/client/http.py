@@ -109,8 +109,16 @@ class _Connection:
     token_until: float = 0.0
     plugin_certificate: tuple[bytes, bytes] | None = None
     renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def open(self) -> aiohttp.ClientSession:
+        """The session; of many who ask for it at the start, one makes it."""
+        if self.session is not None and not self.session.closed:
+            return self.session
+        async with self.opening:
+            return await self._open()
+
+    async def _open(self) -> aiohttp.ClientSession:
         if self.session is not None and not self.session.closed:
             return self.session
         if self.access is not None and self.access.plugin is not None and not self.token_until:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubesvc.api.meta import Condition, Object
+from kubesvc.api.meta import Object, StandardCondition
 from kubesvc.api.pod import Pod
 from kubesvc.api.poddisruptionbudget import PodDisruptionBudget
 from kubesvc.clock import parse_rfc3339, rfc3339
@@ -110,7 +110,7 @@ def plan_conditions(budget: PodDisruptionBudget, status: str, reason: str, messa
     """The budget's conditions with this state of DisruptionAllowed, whose time moves with `status` alone."""
     before = next((c for c in budget.status.conditions or () if c.type == DISRUPTION_ALLOWED), None)
     since = before.last_transition_time if before is not None and before.status == status else None
-    condition = Condition(
+    condition = StandardCondition(
         type=DISRUPTION_ALLOWED,
         status=status,
         reason=reason,
@@ -121,4 +121,4 @@ def plan_conditions(budget: PodDisruptionBudget, status: str, reason: str, messa
     conditions = [condition if c.type == DISRUPTION_ALLOWED else c for c in budget.status.conditions or ()]
     if before is None:
         conditions.append(condition)
-    return [{"message": "", **msgspec.to_builtins(c)} for c in conditions]
+    return [{"reason": "", "message": "", **msgspec.to_builtins(c)} for c in conditions]
