@@ -17,11 +17,13 @@ from kubesvc.api.kinds import by_kind
 from kubesvc.api.meta import Object
 from kubesvc.api.node import NODE
 from kubesvc.api.pod import POD
+from kubesvc.api.service import SERVICE
 from kubesvc.client import Client, RawList
 from kubesvc.clock import RealClock
-from kubesvc.why.answer import diagnose
+from kubesvc.why.answer import diagnose, diagnose_all
 from kubesvc.why.collect import PAGE, read_for
 from kubesvc.why.diagnosis import Diagnosis
+from kubesvc.why.render import exit_status, render_all
 from kubesvc.why.snapshot import Snapshot
 from kubesvc.why.subject import parse_subject
 from tests.apiserver.running import running
@@ -148,3 +150,25 @@ QUESTIONS: tuple[tuple[str, Callable[[Diagnosis], bool]], ...] = (
 def test_other_questions(words: str, fits: Callable[[Diagnosis], bool]) -> None:
     _, found, _ = asking([service({"app": "web"}), pod("web-1", {"app": "web"})], words)
     assert fits(found), found
+
+
+def test_all_without_permission_for_services_claims_nothing() -> None:
+    async def main() -> list[Diagnosis]:
+        async with running() as server:
+            snapshot = await read_for(cast(Client, Refusing(server.client, (SERVICE,))), RealClock(), None, "")
+            return diagnose_all(snapshot)
+
+    (found,) = asyncio.run(main())
+    assert (found.code, exit_status([found])) == ("EP807", 2)
+    assert "every Service: cannot tell" in render_all([found])
+
+
+def test_all_of_one_namespace_reads_no_other() -> None:
+    async def main() -> list[tuple[Kind, str, str, int]]:
+        async with running() as server:
+            client = Refusing(server.client)
+            await read_for(cast(Client, client), RealClock(), None, "default")
+            return client.asked
+
+    asked = asyncio.run(main())
+    assert {ns for kind, ns, _, _ in asked if kind.namespaced} == {"default", "kube-system"}

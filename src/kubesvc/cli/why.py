@@ -165,7 +165,8 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
         raise Failure(str(error), status=2) from error
     namespace = args.namespace or getattr(access, "namespace", "") or "default"
     try:
-        return namespace, await read_for(client, RealClock(), subject, namespace)
+        where = namespace if subject is not None or (args.namespace and not args.all_namespaces) else ""
+        return namespace, await read_for(client, RealClock(), subject, where)
     except Unreachable as error:
         raise Failure(f"the cluster of {target.kubeconfig} cannot be reached: {error}", status=2) from error
     except ApiError as error:

@@ -43,7 +43,9 @@ def diagnose(subject: Subject, snapshot: Snapshot, namespace: str = "default", n
 
 
 def diagnose_all(snapshot: Snapshot, node: str = "") -> list[Diagnosis]:
-    """Every Service, the worst first, then by namespace and name."""
+    """Every Service, the worst first, then by namespace and name; EP807 alone if Services could not be read."""
+    if not snapshot.knows(SERVICE):
+        return [unknown("every Service", snapshot, SERVICE)]
     found = [diagnose_service(snapshot.services[k], snapshot, node) for k in sorted(snapshot.services)]
     return sorted(found, key=lambda d: WORST[d.status])
 

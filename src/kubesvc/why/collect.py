@@ -121,10 +121,12 @@ def reason_of(error: ApiError) -> str:
 
 
 async def read_for(client: Client, clock: Clock, subject: Subject | None, namespace: str) -> Snapshot:
-    """The snapshot for a subject with names in `namespace`; None means every Service of the cluster.
+    """The snapshot for a subject with names in `namespace`; None means every Service of `namespace`, "" of the cluster.
 
     Raises Unreachable if the server cannot be reached, Unauthorized if it does not know who asks.
     """
+    if subject is None and namespace:
+        return await read_namespace(client, clock, namespace)
     if subject is None or subject.address or subject.name:
         return await read_everything(client, clock)
     if subject.pod:

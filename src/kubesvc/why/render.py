@@ -87,13 +87,21 @@ def render_all(found: Sequence[Diagnosis]) -> str:
     total = f"{len(found)} Services: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     if not found:
         return "there are no Services"
-    names = [d.subject.removeprefix("svc/").replace(" in namespace ", "\0").split("\0") for d in found]
-    places = [f"{n[1]}/{n[0]}" for n in names]
+    places = [place(d.subject) for d in found]
     width = max(map(len, places))
     lines = [total, ""]
-    for d, place in zip(found, places, strict=True):
-        lines.append(f"{d.status:<9} {place:<{width}}  {d.code or '-':<5}  {d.verdict}")
+    for d, where in zip(found, places, strict=True):
+        lines.append(f"{d.status:<9} {where:<{width}}  {d.code or '-':<5}  {d.verdict}")
+    gaps = found[0].gaps
+    if gaps:
+        lines += ["", "Not seen", *(f"  {gap}" for gap in gaps)]
     return "\n".join(lines)
+
+
+def place(subject: str) -> str:
+    """`namespace/name` of `svc/NAME in namespace NAMESPACE`; any other subject as it is."""
+    name, found, namespace = subject.removeprefix("svc/").partition(" in namespace ")
+    return f"{namespace}/{name}" if found else subject
 
 
 def render_json(found: Sequence[Diagnosis], snapshot: Snapshot) -> dict[str, Any]:
