@@ -262,7 +262,7 @@ async def agent_comes_back(world: World) -> None:
     assert container_status(pod)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
     assert pod["metadata"]["uid"] == before["lost"]["metadata"]["uid"]
     pod = await world.get("kept")
-    assert container_status(pod) == container_status(before["kept"])
+    assert container_status(pod) == container_status(before["kept"]), (container_status(pod), before["kept"]["status"])
     assert pod["status"]["podIP"] == before["kept"]["status"]["podIP"]
     assert not (world.settings.state_dir / "pods" / before["unwanted"]["metadata"]["uid"]).exists()
     code, out, _ = await execute(world, "kept", ["sh", "-c", "echo still $MINE"])

@@ -22,7 +22,7 @@ def pod(*ports: dict[str, Any], **spec: Any) -> Pod:
 
 
 WAY = {"containerPort": 80, "hostPort": 8080}
-CASES = (
+CASES: tuple[tuple[str, Pod, list[str], list[HostPort]], ...] = (
     ("no host port", pod({"containerPort": 80}), [IP], []),
     ("a way in for each family", pod(WAY), [IP, IP6],
      [HostPort("", 8080, "TCP", IP, 80), HostPort("", 8080, "TCP", IP6, 80)]),

@@ -26,6 +26,7 @@ COMMANDS = {
     "kubectl": "run stock kubectl against an instance",
     "curl": "make an HTTP request from inside a node, where ClusterIPs answer",
     "shell": "open a shell inside a node, where ClusterIPs answer",
+    "ready": "flip what a Pod's readiness probe sees",
     "outside": "add, remove and use hosts outside the cluster",
     "apiserver": "run the API server alone",
     "controllers": "run controllers alone, against any cluster",

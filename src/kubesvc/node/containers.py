@@ -54,6 +54,7 @@ from .records import ContainerRecord, PodRecord
 from .restart_plan import BackOff, advance, back_off_message, restarts, wait_seconds
 from .sandbox import Sandbox
 from .settings import NodeSettings
+from .steering import steered, steered_outcome
 from .volumes import VolumeProblem, plan_mounts
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,10 @@ class PodView(Protocol):
     @property
     def sandbox_kept_apart(self) -> bool:
         """Whether each container is alone in its process namespace, and all of it ends with its first process."""
+        ...
+
+    def process_of(self, container: str) -> WatchedProcess | None:
+        """The running process of another container of the Pod."""
         ...
 
     def touch(self) -> None:
@@ -233,6 +238,8 @@ class ContainerRunner:
     def ready(self) -> bool:
         if self.role == "init":
             return self.completed
+        if self.container.readiness_probe is None and steered(self.view.pod) == "off":
+            return False
         return self.running and is_ready(self.container, self.started, self.probes.get("readiness"))
 
     @property
@@ -453,6 +460,12 @@ class ContainerRunner:
         outputs = [pipe.for_container() for pipe in self.pipes]
         stdin = self.open_input()
         sandbox = self.view.sandbox
+        kinds, new, inside = sandbox.kinds, sandbox.new, sandbox.pid
+        if container.target_container_name and new:  # kubectl debug --target: among that container's processes
+            target = self.view.process_of(container.target_container_name)
+            if target is None:
+                raise StartFailed(f"target container {container.target_container_name!r} is not running")
+            kinds, new, inside = (*kinds, "pid"), (), target.pid
         uid, gid = self.user
         spec = {
             "place": str(room),
@@ -471,9 +484,9 @@ class ContainerRunner:
                     argv=argv,
                     env=environment,
                     cwd=container.working_dir or image.workdir,
-                    inside=sandbox.pid,
-                    kinds=sandbox.kinds,
-                    new=sandbox.new,
+                    inside=inside,
+                    kinds=kinds,
+                    new=new,
                     stdin=stdin,
                     stdout=outputs[0],
                     stderr=outputs[-1],
@@ -662,7 +675,7 @@ class ContainerRunner:
         """Take note of the end: state, log, termination message."""
         self.process = None
         self.adopted = False
-        if not self.view.sandbox_kept_apart:
+        if not self.view.sandbox_kept_apart or self.container.target_container_name:
             end_rest(self.group, process.pid)
         self.finished_at = self.node.clock.monotonic()
         self.close_logs()
@@ -764,6 +777,8 @@ class ContainerRunner:
         """One try, repeated at once while it ends in an error (NODE-40)."""
         probe = probe_of(self.container, kind)
         assert probe is not None
+        if kind == "readiness" and (forced := steered_outcome(self.view.pod)) is not None:
+            return forced
         host = next(iter(self.view.sandbox.ips), "127.0.0.1")
         agent = f"kube-probe/{short_version(self.node.settings.version)}"
         outcome = Outcome("error")

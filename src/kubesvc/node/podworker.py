@@ -147,6 +147,10 @@ class PodWorker:
     def stopping(self) -> bool:
         return self.stop_wanted.is_set()
 
+    def process_of(self, container: str) -> WatchedProcess | None:
+        runner = self.runners.get(container)
+        return runner.process if runner is not None else None
+
     def touch(self) -> None:
         self.dirty.set()
 
