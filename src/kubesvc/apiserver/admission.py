@@ -11,15 +11,25 @@ from collections.abc import Mapping
 from kubesvc.api.errors import Forbidden
 from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import NAMESPACE, NODE, POD, SERVICE
+from kubesvc.api.kinds import (
+    LIMIT_RANGE,
+    NAMESPACE,
+    NODE,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    PRIORITY_CLASS,
+    SERVICE,
+)
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, Random
 
-from . import refusals
+from . import limits, refusals
 from .cache import Cache
 from .options import WriteOptions
+from .quotas import Quotas, Release, nothing_held
 from .serviceaccounts import admit_service_account
 from .settings import ApiServerSettings
+from .storage import decode
 
 OFF_BY_DEFAULT = frozenset({"DenyServiceExternalIPs"})
 PROTECTED = frozenset({"default", "kube-system", "kube-public"})
@@ -41,6 +51,7 @@ class Admission:
         self.disabled = settings.disabled_admission
         self.asked_for = settings.enabled_admission
         self.cache = cache
+        self.quotas = Quotas(cache)
         self.clock = clock
         self.random = random
 
@@ -56,6 +67,8 @@ class Admission:
             await self.check_namespace(kind, namespace, obj["metadata"].get("name") or "")
         if kind is POD:
             self.admit_pod(namespace, obj)
+        elif kind is PRIORITY_CLASS and self.enabled("Priority"):
+            self.check_one_default(obj, None)
         elif kind is NODE and self.enabled("TaintNodesByCondition"):
             taint_new_node(obj)
 
@@ -63,6 +76,51 @@ class Admission:
         """Validating admission, after the kind's validation. Raises Forbidden."""
         if kind is SERVICE and self.enabled("DenyServiceExternalIPs"):
             deny_external_ips(obj, None)
+        self.check_limits(kind, namespace, obj)
+
+    def hold(self, kind: Kind, namespace: str, new: Object, old: Object | None, *, dry_run: bool) -> Release:
+        """The last plugin: judge a write by the namespace's quotas. What it returns is to be called once the write is
+        done or has failed. Raises Forbidden."""
+        if not kind.namespaced or not self.enabled("ResourceQuota"):
+            return nothing_held
+        return self.quotas.hold(kind, namespace, new, old, dry_run=dry_run)
+
+    def limits_in(self, namespace: str) -> list[Object]:
+        return [decode(i.value, i.revision) for i in self.cache.of(LIMIT_RANGE).select(namespace)]
+
+    def check_limits(self, kind: Kind, namespace: str, obj: Object) -> None:
+        """Refuse what a LimitRange does not allow."""
+        if (kind is not POD and kind is not PERSISTENT_VOLUME_CLAIM) or not self.enabled("LimitRanger"):
+            return
+        if ranges := self.limits_in(namespace):
+            problems = (limits.problems_of_pod if kind is POD else limits.problems_of_claim)(obj, ranges)
+            if problems:
+                raise refusals.forbidden(kind, obj["metadata"].get("name") or "", limits.aggregate(problems))
+
+    def check_one_default(self, new: Object, old: Object | None) -> None:
+        """Only one PriorityClass is the default."""
+        if not new.get("globalDefault") or (old or {}).get("globalDefault"):
+            return
+        found = self.default_class()
+        if found is not None and found["metadata"]["name"] != new["metadata"].get("name"):
+            raise refusals.forbidden(
+                PRIORITY_CLASS,
+                new["metadata"].get("name") or "",
+                f"PriorityClass {found['metadata']['name']} is already marked as default. Only one default can exist",
+            )
+
+    def default_class(self) -> Object | None:
+        """The PriorityClass of pods that name none; of several the lowest."""
+        items = (i for i in self.cache.of(PRIORITY_CLASS).select() if b'"globalDefault":true' in i.value)
+        found = [decode(i.value, i.revision) for i in items]
+        return min((c for c in found if c.get("globalDefault")), key=lambda c: c.get("value") or 0, default=None)
+
+    def class_of(self, name: str) -> Object | None:
+        """The PriorityClass of a name; those of the system are known even before they are stored."""
+        item = self.cache.of(PRIORITY_CLASS).get("", name)
+        if item is not None:
+            return decode(item.value, item.revision)
+        return {"metadata": {"name": name}, "value": PRIORITY_CLASSES[name]} if name in PRIORITY_CLASSES else None
 
     def validate_update(self, kind: Kind, new: Object, old: Object, subresource: str) -> None:
         """Validating admission of a change, after the kind's validation. Raises Forbidden."""
@@ -72,7 +130,9 @@ class Admission:
     async def update(
         self, kind: Kind, namespace: str, new: Object, old: Object, subresource: str, options: WriteOptions
     ) -> None:
-        """Admit a change. None of the plugins here alters one."""
+        """Admit a change. Raises Forbidden."""
+        if kind is PRIORITY_CLASS and self.enabled("Priority"):
+            self.check_one_default(new, old)
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Admit a deletion (KSVC-7)."""
@@ -107,7 +167,10 @@ class Admission:
         if self.enabled("DefaultTolerationSeconds"):
             tolerate_unavailable_nodes(spec)
         if self.enabled("Priority"):
-            set_priority(pod)
+            name = spec.get("priorityClassName") or ""
+            set_priority(pod, name, self.class_of(name) if name else self.default_class())
+        if self.enabled("LimitRanger") and (ranges := self.limits_in(namespace)):
+            limits.fill_in(pod, ranges)
         if spec.get("nodeName") and self.enabled("PodTopologyLabels"):
             self.copy_topology(pod, spec["nodeName"])
 
@@ -147,14 +210,16 @@ def tolerate_unavailable_nodes(spec: Object) -> None:
     spec["tolerations"] = tolerations
 
 
-def set_priority(pod: Object) -> None:
-    """Priority of the pod's class, or 0 (POD-1)."""
+def set_priority(pod: Object, name: str, found: Object | None) -> None:
+    """Priority and preemption of the pod's class, or 0 without one (POD-1).
+
+    name: the class that the pod names, "" for none. found: that class, or the default one; None if there is none
+    """
     spec = pod["spec"]
-    name = spec.get("priorityClassName") or ""
-    priority = PRIORITY_CLASSES.get(name, 0)
     pod_name = pod["metadata"].get("name") or ""
-    if name and name not in PRIORITY_CLASSES:
+    if name and found is None:
         raise refusals.forbidden(POD, pod_name, f"no PriorityClass with name {name} was found")
+    priority = (found.get("value") or 0) if found else 0
     if spec.get("priority") is not None and spec["priority"] != priority:
         raise Forbidden(
             f"pods {quote(pod_name)} is forbidden: the integer value of priority ({spec['priority']}) must not be "
@@ -163,8 +228,10 @@ def set_priority(pod: Object) -> None:
             details=refusals.details_of(POD, pod_name),
         )
     spec["priority"] = priority
+    if found is not None:
+        spec["priorityClassName"] = found["metadata"]["name"]
     if not spec.get("preemptionPolicy"):
-        spec["preemptionPolicy"] = "PreemptLowerPriority"
+        spec["preemptionPolicy"] = (found or {}).get("preemptionPolicy") or "PreemptLowerPriority"
 
 
 def taint_new_node(node: Object) -> None:

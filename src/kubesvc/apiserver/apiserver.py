@@ -151,6 +151,9 @@ class ApiServer:
         """Load the caches, make the server's own objects, and begin to look after them."""
         await self.cache.start()
         self._observe()
+        quotas = self.registry.admission.quotas
+        quotas.start()
+        self._tasks.append(asyncio.create_task(quotas.run(self.local), name="quotas"))
         if self.settings.bootstrap:
             await self.bootstrap.once()
             if self.settings.authorization == "RBAC":

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 
 from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import NAMESPACE, by_resource
+from kubesvc.api.kinds import NAMESPACE, PRIORITY_CLASS, by_resource
 from kubesvc.api.meta import Object
 from kubesvc.client.interface import Client
 from kubesvc.clock import Clock, rfc3339
 
+from .admission import PRIORITY_CLASSES
 from .settings import ApiServerSettings
 
 log = logging.getLogger("kubesvc.apiserver.bootstrap")
@@ -23,6 +24,11 @@ SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 TURN_SECONDS = 10.0
 NAMESPACE_TURNS = 6
 SERVICE_LABELS = {"component": "apiserver", "provider": "kubernetes"}
+CLASS_DESCRIPTIONS = {
+    "system-cluster-critical": "Used for system critical pods that must run in the cluster, but can be moved to "
+    "another node if necessary.",
+    "system-node-critical": "Used for system critical pods that must not be moved from their current node.",
+}
 CIDR_READY = "Kubernetes default Service CIDR is ready"
 
 
@@ -40,6 +46,7 @@ class Bootstrap:
         """Make everything that is missing."""
         await self.namespaces()
         await self.service_cidr()
+        await self.priority_classes()
         await self.kubernetes_service()
         await self.endpoints([self.settings.advertise_address])
         self.done = True
@@ -80,6 +87,15 @@ class Bootstrap:
                     await self.client.create(NAMESPACE, {"metadata": {"name": name}})
                 except AlreadyExists:
                     pass
+
+    async def priority_classes(self) -> None:
+        """The two classes of the system's own pods, made once."""
+        for name, value in PRIORITY_CLASSES.items():
+            wanted = {"metadata": {"name": name}, "value": value, "description": CLASS_DESCRIPTIONS[name]}
+            try:
+                await self.client.create(PRIORITY_CLASS, wanted)
+            except AlreadyExists:
+                pass
 
     async def service_cidr(self) -> None:
         """CIDR-4."""

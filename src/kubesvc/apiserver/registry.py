@@ -333,16 +333,20 @@ class Registry:
             self.admission.validate_create(kind, namespace, obj)
             warn(warnings, kind.warn(obj, None))
             value = encode(kind, obj)
+            if options.dry_run and (found := self.of(kind).get(namespace, meta["name"])) is not None:
+                raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
+            release = self.admission.hold(kind, namespace, obj, None, dry_run=options.dry_run)
             if options.dry_run:
-                if (found := self.of(kind).get(namespace, meta["name"])) is not None:
-                    raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
                 self._release(reservation)
                 return Written(view, value, 0, created=True)
         except BaseException:
             self._release(reservation)
             raise
         key = storage_key(kind, namespace, meta["name"])
-        revision = await self._commit(reservation, options.manager, Put(key, value, 0))
+        try:
+            revision = await self._commit(reservation, options.manager, Put(key, value, 0))
+        finally:
+            release()
         return Written(view, value, revision, created=True)
 
     async def _commit(self, reservation: Reservation | None, manager: str, operation: Operation) -> int:
@@ -469,12 +473,14 @@ class Registry:
         applying: bool = False,
         tries: int = TRIES,
         check: bool = True,
+        copies: bool = False,
     ) -> Written:
         """Change a stored object by `edit`, again on its newest state when others changed it meanwhile.
 
         applying:  the edit is an apply and has already written managedFields
         check:     whether the kind's update rules and validation apply (subresources that change one field by their
                    own rules, such as binding, are exempt)
+        copies:    the edit neither changes what it is given nor returns anything that shares content with it
         """
         view, kind = kind, base_of(kind)
         key = storage_key(kind, namespace, name)
@@ -491,7 +497,7 @@ class Registry:
             try:
                 written = await self._change_once(
                     view, kind, namespace, name, key, value, revision, edit, options, collected, subresource,
-                    applying, check,
+                    applying, check, copies,
                 )  # fmt: skip
                 warn(warnings, collected)
                 return written
@@ -523,9 +529,10 @@ class Registry:
         subresource: str,
         applying: bool,
         check: bool,
+        copies: bool,
     ) -> Written:
         old = decode(value, revision)
-        new = edit(decode(value, revision))
+        new = edit(old if copies else decode(value, revision))
         meta, before = metadata(new), old["metadata"]
         sent_version = meta.get("resourceVersion") or ""
         if sent_version and sent_version != before["resourceVersion"]:
@@ -571,13 +578,17 @@ class Registry:
             if fresh == value:
                 self._release(reservation)
                 return Written(view, value, revision)
+            release = self.admission.hold(kind, namespace, new, old, dry_run=options.dry_run)
             if options.dry_run:
                 self._release(reservation)
                 return Written(view, fresh, revision)
         except BaseException:
             self._release(reservation)
             raise
-        written = await self._commit(reservation, options.manager, Put(key, fresh, revision))
+        try:
+            written = await self._commit(reservation, options.manager, Put(key, fresh, revision))
+        finally:
+            release()
         return Written(view, fresh, written)
 
     async def _remove_after_update(
