@@ -22,6 +22,8 @@ CONTROLLERS: dict[str, str] = {
     "replicaset-controller": "kubesvc.controllers.replicaset:ReplicaSetController",
     "statefulset-controller": "kubesvc.controllers.statefulset:StatefulSetController",
     "daemonset-controller": "kubesvc.controllers.daemonset:DaemonSetController",
+    "job-controller": "kubesvc.controllers.job:JobController",
+    "ttl-after-finished-controller": "kubesvc.controllers.job:TtlAfterFinishedController",
     "replicationcontroller-controller": "kubesvc.controllers.replicaset:ReplicationControllerController",
     "disruption-controller": "kubesvc.controllers.disruption:DisruptionController",
     "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",

@@ -1,0 +1,164 @@
+"""Job controller, and the one that removes finished Jobs after their time (`job_plan`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubesvc.api.errors import ApiError, Conflict, NotFound
+from kubesvc.api.job import Job
+from kubesvc.api.kinds import JOB, POD
+from kubesvc.api.meta import Object
+from kubesvc.api.pod import Pod
+from kubesvc.client.workqueue import Key
+
+from . import job_plan as plan
+from .deployment_plan import SAFE_LETTERS
+from .ownership import controller_uid
+from .podowner import PodOwnerController
+from .runner import Controller, ControllerContext, key_of
+
+
+class JobController(PodOwnerController[Job]):
+    """Keys are Jobs; and, in the namespace POD_KEYS, pods whose Job is gone while they bear its finalizer."""
+
+    name = "job-controller"
+    kind = JOB
+
+    def pod_moved(self, old: Pod | None, new: Pod | None) -> None:
+        super().pod_moved(old, new)
+        reference = new.metadata.controller if new is not None else None
+        if new is None or plan.FINALIZER not in (new.metadata.finalizers or ()):
+            return
+        if reference is None or (reference.kind == JOB.name and self.owner_of(new) is None):
+            self.queue.add((POD_KEYS, f"{new.namespace}/{new.name}"))
+
+    def owner_moved(self, old: Job | None, new: Job | None) -> None:
+        super().owner_moved(old, new)
+        if new is None and old is not None:
+            for key in self.pods_by_controller.keys(old.metadata.uid):
+                self.queue.add((POD_KEYS, "/".join(key)))
+
+    async def reconcile(self, key: Key) -> None:
+        if key[0] == POD_KEYS:
+            namespace, _, name = key[1].partition("/")
+            await self.let_go((namespace, name))
+            return
+        job = self.owners.get(key)
+        if job is None or job.spec.managed_by not in (None, "kubernetes.io/job-controller"):
+            return
+        pods = await self.claim(job)
+        if plan.finished(job):
+            for pod in pods:
+                await self.settle(pod)
+            return
+        now = self.ctx.clock.now()
+        steps = plan.plan_job(job, pods, now, seen=self.expectations.met(key, self.ctx.clock.monotonic()))
+        if steps.delete:
+            deletions = tuple(p.metadata.uid for p in steps.delete)
+            self.expectations.expect(key, self.ctx.clock.monotonic(), deletions=deletions)
+            await self.delete_pods(key, job, steps.delete)
+        await self.write_status(job, steps)
+        for pod in steps.settle:
+            await self.settle(pod)
+        if steps.again is not None:
+            self.queue.add_after(key, steps.again + 0.05)
+        if steps.create:
+            await self.make(key, job, steps.create)
+
+    async def make(self, key: Key, job: Job, indexes: list[int | None]) -> None:
+        template = (await self.live(job))["spec"]["template"]
+        chance = self.ctx.random
+        bodies = [plan.render_pod(job, template, i, "".join(chance.choices(SAFE_LETTERS, k=5))) for i in indexes]
+        self.expectations.expect(key, self.ctx.clock.monotonic(), creations=len(bodies))
+        try:
+            await self.create_pods(key, job, bodies)
+        except ApiError as error:
+            if not error.has_cause("NamespaceTerminating"):
+                raise
+
+    async def write_status(self, job: Job, steps: plan.JobPlan) -> None:
+        """Write the status if it is not what the cache shows, and tell of the end. Conflict if others wrote it."""
+        bare: Object = {k: v for k, v in steps.status.items() if v is not None}
+        typed = msgspec.convert(bare, type(job.status))
+        same = msgspec.structs.replace(typed, completion_time=typed.completion_time or job.status.completion_time)
+        if same == job.status:
+            return
+        meta = {"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version}
+        try:
+            await self.client.patch(
+                JOB, job.name, job.namespace, {"metadata": meta, "status": steps.status}, "merge", subresource="status"
+            )
+        except NotFound:
+            return
+        ended = {c["type"] for c in steps.status["conditions"] or ()} & {"Complete", "Failed"}
+        if ended and steps.verdict is not None:
+            if steps.verdict.type == "Complete":
+                self.events.event(JOB, job, "Normal", "Completed", "Job completed")
+            else:
+                self.events.event(JOB, job, "Warning", steps.verdict.reason, steps.verdict.message)
+
+    async def settle(self, pod: Pod) -> None:
+        """Take the finalizer off a pod whose end is in the status."""
+        finalizers = pod.metadata.finalizers or []
+        if plan.FINALIZER not in finalizers:
+            return
+        left = [f for f in finalizers if f != plan.FINALIZER]
+        meta = {
+            "uid": pod.metadata.uid,
+            "resourceVersion": pod.metadata.resource_version,
+            "finalizers": left or None,
+        }
+        try:
+            await self.client.patch(POD, pod.name, pod.namespace, {"metadata": meta}, "merge")
+        except NotFound:
+            return
+
+    async def let_go(self, key: Key) -> None:
+        """Free a pod that no Job counts any more; a live look makes sure that the Job is gone."""
+        pod = self.pods.get(key)
+        if pod is None or self.owner_of(pod) is not None:
+            return
+        reference = pod.metadata.controller
+        if reference is not None:
+            try:
+                live = await self.client.get(JOB, reference.name, pod.namespace)
+                if live["metadata"]["uid"] == controller_uid(pod):
+                    return
+            except NotFound:
+                pass
+        await self.settle(pod)
+
+
+POD_KEYS = "pod:"
+"""Stands in a key where a namespace stands otherwise; no namespace bears such a name."""
+
+
+class TtlAfterFinishedController(Controller):
+    """Keys are Jobs. Deletes finished ones when their ttlSecondsAfterFinished are over."""
+
+    name = "ttl-after-finished-controller"
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.jobs = ctx.informers.of(JOB)
+        self.jobs.on_change(lambda old, new: self.queue.add(key_of(new, old)))
+
+    async def reconcile(self, key: Key) -> None:
+        job = self.jobs.get(key)
+        left = plan.seconds_to_live(job, self.ctx.clock.now()) if job is not None else None
+        if job is None or left is None:
+            return
+        if left > 0:
+            self.queue.add_after(key, left + 0.05)
+            return
+        try:
+            await self.client.delete(
+                JOB,
+                job.name,
+                job.namespace,
+                uid=job.metadata.uid,
+                resource_version=job.metadata.resource_version,
+                propagation="Foreground",
+            )
+        except (NotFound, Conflict):
+            return

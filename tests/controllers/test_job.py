@@ -1,0 +1,217 @@
+"""Jobs: how many pods run, when a Job ends and how, and that every end is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubesvc.api.errors import NotFound
+from kubesvc.api.job import Job
+from kubesvc.api.kinds import JOB, POD
+from kubesvc.api.meta import Object, typed
+from kubesvc.api.pod import Pod
+from kubesvc.clock import parse_rfc3339
+from kubesvc.controllers.job_plan import FINALIZER, INDEX, indexes_text, parse_indexes, plan_job
+
+from .house import House
+from .kubelet import Kubelet
+from .test_statefulset import with_kubelet
+
+STARTED = "2026-01-01T00:00:00Z"
+NOW = parse_rfc3339(STARTED) + 60
+
+
+def job(status: Object | None = None, **spec: Any) -> Job:
+    meta = {"name": "j", "namespace": "ns", "uid": "u"}
+    return typed({"metadata": meta, "spec": spec, "status": {"startTime": STARTED, **(status or {})}}, Job)
+
+
+def pods(*words: str) -> list[Pod]:
+    """`Running`, `Succeeded`, `Failed/2` with its index; `Failed-` is without the finalizer, its end counted."""
+    found = []
+    for number, word in enumerate(words):
+        phase, _, index = word.partition("/")
+        meta: dict[str, Any] = {"name": f"p{number}", "uid": f"u{number}", "finalizers": [FINALIZER]}
+        if index:
+            meta["annotations"] = {INDEX: index}
+        if phase.endswith("-"):
+            meta["finalizers"] = []
+        found.append(typed({"metadata": meta, "status": {"phase": phase.rstrip("-")}}, Pod))
+    return found
+
+
+INDEXED: dict[str, Any] = {"completions": 4, "parallelism": 2, "completionMode": "Indexed"}
+CASES: tuple[tuple[str, Job, Sequence[str], str], ...] = (
+    ("as many at a time as told", job(completions=5, parallelism=2), (), "make 2"),
+    ("no more than are missing", job({"succeeded": 4}, completions=5, parallelism=2), (), "make 1"),
+    ("ends not counted yet count", job(completions=2, parallelism=2), ("Succeeded", "Running"), ""),
+    ("too many go", job(completions=5, parallelism=1), ("Running", "Running"), "delete 1"),
+    ("all done", job(completions=2, parallelism=2), ("Succeeded", "Succeeded"), "Complete CompletionsReached"),
+    ("more than enough", job({"succeeded": 1}, completions=1), ("Running",), "delete 1 Complete CompletionsReached"),
+    ("no count: one success stops new ones", job(parallelism=3), ("Succeeded", "Running"), ""),
+    ("no count: over when the rest is", job(parallelism=3), ("Succeeded", "Succeeded"), "Complete CompletionsReached"),
+    ("one failure is made good", job(completions=1, backoffLimit=1), ("Failed",), "make 1"),
+    ("too many failures", job(completions=2, backoffLimit=1, parallelism=2), ("Failed", "Failed", "Running"),
+     "delete 1 Failed BackoffLimitExceeded"),
+    ("too late", job(completions=1, activeDeadlineSeconds=60), ("Running",), "delete 1 Failed DeadlineExceeded"),
+    ("not too late yet", job(completions=1, activeDeadlineSeconds=61), ("Running",), "again 1"),
+    ("suspended", job(completions=1, suspend=True), ("Running",), "delete 1"),
+    ("indexes in turn", job(**INDEXED), (), "make #0 #1"),
+    ("an index that is done or runs is left alone", job({"completedIndexes": "0"}, **INDEXED), ("Running/2",),
+     "make #1"),
+    ("an index that failed comes again", job(**INDEXED), ("Failed-/0", "Running/1"), "make #0"),
+    ("all indexes done", job({"completedIndexes": "0-2", "succeeded": 3}, **INDEXED), ("Succeeded/3",),
+     "Complete CompletionsReached"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "of", "there", "expected"), CASES, ids=[c[0] for c in CASES])
+def test_steps(name: str, of: Job, there: Sequence[str], expected: str) -> None:
+    plan = plan_job(of, pods(*there), NOW)
+    words = [f"delete {len(plan.delete)}"] if plan.delete else []
+    if plan.create:
+        indexes = [f"#{i}" for i in plan.create if i is not None]
+        words.append(f"make {' '.join(indexes) or len(plan.create)}")
+    if plan.again is not None:
+        words.append(f"again {plan.again:.0f}")
+    if plan.verdict:
+        words.append(f"{plan.verdict.type} {plan.verdict.reason}")
+    assert " ".join(words) == expected
+
+
+def test_an_end_is_noted_then_let_go_then_counted() -> None:
+    first = plan_job(job(completions=2), pods("Succeeded"), NOW)
+    assert first.status["succeeded"] is None
+    assert first.status["uncountedTerminatedPods"] == {"succeeded": ["u0"], "failed": None}
+    assert [p.name for p in first.settle] == ["p0"]
+    noted = job({"uncountedTerminatedPods": {"succeeded": ["u0"]}}, completions=2)
+    second = plan_job(noted, pods("Succeeded-"), NOW)
+    assert second.status["succeeded"] == 1
+    assert second.status["uncountedTerminatedPods"] == {"succeeded": None, "failed": None}
+    assert second.settle == []
+
+
+@pytest.mark.parametrize("text", ["", "0", "0,1", "0-2", "0,1,3-5,9"])
+def test_indexes_are_read_as_written(text: str) -> None:
+    assert indexes_text(parse_indexes(text)) == text
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_indexes_come_back(indexes: set[int]) -> None:
+    assert parse_indexes(indexes_text(indexes)) == indexes
+
+
+async def make(house: House, **spec: Any) -> None:
+    template = {"spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never",
+                         "terminationGracePeriodSeconds": 1}}  # fmt: skip
+    await house.client.create(JOB, {"metadata": {"name": "j"}, "spec": {"template": template, **spec}}, "ns")
+
+
+async def finish(house: House, kubelet: Kubelet, phase: str = "Succeeded") -> int:
+    """End all running pods; how many there were."""
+    running = [p for p in await house.every(POD) if p["status"]["phase"] == "Running"]
+    for pod in running:
+        await kubelet.report(pod["metadata"], phase, ready=False)
+    return len(running)
+
+
+async def status(house: House) -> Object:
+    found: Object = (await house.client.get(JOB, "j", "ns"))["status"]
+    return found
+
+
+def test_a_job_runs_to_its_end_and_is_removed_after_its_time() -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        await make(house, completions=3, parallelism=2, ttlSecondsAfterFinished=100)
+        await house.settle(5)
+        assert await finish(house, kubelet) == 2
+        await house.settle(5)
+        now = await status(house)
+        assert (now["active"], now["succeeded"], now["uncountedTerminatedPods"]) == (1, 2, {})
+        assert await finish(house, kubelet) == 1
+        await house.settle(5)
+        now = await status(house)
+        assert [(c["type"], c["status"]) for c in now["conditions"]] == [
+            ("SuccessCriteriaMet", "True"), ("Complete", "True"),
+        ]  # fmt: skip
+        assert now["succeeded"] == 3 and now["completionTime"] >= now["startTime"] and "active" not in now
+        assert not any(p["metadata"].get("finalizers") for p in await house.every(POD))
+        async with house.counting(JOB, POD) as seen:
+            await house.settle(80)
+        assert seen == {"Job": [], "Pod": []}
+        await house.settle(60)
+        with pytest.raises(NotFound):
+            await status(house)
+        assert await house.every(POD) == []
+
+    with_kubelet(story, ("job", "ttl-after-finished", "garbage-collector"))
+
+
+def test_a_job_fails_when_its_pods_do() -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        await make(house, backoffLimit=2)
+        failures = 0
+        for _ in range(60):
+            await house.settle(5)
+            failures += await finish(house, kubelet, "Failed")
+        now = await status(house)
+        assert (failures, now["failed"]) == (3, 3)
+        assert now["conditions"][-1]["type"] == "Failed"
+        assert now["conditions"][-1]["reason"] == "BackoffLimitExceeded"
+
+    with_kubelet(story, ("job",))
+
+
+def test_pods_deleted_early_are_counted_and_leave() -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        await make(house, backoffLimit=5)
+        await house.settle(5)
+        [pod] = await house.every(POD)
+        await house.client.delete(POD, pod["metadata"]["name"], "ns")
+        await house.settle(20)
+        assert (await status(house))["failed"] == 1
+        [again] = await house.every(POD)
+        assert again["metadata"]["uid"] != pod["metadata"]["uid"]
+        await house.client.delete(JOB, "j", "ns", propagation="Background")
+        await house.settle(20)
+        assert await house.every(POD) == []
+
+    with_kubelet(story, ("job", "garbage-collector"))
+
+
+def test_suspending_and_resuming() -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        await make(house, completions=2)
+        await house.settle(5)
+        await house.client.patch(JOB, "j", "ns", {"spec": {"suspend": True}}, "merge")
+        await house.settle(5)
+        now = await status(house)
+        assert "active" not in now and "startTime" not in now
+        assert now["conditions"][0]["reason"] == "JobSuspended"
+        await house.client.patch(JOB, "j", "ns", {"spec": {"suspend": False}}, "merge")
+        await house.settle(15)
+        now = await status(house)
+        assert (now["active"], now["conditions"][0]["reason"]) == (1, "JobResumed")
+
+    with_kubelet(story, ("job",))
+
+
+def test_trouble_is_got_over() -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        house.trouble.odds = 0.3
+        await make(house, completions=6, parallelism=3)
+        ended = 0
+        for turn in range(40):
+            if turn == 20:
+                house.trouble.odds = 0.0
+            await house.settle(30)
+            ended += await finish(house, kubelet)
+        now = await status(house)
+        assert now["succeeded"] == 6 <= ended
+        assert now["conditions"][-1]["type"] == "Complete"
+
+    with_kubelet(story, ("job",))
