@@ -105,7 +105,9 @@ class Call:
     ) -> web.Response:
         if format == "yaml":
             body = to_yaml(body)
-        elif wants_pretty(first(self.query, "pretty") if "pretty" in self.query else None, self.user_agent):
+        elif not media_type.endswith("+protobuf") and wants_pretty(
+            first(self.query, "pretty") if "pretty" in self.query else None, self.user_agent
+        ):
             body = msgspec.json.format(body, indent=2) + b"\n"
         response = web.Response(body=body, status=status, headers={**self.headers(), **(headers or {})})
         response.headers["Content-Type"] = media_type

@@ -19,6 +19,8 @@ from kubesvc.api.kind import Kind, Subresource
 from kubesvc.api.meta import Object
 from kubesvc.api.schema import Definition, Field
 
+from .swaggerproto import encode_swagger
+
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 JSON = "application/json"
 YAML = "application/yaml"
@@ -151,6 +153,12 @@ class OpenApi:
         if "v2" not in self.built:
             self.built["v2"] = Document(msgspec.json.encode(self.second()), self.hash_of("v2"))
         return self.built["v2"]
+
+    def swagger_protobuf(self) -> Document:
+        """GET /openapi/v2 (protobuf), as kubectl asks for it."""
+        if "v2 protobuf" not in self.built:
+            self.built["v2 protobuf"] = Document(encode_swagger(self.second()), self.hash_of("v2 protobuf"))
+        return self.built["v2 protobuf"]
 
     def head(self) -> Object:
         return {"title": "Kubernetes", "version": self.version}

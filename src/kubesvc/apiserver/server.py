@@ -36,6 +36,7 @@ from .protocol import ApiHttpServer
 from .resources import Resources
 from .reviews import Reviews
 from .routing import NO_METHOD, not_allowed, not_served, parse_target
+from .swaggerproto import ASKED_AS, MEDIA_TYPE
 
 log = logging.getLogger("kubesvc.apiserver")
 
@@ -355,6 +356,8 @@ class HttpServer:
         """DISC-6."""
         if parts[1:] == ["v2"]:
             document, content_type = self.openapi.swagger(), "application/json"
+            if ASKED_AS in call.request.headers.get("Accept", ""):
+                document, content_type = self.openapi.swagger_protobuf(), MEDIA_TYPE
         elif parts[1:] == ["v3"]:
             document, content_type = self.openapi.index(), "text/plain; charset=utf-8"
         elif parts[1:2] == ["v3"] and len(parts) > 2:
