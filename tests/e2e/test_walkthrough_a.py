@@ -197,3 +197,11 @@ def test_running_but_not_ready_gets_no_traffic_until_it_passes_again(shared: Ins
     eventually(lambda: sorted(a.removesuffix(":8080") for a in listed(shared, "probed").split(",")) == both)
     eventually(lambda: shared.curl("http://probed.default/hostname").stdout == "probed-a")
     shared.kubectl("delete", "service/probed", "pod/probed-a", "pod/probed-b", "--now")
+
+
+def test_a_list_in_one_document(shared: Instance) -> None:
+    """kubectl checks a List against the OpenAPI 2 document, which it asks for in protobuf."""
+    items = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"listed-{i}"}} for i in range(2)]
+    said = shared.apply({"apiVersion": "v1", "kind": "List", "items": items})
+    assert said == "configmap/listed-0 created\nconfigmap/listed-1 created\n"
+    shared.kubectl("delete", "configmap", "listed-0", "listed-1")
