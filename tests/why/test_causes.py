@@ -973,6 +973,33 @@ PLANTED = (
         ask="pod/odd svc/web",
     ),
     Planted(
+        "a Pod of a Deployment that a misspelt Service misses",
+        "EP806",
+        [
+            service(selector={"app": "wbe"}),
+            workload(),
+            workload("web-1", "ReplicaSet", owner="web", template={"app": "web"}),
+            pod("web-1-a", owner="ReplicaSet/web-1"),
+        ],
+        "pod/web-1-a takes no traffic: no Service of namespace shop selects it; svc/web almost does, with app=wbe",
+        PATCH + '\'{"spec":{"selector":{"app":"web"}}}\'',
+        ask="pod/web-1-a",
+    ),
+    Planted(
+        "a Pod of a Deployment that lacks a label: the template has to get it",
+        "EP805",
+        [
+            service(selector={"app": "web", "tier": "a"}),
+            workload(),
+            workload("web-1", "ReplicaSet", owner="web", template={"app": "web"}),
+            pod("web-1-a", owner="ReplicaSet/web-1"),
+        ],
+        "svc/web does not select pod/web-1-a: it lacks tier=a",
+        "kubectl -n shop patch deployment web --type merge -p "
+        '\'{"spec":{"template":{"metadata":{"labels":{"tier":"a"}}}}}\'',
+        ask="pod/web-1-a svc/web",
+    ),
+    Planted(
         "a Pod that no Service selects",
         "EP806",
         [service(), pod(labels={"app": "wbe"})],

@@ -20,7 +20,7 @@ from .listing import list_service
 from .nearest import nearest
 from .podstate import explain_pod
 from .ports import declared_ports, port_text
-from .selection import near_miss
+from .selection import corrected, near_miss
 from .snapshot import Snapshot
 from .subject import Subject
 
@@ -165,21 +165,30 @@ def unselected(pod: Pod, snapshot: Snapshot) -> Finding:
         if selects(s):
             miss = near_miss(s.spec.selector or {}, labels)
             if not miss.lacking:
-                options.append((miss.cost, s.name, s))
+                options.append((miss.cost, s.name, s, miss))
     text = f"no Service of namespace {pod.namespace} selects it"
     command, repairs = "", False
     if options:
-        service = min(options, key=lambda o: o[:2])[2]
+        _, _, service, miss = min(options, key=lambda o: o[:2])
         text += f"; svc/{service.name} almost does, with {selector_text(service.spec.selector)}"
-        command, repairs = label_command(pod, service), True
+        # The label of a Pod that something made is what holds the two together: the selector has to give way.
+        command = corrected(service, miss) if pod.metadata.controller else label_command(pod, service, snapshot)
+        repairs = True
     return Finding(
         "EP806", "broken", text, command, repairs, (f"labels of pod/{pod.name}: {selector_text(labels) or 'none'}",)
     )
 
 
-def label_command(pod: Pod, service: Service) -> str:
-    """The command that gives the Pod what the selector lacks."""
+def label_command(pod: Pod, service: Service, snapshot: Snapshot) -> str:
+    """The command that gives the Pod what the selector lacks: in the template of what makes it, if something does; ""
+    where that would take the Pod from its maker."""
     lacking = {k: v for k, v in (service.spec.selector or {}).items() if pod.metadata.label(k) != v}
+    if pod.metadata.controller is not None:
+        above = snapshot.owner(pod)
+        if above is None or any(k in (pod.metadata.labels or {}) for k in lacking):
+            return ""
+        patch = {"spec": {"template": {"metadata": {"labels": lacking}}}}
+        return commands.merge(pod.namespace, above[0].singular_name, above[1].name, patch)
     pairs = [f"{k}={v}" for k, v in sorted(lacking.items())]
     return commands.kubectl(pod.namespace, "label", "pod", pod.name, *pairs, "--overwrite")
 
@@ -215,8 +224,8 @@ def diagnose_pair(pod_name: str, service_name: str, snapshot: Snapshot, namespac
             "EP805",
             "broken",
             f"svc/{service.name} does not select pod/{pod.name}: it lacks {selector_text(lacking)}",
-            label_command(pod, service),
-            True,
+            (command := label_command(pod, service, snapshot)),
+            bool(command),
             (
                 f"selector of svc/{service.name}: {selector_text(service.spec.selector)}",
                 f"labels of pod/{pod.name}: {selector_text(pod.metadata.labels) or 'none'}",

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kubesvc.api import names
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_kind
 from kubesvc.api.meta import Object, Typed
@@ -23,7 +24,7 @@ from kubesvc.clock import parse_rfc3339
 from .snapshot import READ, Skipped, Snapshot, snapshot_of
 
 SUFFIXES = (".json", ".yaml", ".yml")
-SPARE = ("NetworkPolicy", "ResourceQuota", "Namespace")
+SPARE = ("NetworkPolicy", "ResourceQuota", "Namespace", "ReplicationController", "StatefulSet")
 """Kinds whose absence from a dump is not worth a word."""
 LARGEST_BYTES = 256 << 20
 """A file larger than this is skipped."""
@@ -199,6 +200,7 @@ def items(where: str, document: Object, skipped: list[Skipped]) -> Iterator[Foun
 
 
 def decode(kind: Kind, item: Object, namespace: str, where: str, skipped: list[Skipped]) -> Typed | None:
+    """The typed object, None if it is none; without a namespace it is in `namespace`, or `default`."""
     try:
         meta = item.get("metadata")
         if not isinstance(meta, dict) or not (meta.get("name") or meta.get("generateName")):
@@ -206,8 +208,14 @@ def decode(kind: Kind, item: Object, namespace: str, where: str, skipped: list[S
             return None
         if namespace:
             meta.setdefault("name", meta.get("generateName"))
-            if kind.namespaced:
-                meta.setdefault("namespace", namespace)
+        if kind.namespaced and not meta.get("namespace"):
+            meta["namespace"] = namespace or "default"
+        texts = [*(kind.name_errors or names.dns_subdomain)(meta["name"])]
+        texts += names.dns_label(meta["namespace"]) if kind.namespaced else []
+        if texts:
+            skipped.append(Skipped(where, f"a {kind.name} with a name that is none: {texts[0]}"))
+            return None
+        if namespace:
             kind.default(item)
         return msgspec.convert(item, kind.type)
     except (msgspec.ValidationError, AttributeError, TypeError, ValueError, KeyError) as error:
@@ -220,7 +228,7 @@ def seen_lists(path: Path) -> set[str]:
     if not path.is_dir():
         return set()
     stems = {p.stem for p in path.rglob("*") if p.suffix in SUFFIXES}
-    extra = {"replicationcontrollers"} if "replication-controller-list" in stems else set()
+    extra = {"replicationcontrollers"} if "replication-controllers" in stems else set()
     return {k.plural for k in READ if k.plural in stems} | extra
 
 

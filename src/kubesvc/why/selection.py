@@ -112,18 +112,24 @@ def closest_labels(service: Service, snapshot: Snapshot) -> tuple[NearMiss, str,
     return (best[2], best[1], best[3]) if best is not None else None
 
 
+def corrected(service: Service, miss: NearMiss) -> str:
+    """The command that turns what was written in the selector into what was meant."""
+    right = dict(miss.meant.values())
+    patch = {k: None for k in miss.meant if k not in right} | right
+    return commands.merge(service.namespace, "service", service.name, {"spec": {"selector": patch}})
+
+
 def misspelt(service: Service, miss: NearMiss, who: str, number: int, seen: list[str]) -> Finding:
     wrong = {k: v for k, v in (service.spec.selector or {}).items() if k in miss.meant}
     right = dict(miss.meant.values())
     key_wrong = any(k != meant[0] for k, meant in miss.meant.items())
-    patch = {k: None for k in wrong if k not in right} | right
     has = f"{commands.count(number, 'Pod')} {'has' if number == 1 else 'have'}" if number else f"{who} has"
     return Finding(
         "EP102" if key_wrong else "EP101",
         "broken",
         f"no Pod has the label {selector_text(wrong)}; {has} {selector_text(right)}: "
         f"did you mean {selector_text(right)}?",
-        commands.merge(service.namespace, "service", service.name, {"spec": {"selector": patch}}),
+        corrected(service, miss),
         True,
         tuple(seen),
     )
