@@ -451,3 +451,27 @@ def test_controllers_end_when_cancelled() -> None:
         assert task.cancelled()
 
     in_house(story)
+
+
+def test_a_slice_given_away_by_its_labels_holds_nobody_up() -> None:
+    """SLICE-4: a slice that people hand to another Service, or to another manager, is not waited for."""
+
+    async def story(house: House) -> None:
+        house.start()
+        await house.service()
+        await house.service("other", selector={"app": "other"})
+        await house.pod("a", ONE)
+        await house.settle()
+        for labels in (
+            {"kubernetes.io/service-name": "other"},
+            {"endpointslice.kubernetes.io/managed-by": "somebody"},
+        ):
+            [s] = await house.slices()
+            await house.client.patch(
+                ENDPOINT_SLICE, s["metadata"]["name"], "ns", {"metadata": {"labels": labels}}, "merge"
+            )
+            await house.settle(5)
+            ours = [s for s in await house.slices() if "controller" in str(s["metadata"]["labels"])]
+            assert [[e["addresses"] for e in s["endpoints"]] for s in ours] == [[[ONE]]]
+
+    in_house(story)

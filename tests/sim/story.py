@@ -62,7 +62,7 @@ class Story:
 
 def change_text(change: Change) -> str:
     """One change of the store in a line; "" when only what nobody reads changed, such as a heartbeat."""
-    _, _, group, plural, name = change.key.split("/", 4)
+    plural, name = change.key.split("/", 4)[3:]
     where = f"  r{change.revision:<6} {plural} {name}"
     if change.value is None:
         return f"{where} is gone"

@@ -142,7 +142,8 @@ class Stream:
         self.news.set()
 
     def cut(self) -> None:
-        """The connection breaks; what was on its way is lost."""
+        """The connection breaks; what was on its way is lost, and nothing comes after it."""
+        self.task.cancel()
         self.waiting.clear()
         self.end, self.ended = Unreachable("the server is gone"), True
         self.news.set()

@@ -215,7 +215,7 @@ class Users:
 
     async def external_name(self) -> None:
         """There and back again: its slices go and come."""
-        patch = {"spec": {"type": "ExternalName", "externalName": "example.org"}}
+        patch: Object = {"spec": {"type": "ExternalName", "externalName": "example.org"}}
         await self.patch("makes near an ExternalName", SERVICE, "near", patch)
         await asyncio.sleep(self.random.choice((0.0, 1.0, 5.0)))
         patch = {"spec": {"type": "ClusterIP", "externalName": None}}
@@ -224,7 +224,7 @@ class Users:
     async def take_selector(self) -> None:
         """A Service gains or loses its selector."""
         name = self.random.choice(("byhand", "blue"))
-        selector = self.random.choice((None, {"app": "web"}))
+        selector: Object | None = self.random.choice((None, {"app": "web"}))
         await self.patch(f"gives {name} the selector {selector}", SERVICE, name, {"spec": {"selector": selector}})
         self.edited_endpoints[SHOP, name] = None
 
@@ -260,15 +260,16 @@ class Users:
             await self.act(f"deletes slice {name}", lambda c: c.delete(ENDPOINT_SLICE, name, SHOP))
             return
         stranger = [{"addresses": [f"{HANDMADE}99"], "conditions": {"ready": True}}]
+        label = {"x": "y", "kubernetes.io/service-name": self.random.choice(("web", "db"))}
         patches: dict[str, Object] = {
             "empty": {"endpoints": []},
             "stranger": {"endpoints": stranger},
-            "label": {
-                "metadata": {"labels": {"x": "y", "kubernetes.io/service-name": self.random.choice(("web", "db"))}}
-            },
+            "label": {"metadata": {"labels": label}},
             "disown": {"metadata": {"ownerReferences": None}},
             "unmanaged": {"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": "somebody"}}},
         }
+        if way == "empty":
+            self.world.emptied[name] = None
         if "metadata" in patches[way]:
             self.spoilt[name] = None
         await self.patch(f"spoils slice {name}: {way}", ENDPOINT_SLICE, name, patches[way])

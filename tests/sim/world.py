@@ -62,6 +62,8 @@ class World:
         self.last_write = 0.0
         """When something was last written that nobody writes in a quiet cluster."""
         self.last_written = ""
+        self.emptied: dict[str, None] = {}
+        """Slices that somebody emptied: such a one stays until newcomers need room (SLICE-21)."""
         self.observers: list[Callable[[list[Change]], None]] = []
 
     @property

@@ -17,8 +17,9 @@ A controller is a class like this one, in a file of its own, named in `kubesvc.c
 
 What the runner promises: `reconcile` runs only after every informer that the controller asked for through `ctx` has
 synced; never twice at once for one key; an exception brings the key back by the queue's `RetryPolicy`, and the key is
-dropped (`gave_up`) when retries are used up, until something changes or five minutes have passed. What it expects: handlers only add keys; `reconcile` reads caches and
-never the event that woke it, so that running twice, late or out of order ends in the same objects.
+dropped (`gave_up`) when retries are used up, until something changes or five minutes have passed. What it expects:
+handlers only add keys; `reconcile` reads caches and never the event that woke it, so that running twice, late or out
+of order ends in the same objects.
 
 Work that no key stands for (a loop of its own, a periodic sweep) goes into `run_beside`, which is started with the
 workers and started again, after a back-off, when it raises.
