@@ -205,7 +205,10 @@ def test_claims_are_made_before_pods_and_stay_after_them() -> None:
             "metadata": {"name": "data"},
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
         }
-        await make(house, 2, volumeClaimTemplates=[claim])
+        mounting = {"name": "c", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+        template = stateful_set()["spec"]["template"]
+        template["spec"]["containers"] = [mounting]
+        await make(house, 2, volumeClaimTemplates=[claim], template=template)
         await house.settle(10)
         claims = await house.every(PERSISTENT_VOLUME_CLAIM)
         assert [c["metadata"]["name"] for c in claims] == ["data-web-0", "data-web-1"]

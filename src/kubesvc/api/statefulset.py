@@ -125,7 +125,18 @@ def validate(obj: Object, _: Situation) -> Errors:
     errors += checks.nonnegative(spec, "replicas", workload.SPEC)
     errors += checks.nonnegative(spec, "minReadySeconds", workload.SPEC)
     errors += workload.validate_selector(spec, "statefulset")
-    return errors + workload.validate_template(spec, name="StatefulSet")
+    return errors + workload.validate_template(with_claims(spec), name="StatefulSet")
+
+
+def with_claims(spec: Object) -> Object:
+    """The spec with a volume for each claim that pods will get, so that containers may mount them."""
+    template = part(spec, "template")
+    pod = part(template, "spec")
+    volumes = items(pod, "volumes")
+    named = {v.get("name") for v in volumes}
+    claims = [(c.get("metadata") or {}).get("name") or "" for c in items(spec, "volumeClaimTemplates")]
+    more = [{"name": c, "persistentVolumeClaim": {"claimName": c}} for c in claims if c and c not in named]
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": [*volumes, *more]}}} if more else spec
 
 
 def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
