@@ -232,3 +232,42 @@ def test_all_puts_the_broken_first(shared: Instance) -> None:
     assert done.returncode == 1 and statuses == sorted(statuses, key=["broken", "unknown", "degraded", "healthy"].index)
     assert any(r["subject"].startswith("svc/kubernetes ") and r["status"] == "healthy" for r in found["results"])
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_the_printed_role_is_enough_and_less_is_a_named_gap(shared: Instance) -> None:
+    """Who may list what --print-role says gets the whole diagnosis; with the role in one namespace only, nodes are the
+    gap; without any, nothing is claimed and the exit status is 2."""
+    namespace, who = "why-role", "system:serviceaccount:why-role:looker"
+    shared.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    meta = {"name": "looker", "namespace": namespace}
+    shared.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    obj = service(selector={"app": "nobody"})
+    shared.apply({**obj, "metadata": {**obj["metadata"], "namespace": namespace}})
+    shared.apply(shared.run("why", "--print-role").stdout)
+    config = json.loads(shared.kubectl("config", "view", "--raw", "-o", "json"))
+    config["users"][0]["user"] = {"token": shared.kubectl("-n", namespace, "create", "token", "looker").strip()}
+    file = shared.home / "looker.json"
+    file.write_text(json.dumps(config))
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "why-looker"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kubesvc-why"},
+        "subjects": [{"kind": "ServiceAccount", "name": "looker", "namespace": namespace}],
+    }
+
+    def look() -> tuple[int, str, list[str]]:
+        done = shared.run("why", "--kubeconfig", str(file), "-n", namespace, "--json", "svc/web", check=False)
+        found = json.loads(done.stdout)
+        return done.returncode, found["results"][0]["code"], [g["kind"] for g in found["gaps"]]
+
+    shared.apply(binding)
+    eventually(lambda: look() == (1, "EP105", []), every=0.3)
+    shared.kubectl("delete", "clusterrolebinding", "why-looker")
+    shared.apply({**binding, "kind": "RoleBinding", "metadata": {"name": "why-looker", "namespace": namespace}})
+    eventually(lambda: look() == (1, "EP105", ["nodes"]), every=0.3)
+    shared.kubectl("-n", namespace, "delete", "rolebinding", "why-looker")
+    eventually(lambda: look() == (2, "EP807", ["services"]), every=0.3)
+    assert who in shared.run("why", "--kubeconfig", str(file), "-n", namespace, "svc/web", check=False).stdout
+    shared.kubectl("delete", "namespace", namespace, "--wait=false")
+    shared.kubectl("delete", "clusterrole", "kubesvc-why")
