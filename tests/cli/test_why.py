@@ -121,5 +121,27 @@ def test_kubectl_finds_it_as_a_plugin(
 ) -> None:
     words = ["kubectl-why", "--dump", dump(tmp_path, *BROKEN), "svc/web", "-n", "shop"]
     monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert kubectl_why() == 1
     assert "[EP101]" in capsys.readouterr().out
+
+
+def test_as_a_plugin_it_asks_the_cluster_that_kubectl_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """~/.kube/config, where KUBECONFIG names none; a server that cannot be reached is exit status 2."""
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    config = {
+        "clusters": [cluster],
+        "contexts": [context],
+        "users": [{"name": "u", "user": {}}],
+        "current-context": "c",
+    }
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setattr("sys.argv", ["kubectl-why", "svc/web"])
+    assert kubectl_why() == 2
+    assert f"the cluster of {tmp_path / '.kube' / 'config'} cannot be reached" in capsys.readouterr().err
