@@ -117,8 +117,10 @@ def nearest(word: str) -> str:
 
 
 def kubectl_why() -> int:
-    """Entry point `kubectl-why`, which kubectl finds as the plugin `kubectl why`; without KUBECONFIG it asks, as kubectl
-    does, the cluster of ~/.kube/config."""
+    """Entry point `kubectl-why`, which kubectl finds as the plugin `kubectl why`.
+
+    Without KUBECONFIG it asks, as kubectl does, the cluster of ~/.kube/config.
+    """
     usual = os.path.expanduser("~/.kube/config")
     if not os.environ.get("KUBECONFIG") and os.path.isfile(usual):
         os.environ["KUBECONFIG"] = usual
