@@ -12,6 +12,7 @@ import selectors
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -59,7 +60,13 @@ class LoopClock:
 
 def rfc3339(seconds: float) -> str:
     """Whole seconds in UTC as the API prints them: `2026-01-02T03:04:05Z` (META-2)."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return whole_second(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def whole_second(second: int) -> str:
+    """The text of a second since 1970; the same few are asked for again and again."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from kubesvc.api import fields
@@ -28,6 +29,8 @@ Query = Mapping[str, Sequence[str]]
 
 GROUP = "meta.k8s.io"
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
+MOST_AGENT = 1024
+"""So much of a User-Agent is looked at: more than a manager's name may have."""
 WHOLE = re.compile(r"[+-]?[0-9]+")
 MOST_DIGITS = 19
 FALSE = frozenset({"0", "false", "False", "FALSE", "f", "F"})
@@ -205,13 +208,23 @@ def dry_run_errors(values: Sequence[str]) -> Errors:
 
 def write_options(query: Query, user_agent: str, kind: str) -> WriteOptions:
     """The options of a POST, PUT or PATCH; `kind` is CreateOptions, UpdateOptions or PatchOptions (OPT)."""
+    if not query:
+        return plain_options(user_agent[:MOST_AGENT])
     force = flag(query, "force")
     return _checked_write_options(query, user_agent, kind, force, apply=False)
 
 
 def patch_options(query: Query, user_agent: str, *, apply: bool) -> WriteOptions:
     """The options of a PATCH (APPLY-1)."""
+    if not query and not apply:
+        return plain_options(user_agent[:MOST_AGENT])
     return _checked_write_options(query, user_agent, "PatchOptions", flag(query, "force"), apply=apply)
+
+
+@lru_cache(maxsize=256)
+def plain_options(user_agent: str) -> WriteOptions:
+    """The options of a write that says nothing."""
+    return WriteOptions(manager=manager_of(user_agent))
 
 
 def _checked_write_options(

@@ -7,8 +7,9 @@ from aiohttp import web
 
 from kubesvc.api.decode import Target as BodyTarget
 from kubesvc.api.decode import decode_body
-from kubesvc.api.errors import BadRequest, NotAcceptable, UnsupportedMediaType
+from kubesvc.api.errors import ApiError, BadRequest, NotAcceptable, UnsupportedMediaType
 from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object
 from kubesvc.api.protobuf import MEDIA_TYPE as PROTOBUF
 from kubesvc.clock import rfc3339
@@ -20,7 +21,7 @@ from .cache import Item
 from .calls import Call
 from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
-from .patches import MEDIA_TYPES, patch_object
+from .patches import MEDIA_TYPES, Patched, patch_object
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
 from .subresources import Subresources
@@ -31,7 +32,10 @@ ENDPOINTS_WARNING = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/
 STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 """Subresources whose answers are no objects, though errors are."""
 DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+STATUS_PARTS = frozenset({"apiVersion", "kind", "metadata", "status"})
+PARTIAL = frozenset({"merge", "strategic"})
 _json = msgspec.json.Encoder()
+_keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Resources:
@@ -176,10 +180,25 @@ class Resources:
 
         warned: tuple[str, ...] = ()
 
+        part_only = (
+            kind is POD and target.subresource == "status" and type in PARTIAL and names_only(body, STATUS_PARTS)
+        )
+
+        def patched_object(seen: Object) -> Patched:
+            """The patched object. A status write leaves the rest as it is, so that need not be read again; what is
+            refused is told with the whole."""
+            if part_only:
+                try:
+                    part = {k: v for k, v in seen.items() if k in STATUS_PARTS}
+                    return patch_object(part, body, type, kind, options.validation)
+                except ApiError:
+                    pass
+            return patch_object(seen, body, type, kind, options.validation)
+
         def edit(live: Object) -> Object:
             nonlocal warned
             seen = kind.from_stored(live) if kind.stored else live
-            patched = patch_object(seen, body, type, kind, options.validation)
+            patched = patched_object(seen)
             warned = patched.warnings
             found = (patched.obj.get("metadata") or {}).get("name")
             if found != target.name:
@@ -190,7 +209,7 @@ class Resources:
             return kind.to_stored(patched.obj) if kind.stored else patched.obj
 
         result = await registry.change(
-            kind, namespace, target.name, edit, options, call.warnings, subresource=target.subresource
+            kind, namespace, target.name, edit, options, call.warnings, subresource=target.subresource, copies=True
         )
         call.warnings += warned
         return self.written(call, kind, result)
@@ -233,6 +252,14 @@ class Resources:
         options = await self.delete_options(call)
         page = await self.registry.delete_collection(kind, call.target.namespace_of(kind), listing, options)
         return call.answer(list_answer(kind, page))
+
+
+def names_only(patch: bytes, parts: frozenset[str]) -> bool:
+    """Whether a patch is a JSON object that names nothing but these fields."""
+    try:
+        return _keys.decode(patch).keys() <= parts
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def go_package(kind: Kind) -> str:

@@ -6,7 +6,8 @@ then finds what serves it, or raises the 404 or 405.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from kubesvc.api.errors import ApiError, MethodNotAllowed, NotFound
@@ -14,12 +15,12 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_resource
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
+LONGEST_REMEMBERED = 160
 NO_RESOURCE = "the server could not find the requested resource"
 NO_METHOD = "the server does not allow this method on the requested resource"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a request is about. `resource` is "" for paths outside the objects of a group and version."""
 
     method: str
@@ -49,6 +50,18 @@ class Target:
 
 
 def parse_target(method: str, raw_path: str, *, watch: bool) -> Target:
+    """The target of a request; as `read_target`, and short paths that come again are remembered."""
+    if len(raw_path) > LONGEST_REMEMBERED:
+        return read_target(method, raw_path, watch)
+    return remembered_target(method, raw_path, watch)
+
+
+@lru_cache(maxsize=4096)
+def remembered_target(method: str, raw_path: str, watch: bool) -> Target:
+    return read_target(method, raw_path, watch)
+
+
+def read_target(method: str, raw_path: str, watch: bool) -> Target:
     """The target of a request.
 
     raw_path: the path as sent, percent-encoded, without query
@@ -59,16 +72,15 @@ def parse_target(method: str, raw_path: str, *, watch: bool) -> Target:
     if segments and segments[-1] == "":
         segments.pop()
     double = "" in segments
-    parts = [unquote(s) for s in segments if s]
-    plain = Target(method, path, method.lower(), empty_segment=double)
+    parts = [unquote(s) for s in segments if s] if "%" in raw_path else [s for s in segments if s]
     if len(parts) < 3 or parts[0] not in ("api", "apis"):
-        return plain
+        return Target(method, path, method.lower(), empty_segment=double)
     if parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]
     else:
         group, version, rest = parts[1], parts[2], parts[3:]
     if not rest:
-        return plain
+        return Target(method, path, method.lower(), empty_segment=double)
     verb = VERBS.get(method, method.lower())
     legacy = rest[0] == "watch" and len(rest) > 1
     if legacy:
@@ -94,10 +106,9 @@ def parse_target(method: str, raw_path: str, *, watch: bool) -> Target:
             verb = "list"
     elif method == "DELETE" and not name:
         verb = "deletecollection"
-    return replace(
-        plain, verb=verb, group=group, version=version, resource=resource, namespace=namespace, name=name,
-        subresource=subresource, rest=more, legacy_watch=legacy, in_namespace=in_namespace,
-    )  # fmt: skip
+    return Target(
+        method, path, verb, group, version, resource, namespace, name, subresource, more, legacy, double, in_namespace
+    )
 
 
 def not_served() -> ApiError:
