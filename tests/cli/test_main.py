@@ -84,12 +84,17 @@ def test_status_and_down_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kubeconfig_wins_over_name_and_must_exist(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     status, printed = said(capsys, "scheduler", "--kubeconfig", "/nowhere", "--name", "x")
     assert status == 1 and "kubeconfig /nowhere: no such file" in printed
     monkeypatch.setenv("KUBECONFIG", "/elsewhere")
     status, printed = said(capsys, "scheduler")
     assert status == 1 and "KUBECONFIG names /elsewhere, which is no file" in printed
+    some = tmp_path / "some"
+    some.write_text("{}")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/none:{some}")  # several, of which one is there
+    status, printed = said(capsys, "scheduler")
+    assert status == 1 and "which is no file" not in printed
     status, printed = said(capsys, "scheduler", "--name", "x")
     assert status == 1 and "no instance 'x' is running" in printed

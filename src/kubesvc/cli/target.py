@@ -69,7 +69,7 @@ def find_target(args: argparse.Namespace) -> Target:
             raise Failure(f"kubeconfig {path}: no such file")
         return Target(Path(path), args.context or "")
     if not args.name and (path := os.environ.get("KUBECONFIG", "")):
-        if not Path(path).is_file():
+        if not any(Path(part).is_file() for part in path.split(os.pathsep) if part):
             raise Failure(f"KUBECONFIG names {path}, which is no file\nnext: unset KUBECONFIG, or use --name")
         return Target(Path(path))
     paths, _ = running(args.name)
