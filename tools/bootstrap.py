@@ -70,9 +70,10 @@ def main() -> int:
         return 1
     install_system_packages()
     state = wanted_state()
-    if STAMP.exists() and STAMP.read_text() == state and (ROOT / "src/kubesvc/api/schemas.bin").exists():
-        return 0
     python = VENV / "bin" / "python"
+    if STAMP.exists() and STAMP.read_text() == state and (ROOT / "src/kubesvc/api/schemas.bin").exists():
+        compile_sources(python)
+        return 0
     if not python.exists():
         say("making the virtual environment .venv")
         venv.create(VENV, with_pip=True)
@@ -81,8 +82,15 @@ def main() -> int:
     subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], check=True, cwd=ROOT)
     say("installing kubesvc itself")
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)], check=True, cwd=ROOT)
+    compile_sources(python)
     STAMP.write_text(state)
     return 0
+
+
+def compile_sources(python: Path) -> None:
+    """Compile what changed, as an installed package is: many short processes start here, and not every environment
+    lets Python write what it compiled."""
+    subprocess.run([str(python), "-m", "compileall", "-q", str(ROOT / "src")], check=False)
 
 
 if __name__ == "__main__":
