@@ -47,5 +47,9 @@ class Expectations:
             return True
         return now - expected.since > TIMEOUT_SECONDS
 
+    def seconds_left(self, key: Key, now: float) -> float:
+        """How long until what was asked for counts as lost; 0 if nothing is waited for."""
+        return 0.0 if self.met(key, now) else self.of[key].since + TIMEOUT_SECONDS - now
+
     def forget(self, key: Key) -> None:
         self.of.pop(key, None)

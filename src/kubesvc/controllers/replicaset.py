@@ -17,7 +17,6 @@ from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.workqueue import Key
 from kubesvc.clock import rfc3339
 
-from .expectations import TIMEOUT_SECONDS
 from .ownership import controller_uid
 from .podowner import PodOwnerController, pod_from_template
 from .replicaset_plan import (
@@ -70,8 +69,8 @@ class ReplicasController(PodOwnerController[OwnerT]):
                     message=found.message,
                     last_transition_time=rfc3339(clock.now()),
                 )
-        if not self.expectations.met(key, clock.monotonic()):
-            self.queue.add_after(key, TIMEOUT_SECONDS + 1.0)  # should what was asked for never be seen
+        if left := self.expectations.seconds_left(key, clock.monotonic()):
+            self.queue.add_after(key, left + 1.0)  # should what was asked for never be seen
         await self.write_status(owner, replica_set, pods, failure)
         wait = seconds_to_next_availability(pods, replica_set.spec.min_ready_seconds, clock.now())
         if wait is not None and replica_set.spec.min_ready_seconds:
