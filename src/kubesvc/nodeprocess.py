@@ -60,6 +60,7 @@ def node_parts(
         zone=process.zone,
         simulated=process.simulated,
         images_map=Path(process.images_map) if process.images_map else None,
+        image_store=InstancePaths(Path(process.instance_root)).images,
         hidden_paths=(process.instance_root,),
         group=f"{InstancePaths(Path(process.instance_root)).group}/{process.node_name}"
         if process.instance_root

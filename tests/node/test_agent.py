@@ -27,6 +27,7 @@ SCENARIOS = (
     "volumes_have_owners_and_sizes",
     "host_ports_lead_to_pods",
     "ends_of_adopted_containers_are_known",
+    "loaded_images_run",
 )
 
 

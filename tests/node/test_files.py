@@ -73,6 +73,7 @@ def test_hosts_file() -> None:
     [
         ("nginx", "docker.io/library/nginx:latest"),
         ("nginx:1.25", "docker.io/library/nginx:1.25"),
+        ("shop:1", "docker.io/library/shop:1"),
         ("user/app", "docker.io/user/app:latest"),
         ("registry.example:5000/a/b:v1", "registry.example:5000/a/b:v1"),
         ("localhost/x", "localhost/x:latest"),

@@ -71,6 +71,7 @@ class World:
             node_addresses=(NODE_ADDRESS,),
             cluster_dns=("10.96.0.10",),
             zone="a",
+            image_store=state_dir.parent / "images",
             **settings,
         )
         self.client: Any = None
@@ -213,9 +214,9 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
 
 
 def main() -> None:
-    from tests.node import scenario_limits, scenario_sharing, scenarios
+    from tests.node import scenario_images, scenario_limits, scenario_sharing, scenarios
 
-    modules = (scenarios, scenario_limits, scenario_sharing)
+    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images)
     scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 

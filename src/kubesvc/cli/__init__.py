@@ -26,6 +26,7 @@ COMMANDS = {
     "kubectl": "run stock kubectl against an instance",
     "curl": "make an HTTP request from inside a node, where ClusterIPs answer",
     "shell": "open a shell inside a node, where ClusterIPs answer",
+    "image": "load images for Pods from files, list and remove them",
     "ready": "flip what a Pod's readiness probe sees",
     "outside": "add, remove and use hosts outside the cluster",
     "apiserver": "run the API server alone",

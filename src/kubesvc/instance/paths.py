@@ -92,6 +92,11 @@ class InstancePaths:
         return self.root / "control.log"
 
     @property
+    def images(self) -> Path:
+        """Images that were loaded from files."""
+        return self.root / "images"
+
+    @property
     def group(self) -> str:
         """The name of its control group: the instance's, and a digest of where it is, since others may be named so."""
         return f"{PREFIX}{self.root.name}-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"

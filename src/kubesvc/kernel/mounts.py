@@ -47,6 +47,7 @@ class RootPlan:
     kept:           paths of the machine that must be seen even where hidden
     mounts:         volumes and files of the Pod
     read_only:      the root itself takes no writes
+    workdir:        a directory that is made if it is missing
     """
 
     base: str = "/"
@@ -61,6 +62,7 @@ class RootPlan:
     mounts: Sequence[Mount] = ()
     read_only: bool = False
     overlay_options: str = ""
+    workdir: str = ""
 
 
 def is_below(path: str, directory: str) -> bool:
@@ -70,7 +72,9 @@ def is_below(path: str, directory: str) -> bool:
 
 def plan_steps(plan: RootPlan) -> list[Step]:
     """The steps of `rootfs.build`, in the order in which they must happen."""
-    empty = [*(path for path, _ in SCRATCH), *plan.hidden, *plan.fresh]
+    # A root of its own brings these places along, and with a layer over it they can be written.
+    scratch = SCRATCH if plan.base == "/" or not plan.overlay else ()
+    empty = [*(path for path, _ in scratch), *plan.hidden, *plan.fresh]
     mounts = sorted(plan.mounts, key=lambda m: (m.target.rstrip("/").count("/"), m.target))
     steps: list[Step] = []
     if plan.overlay:
@@ -81,7 +85,7 @@ def plan_steps(plan: RootPlan) -> list[Step]:
     steps += [("bind", path, path, True, True) for path in sorted(plan.carried)]
     size = f"size={plan.layer_bytes}"
     steps += [("tmpfs", path, "mode=0755,size=4k") for path in sorted(plan.hidden)]
-    steps += [("tmpfs", path, f"mode={mode},{size}") for path, mode in SCRATCH]
+    steps += [("tmpfs", path, f"mode={mode},{size}") for path, mode in scratch]
     steps += [("tmpfs", path, f"mode=0755,{size}") for path in sorted(plan.fresh)]
     if plan.base == "/":
         kept = [path for path in plan.kept if any(is_below(path, directory) for directory in empty)]
@@ -90,6 +94,7 @@ def plan_steps(plan: RootPlan) -> list[Step]:
     steps += [("bind", path, path, True, True) for path in sorted(kept)]
     steps += [("text", path, text, mode) for path, (text, mode) in sorted(plan.files.items())]
     steps += [("link", path, target) for path, target in sorted(plan.links.items())]
+    steps += [("directory_at", plan.workdir)] if plan.workdir else []
     steps += [("proc",), ("sys",), ("devices",)]
     if plan.read_only:
         for mount in mounts:  # the places must be made while the root can still be written

@@ -316,14 +316,14 @@ def run_spec(fd: int) -> NoReturn:
             import termios
 
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if spec.get("limits"):
+            import resource  # before its file is out of sight
         if "steps" in spec:
             step = "mount"
             sc.unshare(sc.CLONE_NEWNS)
             rootfs.build(spec["steps"], spec["place"])
         step = "limits"
         if spec.get("limits"):
-            import resource
-
             for number, pair in spec["limits"].items():
                 resource.setrlimit(number, pair)
         os.umask(0o022)

@@ -373,9 +373,11 @@ class ContainerRunner:
                 self.wait_for("ImagePullBackOff", f"{words}: ErrImagePull: {error}")
                 await asyncio.sleep(max(0.0, back_off.seconds - SHOWN_SECONDS))
         self.event("Normal", "Pulled", f'Container image "{name}" already present on machine')
-        self.event("Normal", "StandIn", f'Image "{name}" is stood in for by {image.said}')
         self.image_shown = full_name(name)
-        self.image_id = f"kubesvc.standin/{image.said}"
+        self.image_id = image.identity
+        if not image.identity:
+            self.event("Normal", "StandIn", f'Image "{name}" is stood in for by {image.said}')
+            self.image_id = f"kubesvc.standin/{image.said}"
         return image
 
     async def configure(self, image: Image) -> tuple[dict[str, str], list[Mount]]:
@@ -415,6 +417,7 @@ class ContainerRunner:
             group = pod_context.run_as_group if pod_context is not None else None
         if user is None and self.image is not None:
             user = self.image.user
+            group = self.image.group if group is None else group
         strict = (context.run_as_non_root if context is not None else None) or (
             pod_context.run_as_non_root if pod_context is not None else None
         )
@@ -452,7 +455,8 @@ class ContainerRunner:
             fresh=image.fresh,
             files=image.files,
             links=image.links,
-            kept=(*image.binds, *python_binds()),
+            kept=image.binds if image.identity else (*image.binds, *python_binds()),
+            workdir=container.working_dir or image.workdir if image.directory else "",
             mounts=[*self.files_besides(mounts), *mounts, Mount(str(message_file), message_path)],
             read_only=bool(context is not None and context.read_only_root_filesystem),
         )

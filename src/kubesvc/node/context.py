@@ -19,6 +19,7 @@ from .environment import Sources
 from .events import NodeEvents
 from .hostports import HostPorts
 from .images import Image, load_map, resolve
+from .imagestore import ImageStore
 from .ipam import AddressPool
 from .records import Records
 from .sandbox import Sandboxes
@@ -65,8 +66,13 @@ class NodeContext:
     """By Pod uid, audience and seconds: the token, and when a new one is due."""
 
     def image(self, name: str) -> Image:
-        """What an image runs here, by the map as it is now. ImageProblem if nothing does."""
-        return resolve(name, load_map(self.settings.images_map), self.settings.images_map)
+        """What an image runs here, by the map and the store as they are now. ImageProblem if nothing does."""
+        return resolve(name, load_map(self.settings.images_map), self.settings.images_map, self.loaded_image)
+
+    def loaded_image(self, name: str) -> Image | None:
+        """An image that was loaded from a file."""
+        store = self.settings.image_store
+        return ImageStore(store).find(name) if store is not None else None
 
     async def config_map(self, namespace: str, name: str) -> dict[str, bytes] | None:
         """Its values, None if it does not exist."""

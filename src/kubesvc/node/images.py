@@ -50,6 +50,7 @@ class Image:
     links:       symbolic links, path to target
     binds:       files or directories of the machine that are needed where parts of it are hidden
     directory:   root directory instead of the machine's, "" for the machine's
+    identity:    digest of a loaded image's configuration; "" for what only stands in
     said:        which program stands in, for the Event
     """
 
@@ -65,6 +66,8 @@ class Image:
     directory: str = ""
     stop_signal: int = signal.SIGTERM
     user: int | None = None
+    group: int | None = None
+    identity: str = ""
     said: str = ""
 
     def argv(self, command: Sequence[str], args: Sequence[str]) -> list[str]:
@@ -106,7 +109,7 @@ def load_map(path: Path | None) -> ImageMap:
 # -- names ------------------------------------------------------------------------------------------------------------
 
 NAME = re.compile(
-    r"(?P<repository>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*)"
+    r"(?P<repository>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+(?=/))?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>[a-z0-9]+:[0-9a-fA-F]{32,}))?"
 )
 
@@ -310,13 +313,24 @@ STAND_INS: Mapping[str, Callable[[str], Image]] = {
 """By the last part of the repository's name."""
 
 
-def resolve(image: str, images: ImageMap, map_path: Path | None = None) -> Image:
-    """What this image runs. ImageProblem when nothing stands for it, with words that say how to map it."""
+def resolve(
+    image: str,
+    images: ImageMap,
+    map_path: Path | None = None,
+    loaded: Callable[[str], Image | None] = lambda name: None,
+) -> Image:
+    """What this image runs: by the map, else loaded, else a stand-in.
+
+    ImageProblem when nothing stands for it, with words that say how to load or map it.
+    """
     repository, tag = parse_name(image)
     full = full_name(image)
     for pattern, entry in images.images.items():
         if any(fnmatch.fnmatchcase(n, pattern) for n in (image, full, repository, f"{repository}:{tag}")):
             return mapped(image, pattern, entry)
+    held = loaded(image)
+    if held is not None:
+        return held
     make = STAND_INS.get(repository.rpartition("/")[2])
     if make is not None:
         return make(image)
@@ -324,6 +338,7 @@ def resolve(image: str, images: ImageMap, map_path: Path | None = None) -> Image
     raise ImageProblem(
         "ErrImagePull",
         f"no program stands for this image on this node: there is no container engine here; "
+        f"load it from a file (kubesvc image load), or "
         f'say what it runs in {place}: [images."{repository}:*"] command = ["/path/of/program", "argument"]',
     )
 

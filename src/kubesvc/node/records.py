@@ -36,6 +36,19 @@ class PodRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     containers: dict[str, ContainerRecord] = {}
 
 
+def image_users(root: Path, identity: str) -> list[str]:
+    """The Pods (namespace/name) of an instance's nodes that have run an image and are still there."""
+    found = set()
+    for path in root.glob("nodes/*/pods/*/record-*.json"):
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=PodRecord)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if any(c.image_id == identity for c in record.containers.values()):
+            found.add(f"{record.namespace}/{record.name}")
+    return sorted(found)
+
+
 class Records:
     """The Pods' directories below the state directory: `pods/<uid>/record-<n>.json` and what else a Pod needs there.
 

@@ -18,6 +18,7 @@ class NodeSettings:
     pod_cidrs:       ranges that its Pods' addresses come from, primary family first; empty: those of Node.spec
     node_addresses:  its own addresses, primary family first
     simulated:       Pods become what a script says, without processes (NODE-116 to 119)
+    image_store:     where images are that were loaded from files
     own_network:     the agent is alone in its network namespace and may set routes and forwarding there
     hidden_paths:    directories of the host that containers see empty, such as the instance's state
     pod_pids_limit:  processes and threads that one Pod may have
@@ -35,6 +36,7 @@ class NodeSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
     images_map: Path | None = None
+    image_store: Path | None = None
     resolver_file: str = "/etc/resolv.conf"
     own_network: bool = True
     hidden_paths: tuple[str, ...] = ()

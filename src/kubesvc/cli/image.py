@@ -1,0 +1,96 @@
+"""Images for Pods, loaded from files: OCI layouts, and what `docker save` and `podman save` write.
+
+  docker save shop:1 | gzip > shop.tar.gz
+  kubesvc image load shop.tar.gz         Pods with `image: shop:1` run it from now on
+  kubesvc image load layout/ --tag shop:1
+  kubesvc image list
+  kubesvc image rm shop:1
+
+Names are those that Pods write. An instance keeps its images until they are removed or it is purged.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import Failure
+from .target import add_name, instance_paths
+
+if TYPE_CHECKING:
+    from kubesvc.node.imagestore import ImageStore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_name(parser)
+    acts = parser.add_subparsers(dest="act", required=True, metavar="load|list|rm")
+    load = acts.add_parser("load", help="load images from archives or layouts")
+    load.add_argument("file", nargs="+", type=Path)
+    load.add_argument("--tag", action="append", default=[], metavar="IMAGE", help="name it so, not as it names itself")
+    acts.add_parser("list", help="list the images that were loaded")
+    rm = acts.add_parser("rm", help="remove images")
+    rm.add_argument("image", nargs="+")
+
+
+def run(args: argparse.Namespace) -> int:
+    from kubesvc.node.imagestore import ImageStore
+
+    paths = instance_paths(args.name)
+    store = ImageStore(paths.images)
+    if args.act == "load":
+        return load(store, args.file, tuple(args.tag))
+    if args.act == "rm":
+        return remove(store, args.image, paths.root)
+    rows = [("IMAGE", "ID", "SIZE")]
+    for name, identity in store.names().items():
+        found = store.loaded(identity)
+        rows.append((name, identity.removeprefix("sha256:")[:12], size_text(found.size_bytes if found else 0)))
+    width = max(len(row[0]) for row in rows)
+    for name, identity, size in rows:
+        print(f"{name:<{width}}  {identity:<12}  {size}")
+    return 0
+
+
+def load(store: ImageStore, files: list[Path], tags: tuple[str, ...]) -> int:
+    from kubesvc.node.tarstream import BadArchive
+
+    for file in files:
+        try:
+            loaded = store.load(file, tags)
+        except BadArchive as error:
+            raise Failure(f"{file}: not loaded, nothing has changed: {error}") from None
+        except OSError as error:
+            raise Failure(f"{file}: not loaded, nothing has changed: {error.strerror or error}") from None
+        for name, identity in loaded:
+            print(f"{name}  {identity.removeprefix('sha256:')[:12]}")
+    return 0
+
+
+def remove(store: ImageStore, images: list[str], root: Path) -> int:
+    from kubesvc.node.images import ImageProblem, full_name
+    from kubesvc.node.records import image_users
+
+    for image in images:
+        try:
+            identity = store.names().get(full_name(image))
+            if identity is None:
+                raise Failure(f"there is no image {image!r}\nnext: kubesvc image list")
+            users = image_users(root, identity)
+            if users:
+                raise Failure(f"{image}: runs in {', '.join(users)}\nnext: delete these Pods first")
+            store.remove(image)
+        except ImageProblem as error:
+            raise Failure(str(error)) from None
+        print(f"{image}: removed")
+    return 0
+
+
+def size_text(size_bytes: int) -> str:
+    """A size for people."""
+    amount = float(size_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
