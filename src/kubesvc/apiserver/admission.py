@@ -30,7 +30,14 @@ from .quotas import Quotas, Release, nothing_held
 from .serviceaccounts import admit_service_account
 from .settings import ApiServerSettings
 from .storage import decode
+from .webhookcalls import Webhooks
+from .webhooks import Asked, Operation
 
+OPTIONS_KINDS: Mapping[Operation, str] = {
+    "CREATE": "CreateOptions",
+    "UPDATE": "UpdateOptions",
+    "DELETE": "DeleteOptions",
+}
 OFF_BY_DEFAULT = frozenset({"DenyServiceExternalIPs"})
 PROTECTED = frozenset({"default", "kube-system", "kube-public"})
 NAMESPACE_WAIT_SECONDS = 0.05
@@ -52,6 +59,7 @@ class Admission:
         self.asked_for = settings.enabled_admission
         self.cache = cache
         self.quotas = Quotas(cache)
+        self.webhooks = Webhooks(cache, random)
         self.clock = clock
         self.random = random
 
@@ -77,6 +85,19 @@ class Admission:
         if kind is SERVICE and self.enabled("DenyServiceExternalIPs"):
             deny_external_ips(obj, None)
         self.check_limits(kind, namespace, obj)
+
+    # ------------------------------------------------------------------ webhooks
+
+    async def mutate(self, asked: Asked, warnings: list[str]) -> Object | None:
+        """The last of the plugins that change objects: the object as webhooks want it, None if they leave it alone."""
+        if self.webhooks.idle or not self.enabled("MutatingAdmissionWebhook"):
+            return None
+        return await self.webhooks.mutate(asked, warnings)
+
+    async def ask(self, asked: Asked, warnings: list[str]) -> None:
+        """Ask the validating webhooks. Raises what they refuse with."""
+        if not self.webhooks.idle and self.enabled("ValidatingAdmissionWebhook"):
+            await self.webhooks.validate(asked, warnings)
 
     def hold(self, kind: Kind, namespace: str, new: Object, old: Object | None, *, dry_run: bool) -> Release:
         """The last plugin: judge a write by the namespace's quotas. What it returns is to be called once the write is
@@ -183,6 +204,26 @@ class Admission:
         if found:
             meta = pod["metadata"]
             meta["labels"] = {**(meta.get("labels") or {}), **found}
+
+
+def asked_of(
+    operation: Operation,
+    kind: Kind,
+    namespace: str,
+    new: Object | None,
+    old: Object | None,
+    *,
+    subresource: str = "",
+    name: str = "",
+    dry_run: bool = False,
+) -> Asked:
+    """A write as webhooks see it."""
+    obj = new if new is not None else old
+    found = name or ((obj or {}).get("metadata") or {}).get("name") or ""
+    options: Object = {"kind": OPTIONS_KINDS[operation], "apiVersion": "meta.k8s.io/v1"}
+    if dry_run:
+        options["dryRun"] = ["All"]
+    return Asked(operation, kind, subresource, namespace, found, new, old, dry_run, options)
 
 
 def deny_external_ips(new: Object, old: Object | None) -> None:

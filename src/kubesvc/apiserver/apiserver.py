@@ -140,6 +140,7 @@ class ApiServer:
     def serve_backends(self, backends: Backends | None) -> None:
         """Say who reaches nodes and pods for logs, exec, port forwarding and proxies."""
         self.subresources.backends = backends
+        self.registry.admission.webhooks.dialer = getattr(backends, "dialer", None)
 
     def _authorizer(self) -> Authorizer:
         return RbacAuthorizer(self.cache) if self.settings.authorization == "RBAC" else AlwaysAllow()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,12 @@ class User:
 ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 ADMIN = User("system:admin", groups=(MASTERS, ALL_AUTHENTICATED))
 """Who speaks over the instance's own unix socket, whose directory only its owner may enter."""
+
+
+THE_SERVER = User("system:apiserver", groups=(MASTERS,))
+requester: ContextVar[User] = ContextVar("requester", default=THE_SERVER)
+"""Who asked for what is being done, for those deep below who must name them: webhooks. Parts of this process that ask
+without HTTP are the server itself."""
 
 
 class BadToken(Unauthorized):

@@ -25,7 +25,7 @@ from kubesvc.clock import Clock, Random, rfc3339
 from kubesvc.store import Compacted, Delete, FutureRevision, Moved, Operation, Put, Store
 
 from . import bookkeeping, refusals
-from .admission import Admission
+from .admission import Admission, asked_of
 from .apply import Applied, equal_but_for_times, update_managed_fields
 from .cache import Cache, Item, KindCache
 from .deletion import gone_with_update, plan_deletion
@@ -292,6 +292,9 @@ class Registry:
         if not applying:
             update_managed_fields(None, obj, kind, options.manager, rfc3339(now))
         await self.admission.create(kind, namespace, obj, options)
+        if not self.admission.webhooks.idle:
+            asked = asked_of("CREATE", kind, namespace, obj, None, dry_run=options.dry_run)
+            obj = await self.admission.mutate(asked, warnings) or obj
         bookkeeping.fill_system_metadata(obj, kind, now, self.random)
         generate = "" if meta.get("name") else meta.get("generateName") or ""
         original = _json.encode(obj) if generate or kind in self.hooks else b""
@@ -335,6 +338,9 @@ class Registry:
             value = encode(kind, obj)
             if options.dry_run and (found := self.of(kind).get(namespace, meta["name"])) is not None:
                 raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
+            if not self.admission.webhooks.idle:
+                asked = asked_of("CREATE", kind, namespace, obj, None, dry_run=options.dry_run)
+                await self.admission.ask(asked, warnings)
             release = self.admission.hold(kind, namespace, obj, None, dry_run=options.dry_run)
             if options.dry_run:
                 self._release(reservation)
@@ -548,6 +554,17 @@ class Registry:
         if not applying:
             update_managed_fields(old, new, kind, options.manager, rfc3339(self.clock.now()), subresource=subresource)
         await self.admission.update(kind, namespace, new, old, subresource, options)
+        asks = check and not self.admission.webhooks.idle
+        if asks:
+            asked = asked_of(
+                "UPDATE", kind, namespace, new, old, subresource=subresource, name=name, dry_run=options.dry_run
+            )
+            wanted = await self.admission.mutate(asked, warnings)
+            if wanted is not None:
+                new = wanted
+                bookkeeping.keep_system_metadata(new, old)
+                restore_part(kind, new, old, subresource)
+                meta = metadata(new)
         reservation: Reservation | None = None
         if check:
             kind.prepare_update(new, old)
@@ -562,6 +579,12 @@ class Registry:
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)
                 self.admission.validate_update(kind, new, old, subresource)
+                if asks:
+                    asked = asked_of(
+                        "UPDATE", kind, namespace, new, old, subresource=subresource, name=name,
+                        dry_run=options.dry_run,
+                    )  # fmt: skip
+                    await self.admission.ask(asked, warnings)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
             if kind.generation is not None and check and subresource != "status" and kind.generation(new, old):
@@ -650,6 +673,12 @@ class Registry:
             if item is None:
                 raise refusals.not_found(view, name)
         value, revision = item.value, item.revision
+        if not self.admission.webhooks.idle:
+            asked = asked_of(
+                "DELETE", kind, namespace, None, decode(value, revision), name=name, dry_run=options.dry_run
+            )
+            await self.admission.mutate(asked, [])
+            await self.admission.ask(asked, [])
         for _ in range(TRIES * 4):
             obj = decode(value, revision)
             check_preconditions(view, name, obj, options)

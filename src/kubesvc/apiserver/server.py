@@ -22,7 +22,7 @@ from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAll
 from kubesvc.clock import Clock, Random
 
 from .audit import AuditLog
-from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User
+from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
@@ -182,6 +182,7 @@ class HttpServer:
             if not speaks:
                 raise BadRequest("malformed HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here")
             call.user = self.authenticate(call)
+            requester.set(call.user)
             place = self.inflight.enter(target, call.user)
             try:
                 self.authorize(call)

@@ -1,0 +1,272 @@
+"""Asking admission webhooks: mutating ones in turn, and again where another changed the object after them; validating
+ones all at once. Servers that have no webhook configuration pay one comparison per write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kubesvc.api.decode import decode_plain
+from kubesvc.api.errors import ApiError
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    NAMESPACE,
+    NODE,
+    SERVICE,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+)
+from kubesvc.api.meta import Object
+from kubesvc.clock import Random
+
+from . import jsonpatch
+from .authentication import requester
+from .bookkeeping import new_uid
+from .cache import Cache, Event
+from .nodedoors import NodeDialer, NodeRefused, dial
+from .storage import decode
+from .webhooks import Asked, BadAnswer, Verdict, denial_of, failure_of, matches, review_of, verdict_of
+
+log = logging.getLogger("kubesvc.apiserver")
+
+MOST_ANSWER_BYTES = 4 << 20
+DEFAULT_SECONDS = 10
+_json = msgspec.json.Encoder()
+
+
+class Where(NamedTuple):
+    """Where a webhook listens. `node`: through whose door it is reached, "" for directly."""
+
+    host: str
+    port: int
+    path: str
+    name: str
+    node: str = ""
+
+
+class Unreachable(Exception):
+    """A webhook could not be asked; the text says why."""
+
+
+class Webhooks:
+    """All webhooks of a server. `dialer`: the way into nodes, behind which Services answer."""
+
+    def __init__(self, cache: Cache, random: Random) -> None:
+        self.cache = cache
+        self.random = random
+        self.dialer: NodeDialer | None = None
+        self.known: dict[Kind, tuple[Object, ...]] = {}
+        for kind in (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION):
+            cache.of(kind).sinks.append(self.forget(kind))
+
+    def forget(self, kind: Kind) -> Callable[[list[Event]], None]:
+        def sink(_: list[Event]) -> None:
+            self.known.pop(kind, None)
+
+        return sink
+
+    def webhooks(self, kind: Kind) -> tuple[Object, ...]:
+        """The webhooks of all configurations of a kind, in order of the configurations' names."""
+        found = self.known.get(kind)
+        if found is None:
+            items = [decode(i.value, i.revision) for i in self.cache.of(kind).select()]
+            found = self.known[kind] = tuple(w for c in items for w in c.get("webhooks") or ())
+        return found
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nobody to ask."""
+        return not (self.webhooks(MUTATING_WEBHOOK_CONFIGURATION) or self.webhooks(VALIDATING_WEBHOOK_CONFIGURATION))
+
+    def asked_about(self, kind: Kind, asked: Asked) -> list[Object]:
+        found = self.webhooks(kind)
+        if not found:
+            return []
+        labels: dict[str, str] | None = None
+        if asked.kind is NAMESPACE:
+            obj = asked.new if asked.new is not None else asked.old
+            labels = ((obj or {}).get("metadata") or {}).get("labels") or {}
+        elif asked.kind.namespaced:
+            item = self.cache.of(NAMESPACE).get("", asked.namespace)
+            labels = dict(item.labels) if item is not None else {}
+        return [w for w in found if matches(w, asked, labels)]
+
+    # ------------------------------------------------------------------ asking
+
+    async def mutate(self, asked: Asked, warnings: list[str]) -> Object | None:
+        """The new object as mutating webhooks want it; None if none changed anything. Raises what they refuse with."""
+        found = self.asked_about(MUTATING_WEBHOOK_CONFIGURATION, asked)
+        current, again = asked, []
+        changed_by: Object | None = None
+        for webhook in found:
+            after = await self.change(webhook, current, warnings)
+            if after is not None:
+                current, changed_by = current._replace(new=after), webhook
+                # Whoever was asked before may want to see what became of the object.
+                seen = found[: found.index(webhook)]
+                again += [w for w in seen if w.get("reinvocationPolicy") == "IfNeeded" and w not in again]
+        for webhook in again:
+            if webhook is not changed_by:
+                after = await self.change(webhook, current, warnings)
+                current = current._replace(new=after) if after is not None else current
+        return current.new if current is not asked else None
+
+    async def change(self, webhook: Object, asked: Asked, warnings: list[str]) -> Object | None:
+        verdict = await self.ask(webhook, asked, warnings, mutating=True)
+        if verdict is None or not verdict.patch or asked.new is None:
+            return None
+        typed = {"apiVersion": asked.kind.api_version, "kind": asked.kind.name, **asked.new}
+        try:
+            patched = jsonpatch.apply(typed, verdict.patch)
+            obj = decode_plain(patched, asked.kind, "Ignore").obj
+        except (jsonpatch.PatchFailed, ApiError, RecursionError) as e:
+            raise failure_of(webhook.get("name") or "", f"its patch cannot be applied: {e}") from None
+        asked.kind.default(obj)
+        return None if obj == asked.new else obj
+
+    async def validate(self, asked: Asked, warnings: list[str]) -> None:
+        """Ask the validating webhooks; the first refusal in their order is raised."""
+        found = self.asked_about(VALIDATING_WEBHOOK_CONFIGURATION, asked)
+        if not found:
+            return
+        answers = await asyncio.gather(
+            *(self.ask(w, asked, warnings, mutating=False) for w in found), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def ask(self, webhook: Object, asked: Asked, warnings: list[str], *, mutating: bool) -> Verdict | None:
+        """One webhook's verdict; None if it could not be asked and need not be. ApiError if it refuses."""
+        name = webhook.get("name") or ""
+        if asked.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            raise ApiError(f'admission webhook "{name}" does not support dry run', code=400, reason="BadRequest")
+        uid = new_uid(self.random)
+        versions = webhook.get("admissionReviewVersions") or ["v1"]
+        review = review_of(asked, uid, requester.get(), "v1" if "v1" in versions else str(versions[0]))
+        try:
+            raw = await self.call(webhook, _json.encode(review))
+            verdict = verdict_of(raw, uid, mutating=mutating)
+        except (Unreachable, BadAnswer) as e:
+            if webhook.get("failurePolicy") == "Ignore":
+                log.warning("webhook %s: %s: ignored", name, e)
+                return None
+            raise failure_of(name, f"failed to call webhook: {e}") from None
+        warnings += [w for w in verdict.warnings if w not in warnings]
+        if not verdict.allowed:
+            raise denial_of(name, verdict.status)
+        return verdict
+
+    # ------------------------------------------------------------------ the wire
+
+    async def call(self, webhook: Object, body: bytes) -> bytes:
+        """Post a review; the answer's body. Raises Unreachable."""
+        config = webhook.get("clientConfig") or {}
+        seconds = webhook.get("timeoutSeconds") or DEFAULT_SECONDS
+        where = self.where(config)
+        where = where._replace(path=f"{where.path}?timeout={seconds}s")
+        url = f"https://{where.name}:{where.port}{where.path}"
+        try:
+            async with asyncio.timeout(seconds):
+                return await post(where, trusting(config.get("caBundle") or ""), body, self.dialer)
+        except TimeoutError:
+            raise Unreachable(f'Post "{url}": context deadline exceeded') from None
+        except (OSError, NodeRefused, ValueError, EOFError) as e:
+            raise Unreachable(f'Post "{url}": {e}') from None
+
+    def where(self, config: Object) -> Where:
+        """The place of a client configuration: a URL, or a Service by its cluster address."""
+        service = config.get("service")
+        if not service:
+            from urllib.parse import urlsplit
+
+            parts = urlsplit(config.get("url") or "")
+            host = parts.hostname or ""
+            return Where(host, parts.port or 443, parts.path or "/", host)
+        namespace, name = service.get("namespace") or "", service.get("name") or ""
+        item = self.cache.of(SERVICE).get(namespace, name)
+        if item is None:
+            raise Unreachable(f'service "{name}" not found')
+        spec = decode(item.value, item.revision).get("spec") or {}
+        address = spec.get("clusterIP") or ""
+        node = ""
+        if self.dialer is not None:
+            node = next((i.name for i in self.cache.of(NODE).select()), "")
+        path = service.get("path") or "/"
+        return Where(address, service.get("port") or 443, path, f"{name}.{namespace}.svc", node)
+
+
+def trusting(ca_bundle: str) -> ssl.SSLContext:
+    """TLS that trusts the bundle alone (base64 of PEM), or whom the machine trusts; ValueError for a bad bundle."""
+    import base64
+
+    if not ca_bundle:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cadata=base64.b64decode(ca_bundle).decode())
+    except (ValueError, ssl.SSLError) as e:
+        raise ValueError(f"unable to load root certificates: {e}") from None
+
+
+async def post(where: Where, context: ssl.SSLContext, body: bytes, dialer: NodeDialer | None) -> bytes:
+    """Post JSON over TLS and read the answer; OSError, NodeRefused, ValueError for an answer that is not a 200."""
+    arguments: dict[str, Any] = {"ssl": context, "server_hostname": where.name, "limit": MOST_ANSWER_BYTES}
+    if where.node and dialer is not None:
+        door: socket.socket = await dial(dialer, where.node, f"tcp {where.host} {where.port}")
+        reader, writer = await asyncio.open_unix_connection(sock=door, **arguments)
+    else:
+        reader, writer = await asyncio.open_connection(where.host, where.port, **arguments)
+    try:
+        head = (
+            f"POST {where.path} HTTP/1.1\r\nHost: {where.name}\r\nContent-Type: application/json\r\n"
+            f"Accept: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+            "User-Agent: kube-apiserver-admission\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        await writer.drain()
+        status, headers = await read_head(reader)
+        answer = await read_answer(reader, headers)
+    finally:
+        writer.close()
+    if status != 200:
+        raise ValueError(f"an error on the server ({answer[:200].decode(errors='replace')!r}), status {status}")
+    return answer
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    raw = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
+    parts = first.split(" ", 2)
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+        raise ValueError(f"malformed HTTP response {first[:60]!r}")
+    pairs = (line.partition(":") for line in lines)
+    return int(parts[1]), {k.strip().lower(): v.strip() for k, _, v in pairs}
+
+
+async def read_answer(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    """The body of an answer, at most MOST_ANSWER_BYTES."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        out = bytearray()
+        while size := int((await reader.readline()).partition(b";")[0], 16):
+            if size < 0 or len(out) + size > MOST_ANSWER_BYTES:
+                raise ValueError("its answer is too long")
+            out += await reader.readexactly(size)
+            await reader.readline()
+        return bytes(out)
+    if "content-length" in headers:
+        length = int(headers["content-length"])
+        if not 0 <= length <= MOST_ANSWER_BYTES:
+            raise ValueError("its answer is too long")
+        return await reader.readexactly(length)
+    out = bytearray()
+    while chunk := await reader.read(1 << 16):
+        out += chunk
+        if len(out) > MOST_ANSWER_BYTES:
+            raise ValueError("its answer is too long")
+    return bytes(out)
