@@ -112,6 +112,8 @@ async def calm(world: World, users: Users, fate: Fate, watchman: Watchman, ears:
     await users.put_right()
     if not await world.quiet(STEADY_SECONDS, MOST_CALM_SECONDS):
         raise Broken(f"somebody goes on writing: {world.last_written}")
+    await users.sweep()
+    check(await world.quiet(60.0, 600.0), f"no quiet after ended pods were swept away: {world.last_written}")
     promised(watchman, ears)
     await check_calm(world)
     await restarted(world)

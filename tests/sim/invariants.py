@@ -522,8 +522,10 @@ class Watchman:
         self.watched: dict[int, None] = {}
         self.doomed: dict[str, None] = {}
         """uids of pods whose deletion began while there was no trouble."""
-        self.shown: dict[str, dict[str, None]] = {}
-        """By pod uid, the slices that show it ready."""
+        self.shown: dict[str, dict[str, tuple[str, str]]] = {}
+        """By pod uid, the slices that show it ready, and their Services."""
+        self.selecting: dict[tuple[str, str], bool] = {}
+        """Whether each Service selects its pods now: slices of one that does no more are left as they are (SLICE-8)."""
         self.strict = False
         """Whether no trouble excuses lateness now."""
         world.observers.append(self.stored)
@@ -563,8 +565,9 @@ class Watchman:
 
     def grace_ends(self, key: str, uid: str) -> None:
         """A pod's removal is published before its grace ends."""
-        if self.shown.get(uid):
-            self.note(f"the grace of pod {key} is over, and {list(self.shown[uid])} show it ready")
+        shown = [s for s, service in self.shown.get(uid, {}).items() if self.selecting.get(service)]
+        if shown:
+            self.note(f"the grace of pod {key} is over, and {shown} show it ready")
 
     def published(self, change: Change) -> None:
         """No address of a Pod that was never ready is published ready."""
@@ -578,7 +581,7 @@ class Watchman:
         known = {uid for uid, _ in ready_in(old)}
         for uid, address in ready_in(new):
             if plural == "endpointslices" and key not in self.publishing:
-                self.shown.setdefault(uid, {})[change.key] = None
+                self.shown.setdefault(uid, {})[change.key] = key
             if uid not in self.ever_ready and key not in self.publishing and uid not in known:
                 self.note(f"{change.key} shows {address} ready, whose pod never was")
         if new and plural == "endpointslices" and managed_by(new) == CONTROLLER:
@@ -589,6 +592,7 @@ class Watchman:
     def service(self, change: Change) -> None:
         if change.value is not None:
             service = msgspec.json.decode(change.value)
+            self.selecting[key_of(service)] = selects(service)
             if service["spec"].get("publishNotReadyAddresses"):
                 self.publishing[key_of(service)] = None
 

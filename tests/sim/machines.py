@@ -183,7 +183,7 @@ class Machine(Part):
         chance = random.Random(self.life + "/own")
         keeper = NodeKeeper(client, self.settings, self.clock)
         keeper.capacity, keeper.system = dict(CAPACITY), {"kubeletVersion": "v1.36.0"}
-        events = NodeEvents(client, self.name, self.clock, chance)
+        events = NodeEvents(client, self.name, self.clock)
         self.pods = Informer(client, POD, field_selector=f"spec.nodeName={self.name}", clock=self.clock, random=chance)
         nobody = cast(Any, None)
         self.context = NodeContext(

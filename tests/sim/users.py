@@ -306,6 +306,14 @@ class Users:
         if "byhand" in services and not services["byhand"]["spec"].get("selector"):
             await self.make_endpoints("byhand")
 
+    async def sweep(self) -> None:
+        """Remove pods that have ended: one that was not ready before it ended stays in slices as it was (EP-4)."""
+        for namespace in NAMESPACES:
+            for pod in await self.world.all(POD, namespace):
+                if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+                    name = pod["metadata"]["name"]
+                    await self.act(f"sweeps pod {name}", lambda c, n=name, ns=namespace: c.delete(POD, n, ns))  # type: ignore[misc]
+
     async def lose_node(self, name: str) -> None:
         await self.act(f"deletes node {name}", lambda c: c.delete(NODE, name))
 
