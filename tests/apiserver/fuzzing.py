@@ -412,7 +412,8 @@ class Fuzzer:
                     if self.random.random() < 0.1:
                         del operation[key]
             if self.random.random() < 0.05:
-                body = [{"op": "copy", "from": "/metadata", "path": f"/metadata/annotations/{i}"} for i in range(300)]
+                at = self.one("/metadata/labels", "/metadata/annotations", "/spec", "/metadata")
+                body = [{"op": "copy", "from": at, "path": f"{at}/{i}"} for i in range(300)]  # doubles each time
             if self.random.random() < 0.1:
                 body = self.value()
         elif self.random.random() < 0.1:

@@ -53,6 +53,15 @@ def test_operations(case: Operation) -> None:
     assert before == case.before
 
 
+def test_copies_do_not_fill_the_memory() -> None:
+    """Forty copies of a document into itself would make a thousand billion of it."""
+    bomb = [{"op": "copy", "from": "/a", "path": f"/a/{i}"} for i in range(40)]
+    with pytest.raises(PatchFailed, match="copies add up"):
+        apply({"a": {"k": "v" * 100}}, bomb)
+    many = [{"op": "copy", "from": "/a", "path": f"/{i}"} for i in range(1000)]
+    assert len(apply({"a": {"k": "v" * 100}}, many)) == 1001
+
+
 FAILING: tuple[tuple[str, Any], ...] = (
     ("a failing test", {"op": "test", "path": "/kind", "value": "x"}),
     ("true is not 1", {"op": "test", "path": "/n", "value": True}),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_OPERATIONS = 10_000
+MAX_COPIED_BYTES = 3 << 20
+"""Most bytes that all copies of a patch may add."""
 
 
 class PatchFailed(ValueError):
@@ -30,14 +32,36 @@ def apply(document: Any, operations: Sequence[Any]) -> Any:
     """The document with all operations applied in order; PatchFailed at the first that fails. The document itself is
     left alone: whatever an operation touches is copied first."""
     root = {"": document}
+    copied = 0
     for operation in operations:
         if not isinstance(operation, dict):
             raise PatchFailed("an operation must be an object")
         step = STEPS.get(str(operation.get("op")))
         if step is None:
             raise PatchFailed(f"unexpected kind: {operation.get('op')}")
+        if step is copy:
+            # A document copied into itself a few times over would fill any memory.
+            copied += size_of(value_at(root, tokens(operation, "from")), MAX_COPIED_BYTES - copied)
+            if copied > MAX_COPIED_BYTES:
+                raise PatchFailed(f"copies add up to more than {MAX_COPIED_BYTES} bytes")
         step(root, operation)
     return root[""]
+
+
+def size_of(value: Any, most: int) -> int:
+    """About as many bytes as a value has in JSON; counting ends beyond `most`."""
+    size, left = 0, [value]
+    while left and size <= most:
+        found = left.pop()
+        if isinstance(found, dict):
+            size += 2 + sum(len(k) + 4 for k in found)
+            left += found.values()
+        elif isinstance(found, list):
+            size += 2 + len(found)
+            left += found
+        else:
+            size += len(found) + 2 if isinstance(found, str) else 4
+    return size
 
 
 def tokens(operation: dict[str, Any], name: str) -> list[str]:
