@@ -329,3 +329,17 @@ def test_every_acknowledged_write_survives_kill_9_again_and_again(tmp_path: Path
     chance = random.Random(turn)
     for i in range(10):
         assert kill_and_look(tmp_path / "s.db", chance.uniform(0.0, 0.3), 100 * i) > 0
+
+
+def test_what_is_no_store_is_refused_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "passwords").write_text("root:x:0:0")
+
+    async def open_it() -> str:
+        try:
+            await SqliteStore(tmp_path / "passwords").start()
+        except Unavailable as error:
+            return str(error)
+        return ""
+
+    assert "not a store" in asyncio.run(open_it())
+    assert [p.name for p in tmp_path.iterdir()] == ["passwords"]

@@ -99,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--" in ours and getattr(module, "TAKES_COMMAND", False):
             at = ours.index("--")
             ours, command = ours[:at], ours[at + 1 :]
-        return int(module.run(parser.parse_args(ours, argparse.Namespace(command=command))))
+        told = argparse.Namespace(command=command)
+        if getattr(module, "TAKES_COMMAND", False):  # options may stand between the words
+            return int(module.run(parser.parse_intermixed_args(ours, told)))
+        return int(module.run(parser.parse_args(ours, told)))
     except Failure as failure:
         print(f"kubesvc {name}: {failure}", file=sys.stderr)
         return failure.status

@@ -16,7 +16,7 @@ from .target import running
 
 
 def run_words(words: Sequence[str]) -> int:
-    rest, ours = list(words), {"--name": None, "--node": None}
+    rest, ours = list(words), {"--name": None, "--node": None, "--kubeconfig": None}
     while rest and (rest[0] in ours or rest[0].partition("=")[0] in ours):
         option, equals, value = rest.pop(0).partition("=")
         if not equals:
@@ -27,7 +27,7 @@ def run_words(words: Sequence[str]) -> int:
     if not rest or rest[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if rest else 64
-    paths, record = running(ours["--name"])
+    paths, record = running(ours["--name"], ours["--kubeconfig"] or "")
     curl = shutil.which("curl")
     program = [curl, *rest] if curl else [sys.executable, "-m", "kubesvc.cli.fetch", *rest]
     exec_inside(paths, record, ground_of_node(record, ours["--node"]), program)

@@ -12,17 +12,17 @@ from kubesvc.instance.leftovers import end_instance
 from kubesvc.instance.paths import all_instances
 
 from . import Failure
-from .target import add_name, instance_paths, load_record
+from .target import add_instance, instance_paths, load_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_name(parser)
+    add_instance(parser)
     parser.add_argument("--all", action="store_true", help="every instance of this user")
     parser.add_argument("--purge", action="store_true", help="remove the store, certificates and logs too")
 
 
 def run(args: argparse.Namespace) -> int:
-    for paths in all_instances() if args.all else [instance_paths(args.name)]:
+    for paths in all_instances() if args.all else [instance_paths(args.name, args.kubeconfig)]:
         record = load_record(paths)
         was = record is not None and bool(record.processes())
         left = end_instance(paths)

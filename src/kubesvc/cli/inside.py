@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -27,7 +28,9 @@ def ground_of_node(record: InstanceRecord, node: str | None) -> ProcessId:
 
 
 def exec_inside(paths: InstancePaths, record: InstanceRecord, where: ProcessId, program: Sequence[str]) -> NoReturn:
-    """Become a program inside these namespaces."""
+    """Become a program inside these namespaces, whose files are the host's. Failure if there is no such program."""
     assert record.fabric is not None
+    if shutil.which(program[0]) is None:
+        raise Failure(f"{program[0]}: no such program", status=127)
     command = ground.enter_command(record.fabric, where, program)
     os.execve(command[0], command, ground.environment(paths.root))

@@ -27,10 +27,16 @@ def run_words(words: Sequence[str]) -> int:
             "next: pip install 'kubesvc[kubectl]', or set KUBESVC_KUBECTL to a kubectl of yours"
         )
     environment = dict(os.environ)
-    if name is not None or not os.environ.get("KUBECONFIG"):
+    chosen = any(w.partition("=")[0] in ("--kubeconfig", "--context") for w in kubectl_words(rest))
+    if not chosen and (name is not None or not os.environ.get("KUBECONFIG")):
         paths, _ = running(name)
         environment["KUBECONFIG"] = str(paths.kubeconfig)
     os.execve(program, ["kubectl", *rest], environment)
+
+
+def kubectl_words(words: Sequence[str]) -> Sequence[str]:
+    """The words that are kubectl's own, and not those of a command it is to run (`exec … -- CMD`)."""
+    return words[: list(words).index("--")] if "--" in words else words
 
 
 def split_name(words: list[str]) -> tuple[str | None, list[str]]:

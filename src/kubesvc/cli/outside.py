@@ -18,17 +18,17 @@ import shutil
 from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, read_outside, write_outside
-from kubesvc.instance.wiring import NODE_NETWORK, Host, Reroute, Wiring
+from kubesvc.instance.wiring import API_ADDRESS, NODE_NETWORK, Host, Reroute, Wiring
 
 from . import Failure
 from .inside import exec_inside
-from .target import add_name, running
+from .target import add_instance, running
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,9}[a-z0-9])?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_name(parser)
+    add_instance(parser)
     parser.add_argument("action", choices=("add", "rm", "exec", "list"))
     parser.add_argument("host", nargs="?", metavar="NAME")
     parser.add_argument("--address", metavar="CIDR", help="the host's address with prefix length, 192.168.49.1/24")
@@ -38,7 +38,7 @@ TAKES_COMMAND = True
 
 
 def run(args: argparse.Namespace) -> int:
-    paths, record = running(args.name)
+    paths, record = running(args.name, args.kubeconfig)
     if record.fabric is None:
         raise Failure(
             "this instance has no nodes, so there is no network for hosts outside\nnext: kubesvc up --nodes 1"
@@ -76,6 +76,8 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
         interface = ipaddress.ip_interface(address)
     except ValueError as error:
         raise Failure(f"--address {address}: {error}", status=64) from error
+    if clash := conflict(record, hosts, interface):
+        raise Failure(f"--address {address}: {clash}\nnext: an address of another network, such as 192.168.49.1/24")
     if command and shutil.which(command[0]) is None:
         raise Failure(f"{command[0]}: no such program")
     assert record.fabric is not None
@@ -94,6 +96,28 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
         write_outside(paths.outside, hosts)
     print(f"{name} is at {interface.ip}")
     return 0
+
+
+def conflict(
+    record: InstanceRecord,
+    hosts: list[OutsideRecord],
+    interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface,
+) -> str:
+    """Why a host outside cannot have this address, "" if it can."""
+    for other in hosts:
+        if ipaddress.ip_interface(other.address).ip == interface.ip:
+            return f"the host {other.name} has it"
+    for node in record.nodes:
+        if str(interface.ip) == node.address:
+            return f"node {node.name} has it"
+        if node.pod_cidr and interface.ip in ipaddress.ip_network(node.pod_cidr):
+            return f"it lies among the Pods of node {node.name} ({node.pod_cidr})"
+    for service_range in record.service_ranges:
+        if interface.ip in ipaddress.ip_network(service_range):
+            return f"it lies in the service range {service_range}"
+    if str(interface.ip) == API_ADDRESS:
+        return "the API server has it"
+    return ""
 
 
 def plan_outside(

@@ -9,17 +9,17 @@ from typing import Any
 from kubesvc.instance.paths import InstancePaths, all_instances
 from kubesvc.instance.record import InstanceRecord, read_outside
 
-from .target import add_name, instance_paths, load_record
+from .target import add_instance, instance_paths, load_record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_name(parser)
+    add_instance(parser)
     parser.add_argument("--all", action="store_true", help="every instance of this user")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    chosen = all_instances() if args.all else [instance_paths(args.name)]
+    chosen = all_instances() if args.all else [instance_paths(args.name, args.kubeconfig)]
     reports = [describe(paths, load_record(paths)) for paths in chosen]
     if args.json:
         print(json.dumps(reports if args.all else reports[0], indent=2))

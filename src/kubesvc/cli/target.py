@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubesvc.instance.paths import BadName, InstancePaths
+from kubesvc.instance.paths import BadName, InstancePaths, all_instances
 from kubesvc.instance.record import InstanceRecord, read_record
 
 from . import Failure
@@ -24,7 +24,14 @@ class Target:
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
+    """The option that every command takes."""
     parser.add_argument("--name", help="the instance (default: default)", metavar="NAME")
+
+
+def add_instance(parser: argparse.ArgumentParser) -> None:
+    """Options that choose a running instance of this machine."""
+    add_name(parser)
+    parser.add_argument("--kubeconfig", default="", metavar="FILE", help="the instance that wrote this kubeconfig")
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +41,33 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add_name(parser)
 
 
-def instance_paths(name: str | None) -> InstancePaths:
-    """Paths of the named instance, `default` if none is named; Failure if the name is none."""
+def instance_paths(name: str | None, kubeconfig: str = "") -> InstancePaths:
+    """The instance a command means: whose kubeconfig is given, the named one, the one $KUBECONFIG belongs to,
+    `default`. A $KUBECONFIG of another cluster names no instance. Failure if what is given is none."""
+    if kubeconfig:
+        found = owner_of(kubeconfig)
+        if found is None:
+            raise Failure(f"--kubeconfig {kubeconfig} belongs to no instance of this user\nnext: kubesvc status --all")
+        return found
+    if not name and (found := owner_of(os.environ.get("KUBECONFIG", ""))):
+        return found
     try:
         return InstancePaths.of(name or "default")
     except BadName as error:
         raise Failure(str(error), status=64) from error
 
 
-def running(name: str | None) -> tuple[InstancePaths, InstanceRecord]:
-    """The named instance, which must be running and ready."""
-    paths = instance_paths(name)
+def owner_of(kubeconfig: str) -> InstancePaths | None:
+    """The instance that wrote this kubeconfig, if one did."""
+    if not kubeconfig:
+        return None
+    wanted = Path(kubeconfig).expanduser().resolve()
+    return next((i for i in all_instances() if i.kubeconfig.resolve() == wanted), None)
+
+
+def running(name: str | None, kubeconfig: str = "") -> tuple[InstancePaths, InstanceRecord]:
+    """The instance meant (`instance_paths`), which must be running and ready."""
+    paths = instance_paths(name, kubeconfig)
     record = load_record(paths)
     flag = "" if paths.name == "default" else f" --name {paths.name}"
     if record is None or record.control is None or not record.control.alive():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import ipaddress
 import json
 import logging
 import os
@@ -37,16 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", default="", metavar="PATH|memory", help="where objects are kept (default: the instance's own file)"
     )
-    parser.add_argument("--port", type=count, default=0, metavar="PORT", help="of the API server (default: any free)")
+    parser.add_argument("--port", type=port, default=0, metavar="PORT", help="of the API server (default: any free)")
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
     parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
-    parser.add_argument("--authorization-mode", default="Node,RBAC", metavar="MODE[,MODE]")
+    parser.add_argument("--authorization-mode", type=modes, default="Node,RBAC", metavar="MODE[,MODE]")
     parser.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
     parser.add_argument("--anonymous-auth", type=truth, default=None, metavar="true|false")
-    parser.add_argument("--service-cluster-ip-range", type=comma, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--service-cluster-ip-range", type=networks, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
     parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
-    parser.add_argument("--cluster-cidr", type=comma, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument("--cluster-cidr", type=networks, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
     parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
     parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
     parser.add_argument(
@@ -66,6 +67,36 @@ def count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text}: must not be negative")
     return number
+
+
+MODES = ("AlwaysAllow", "Node", "RBAC")
+
+
+def modes(text: str) -> str:
+    """Authorization modes; an unknown one must never mean that everybody may do everything."""
+    unknown = [mode for mode in comma(text) if mode not in MODES]
+    if unknown or not set(comma(text)) - {"Node"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be of {', '.join(MODES)}, and not Node alone")
+    return text
+
+
+def port(text: str) -> int:
+    number = count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 65535")
+    return number
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """One or two networks, of different families."""
+    found = comma(text)
+    try:
+        families = [ipaddress.ip_network(part).version for part in found]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if not 1 <= len(found) <= 2 or len(set(families)) != len(families):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be one network, or one of each family")
+    return found
 
 
 def comma(text: str) -> tuple[str, ...]:
@@ -92,6 +123,14 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise Failure(f"--{name.replace('_', '-')} {path}: no such file", status=64)
+    from kubesvc.controllers.registry import CONTROLLERS
+    from kubesvc.controllers.runner import select
+
+    try:
+        if args.controllers:
+            select(args.controllers, CONTROLLERS)
+    except ValueError as error:
+        raise Failure(str(error), status=64) from error
     store = args.store
     if store and store != "memory":
         store = os.path.abspath(store)
@@ -165,6 +204,7 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         started=time.time(),
         rootless=os.geteuid() != 0,
         store=options.store,
+        service_ranges=list(options.service_cluster_ip_range),
     )
     write_record(paths.record, record)
     log_to(paths.log, verbose=args.verbose)

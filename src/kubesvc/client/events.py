@@ -84,6 +84,12 @@ class _Desk:
     similar: OrderedDict[tuple[Any, ...], _Similar] = field(default_factory=OrderedDict)
     buckets: OrderedDict[tuple[Any, ...], TokenBucket] = field(default_factory=OrderedDict)
     dropped: int = 0
+    last_moment: int = 0
+
+    def moment(self, at: float) -> int:
+        """Nanoseconds for an Event's name, never the same twice: by name, Events are in the order they were told."""
+        self.last_moment = max(int(at * 1e9), self.last_moment + 1)
+        return self.last_moment
 
 
 class EventRecorder:
@@ -195,7 +201,7 @@ class EventRecorder:
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{about['name']}.{self._desk.random.getrandbits(64):016x}",
+                "name": f"{about['name']}.{self._desk.moment(told.at):x}",
                 "namespace": about.get("namespace") or "default",
             },
             "involvedObject": about,

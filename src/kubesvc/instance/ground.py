@@ -144,6 +144,7 @@ def wire(root: Path, fabric: ProcessId, wiring: Wiring) -> None:
         stderr=subprocess.STDOUT,
         timeout=PATIENCE_SECONDS,
         check=False,
+        start_new_session=True,  # Ctrl-C is for the control process, which ends everything in order
     )
     if done.returncode != 0:
         raise GroundFailed(done.stdout.decode(errors="replace").strip() or f"exit status {done.returncode}")

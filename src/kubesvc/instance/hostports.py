@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from .relay import Relay
 
 MOST_UDP_CLIENTS = 256
 UDP_IDLE_SECONDS = 60.0
+RETRY_SECONDS = 5.0
 
 PortKey = tuple[str, int]
 """(protocol, node port)"""
@@ -107,6 +109,11 @@ class UdpRelay(asyncio.DatagramProtocol):
             self.transport.close()
 
 
+def reason_of(error: OSError) -> str:
+    """The kernel's words for it; event loops put others of their own into `strerror`."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 class HostPorts:
     """Keeps the listeners of one instance in step with its Services.
 
@@ -149,7 +156,8 @@ class HostPorts:
         try:
             while True:
                 await self.sync()
-                await self.changed.wait()
+                with contextlib.suppress(TimeoutError):  # a port that was taken may be free by now
+                    await asyncio.wait_for(self.changed.wait(), RETRY_SECONDS if self.refused else None)
                 self.changed.clear()
         finally:
             for key in list(self.open):
@@ -186,7 +194,7 @@ class HostPorts:
         except OSError as error:
             text = (
                 f"node port {port}/{protocol} of Service {service.namespace}/{service.name} does not answer on "
-                f"{self.address}: {error.strerror or error}; it answers inside the nodes"
+                f"{self.address}: {reason_of(error)}; it answers inside the nodes"
             )
             if key not in self.refused:
                 self.events.event(SERVICE, service, "Warning", "HostPortTaken", text)

@@ -91,6 +91,7 @@ class InstanceRecord(msgspec.Struct):
     rootless: bool = False
     started: float = 0.0
     store: str = ""
+    service_ranges: list[str] = msgspec.field(default_factory=list)
     problems: list[str] = msgspec.field(default_factory=list)
 
     def processes(self) -> list[ProcessId]:

@@ -87,7 +87,7 @@ class NodeAgent:
         settings = self.settings
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         keeper = NodeKeeper(self.client, settings, self.clock)
-        events = NodeEvents(self.client, settings.node_name, self.clock, self.random)
+        events = NodeEvents(self.client, settings.node_name, self.clock)
         spawner = Spawner()
         sandboxes = LinuxSandboxes(spawner, self.random, settings.node_addresses, settings.mtu, settings.own_network)
         selector = f"spec.nodeName={settings.node_name}"

@@ -12,7 +12,7 @@ from kubesvc.api.kinds import EVENT
 from kubesvc.api.meta import Object
 from kubesvc.api.pod import Pod
 from kubesvc.client import Client, Unreachable
-from kubesvc.clock import Clock, Random, rfc3339
+from kubesvc.clock import Clock, rfc3339
 
 Severity = Literal["Normal", "Warning"]
 COMPONENT = "kubelet"
@@ -34,11 +34,11 @@ class Told(NamedTuple):
 class NodeEvents:
     """Says things about Pods and the Node. Reporting returns at once; `run` writes in order until cancelled."""
 
-    def __init__(self, client: Client, node_name: str, clock: Clock, random: Random) -> None:
+    def __init__(self, client: Client, node_name: str, clock: Clock) -> None:
         self.client = client.as_manager(COMPONENT)
         self.node_name = node_name
         self.clock = clock
-        self.random = random
+        self.last_moment = 0
         self.queue: deque[Told] = deque(maxlen=QUEUED)
         self.waiting = asyncio.Event()
         self.written: OrderedDict[tuple[Any, ...], tuple[str, str, int]] = OrderedDict()
@@ -101,7 +101,8 @@ class NodeEvents:
                 return
             except NotFound:
                 pass  # events live for an hour only
-        name = f"{about['name']}.{self.random.getrandbits(64):016x}"
+        self.last_moment = max(int(told.at * 1e9), self.last_moment + 1)  # by name, Events are in the order told
+        name = f"{about['name']}.{self.last_moment:x}"
         when = rfc3339(told.at)
         event: Object = {
             "apiVersion": "v1",

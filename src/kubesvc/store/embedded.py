@@ -94,6 +94,7 @@ class Database:
     def open(self, most_changes: int, most_bytes: int) -> tuple[Mvcc, list[int]]:
         """Take the lock, read everything; the state with its history, and the ids of rows no longer needed."""
         try:
+            self._look_before()
             self._take_lock()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # secrets live here: never by umask
             self.connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -104,6 +105,19 @@ class Database:
         except Unavailable:
             self.close()
             raise
+
+    def _look_before(self) -> None:
+        """Refuse what is there and no store, before anything is made beside it."""
+        try:
+            with open(self.path, "rb") as file:
+                start = file.read(16)
+        except FileNotFoundError:
+            return
+        if start not in (b"", b"SQLite format 3\0"):
+            raise Unavailable(
+                f"{self.path}: damaged or not a store (it is no database): move it away to begin a new one, or name "
+                "another file"
+            )
 
     def _take_lock(self) -> None:
         """An advisory lock beside the file; SQLite's own would let two processes take turns."""
