@@ -1,7 +1,7 @@
 """Watch a Service of real Pods work, break and be repaired, live, with stock kubectl.
 
-Starts an instance of its own (one node, in memory), runs the examples, and leaves nothing behind. Exit status 0 when
-everything came out as it says.
+Starts an instance of its own (one node, in memory), walks through a Service's good and bad days, and leaves nothing
+behind. Exit status 0 when everything came out as it says.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -77,19 +78,21 @@ class Stage:
     def say(self, text: str) -> None:
         print(f"\n{BOLD}{text}{PLAIN}", flush=True)
 
-    def kubectl(self, *words: str, stdin: str = "") -> str:
-        """Run kubectl without showing it; its standard output. Raises NotAsSaid."""
+    def kubectl(self, *words: str, stdin: str = "", aloud: bool = False) -> str:
+        """Run kubectl; its standard output. Raises NotAsSaid. aloud: show its warnings."""
         done = subprocess.run(
             [str(self.program), *words], input=stdin, capture_output=True, text=True, env=self.environment, check=False
         )
         if done.returncode != 0:
             raise NotAsSaid(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+        if aloud and done.stderr.strip():
+            print(done.stderr.strip(), flush=True)
         return done.stdout
 
     def show(self, *words: str, stdin: str = "") -> str:
         """Run kubectl as a person would type it, and show command and output."""
-        print(f"{DIM}$ kubectl {' '.join(words)}{PLAIN}", flush=True)
-        output = self.kubectl(*words, stdin=stdin)
+        print(f"{DIM}$ kubectl {shlex.join(words)}{PLAIN}", flush=True)
+        output = self.kubectl(*words, stdin=stdin, aloud=True)
         if output:
             print(output.rstrip(), flush=True)
         return output
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     with instance(paths, keep=args.keep):
         stage = Stage(paths, kubectl)
         try:
-            for act in (serve, break_selector, unready, repair):
+            for act in (serve, break_selector, unready, repair, ports, outside):
                 act(stage)
         except NotAsSaid as surprise:
             raise Failure(f"{surprise}\nnext: kubesvc doctor; the log is {paths.log}") from None
@@ -173,6 +176,7 @@ def serve(stage: Stage) -> None:
     stage.until("three Pods are ready and listed", lambda: len(stage.listed()) == 3)
     stage.show("get", "service", "web-svc")
     stage.show("get", "pods", "-l", "app=web", "-o", "wide")
+    stage.show("get", "pods", "--show-labels")
     stage.show("get", "endpoints", "web-svc")
     if stage.listed() != sorted(stage.pods().values()):
         raise NotAsSaid(f"the list {stage.listed()} is not the Pods' addresses {stage.pods()}")
@@ -194,12 +198,12 @@ def break_selector(stage: Stage) -> None:
     """A Service whose selector is misspelt: <none>, and refused at once."""
     stage.say("2. A Service whose selector matches no Pod")
     stage.show("create", "service", "clusterip", "typo", "--tcp=80:80")
-    stage.kubectl("set", "selector", "service", "typo", "app=wbe")
+    stage.show("set", "selector", "service", "typo", "app=wbe")
     stage.until("an empty list", lambda: "subsets" not in stage.get("endpoints", "typo"))
     stage.show("get", "endpoints", "typo")
     stage.until("refusal", lambda: stage.curl("http://typo")[0] == 7)
     print("<none>: no Pod has the label app=wbe. A request is refused at once (curl's status 7).", flush=True)
-    stage.kubectl("delete", "service", "typo")
+    stage.show("delete", "service", "typo")
 
 
 def unready(stage: Stage) -> None:
@@ -213,7 +217,7 @@ def unready(stage: Stage) -> None:
     print(f"{address} is off the list. Its Pod still runs; the Service sends it nothing:", flush=True)
     ask(stage, "http://web-svc", 5)
     for other in sorted(stage.pods())[1:]:
-        stage.kubectl("exec", other, "--", "rm", PAGE)
+        stage.show("exec", other, "--", "rm", PAGE)
     stage.until("an empty list", lambda: not stage.listed())
     stage.show("get", "endpoints", "web-svc")
     stage.until("refusal", lambda: stage.curl("http://web-svc")[0] == 7)
@@ -224,8 +228,76 @@ def repair(stage: Stage) -> None:
     """The probes pass again, and everything is back."""
     stage.say("4. Repaired")
     for name in sorted(stage.pods()):
-        stage.kubectl("exec", name, "--", "sh", "-c", f"echo nginx is back > {PAGE}")
-    print(f"{DIM}$ kubectl exec … -- sh -c 'echo nginx is back > {PAGE}'{PLAIN}    # in each Pod")
+        stage.show("exec", name, "--", "sh", "-c", f"echo nginx is back > {PAGE}")
     stage.until("all Pods are back on the list", lambda: len(stage.listed()) == 3)
     stage.show("get", "endpoints", "web-svc")
     ask(stage, "http://web-svc", 5)
+
+
+THREE = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: three
+  labels: {app: three}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: registry.k8s.io/e2e-test-images/agnhost:2.60
+    args: [netexec, --http-port=3000]
+    ports: [{name: app, containerPort: 3000}]
+"""
+
+
+def ports(stage: Stage) -> None:
+    """A Service port is not the Pod's: 8080 to 3000, by number and by name."""
+    stage.say("5. A Pod that listens on 3000, behind port 8080")
+    stage.show("apply", "-f", "-", stdin=THREE)
+    for name, target in (("by-number", "3000"), ("by-name", "app")):
+        stage.show("expose", "pod", "three", f"--name={name}", "--port=8080", f"--target-port={target}")
+        url = f"http://{name}:8080/hostname"
+        stage.until("an answer", lambda url=url: stage.curl(url)[1].endswith("three"))  # type: ignore[misc]
+        print(f"{DIM}$ kubesvc curl {url}{PLAIN}\nthree", flush=True)
+    stage.show("get", "endpoints", "by-name")
+
+
+DATABASE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: external-database-service}
+spec: {ports: [{port: 5432, targetPort: 5432}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: external-database-service}
+subsets: [{addresses: [{ip: 192.168.49.1}], ports: [{port: 5432}]}]
+"""
+
+
+def outside(stage: Stage) -> None:
+    """A Service without a selector: Endpoints made by hand lead to a host outside the cluster."""
+    stage.say("6. A database outside the cluster")
+    server = str(Path(__file__).parents[1] / "node" / "standins" / "web.py")
+    words = ["outside", "add", "db", "--name", stage.paths.name, "--address", "192.168.49.1/24", "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "kubesvc",
+        *words,
+        sys.executable,
+        "-I",
+        "-S",
+        server,
+        "netexec",
+        "--http-port=5432",
+    ]
+    print(f"{DIM}$ kubesvc outside add db --address 192.168.49.1/24 -- (a server on port 5432){PLAIN}", flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NotAsSaid(f"kubesvc outside add: {done.stderr.strip()}")
+    stage.show("apply", "-f", "-", stdin=DATABASE)
+    url = "http://external-database-service:5432/hostname"
+    stage.until("the host outside answers", lambda: stage.curl(url)[0] == 0)
+    print(f"{DIM}$ kubesvc curl {url}{PLAIN}\n{stage.curl(url)[1].splitlines()[-1]}", flush=True)
+    stage.show("get", "endpointslices", "-l", "kubernetes.io/service-name=external-database-service")
