@@ -81,59 +81,21 @@ def test_a_pod_without_the_label_leaves_the_list_and_is_replaced(web: tuple[Inst
     instance.kubectl("delete", "pod", name, "--grace-period=1")
 
 
-PORTS = (
-    # sentence, Service port, targetPort
-    ("port 80 to 3000, by number", 80, 3000),
-    ("port 8080 to 3000, by number", 8080, 3000),
-    ("port 80 to 3000, by name", 80, "app"),
-    ("port 8080 to 3000, by name", 8080, "app"),
-)
-
-
 @pytest.fixture(scope="module")
 def three_thousand(shared: Instance) -> Iterator[Instance]:
-    """A Pod that listens on port 3000 and on no other."""
-    shared.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "three", "labels": {"app": "three"}},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [
-                    {
-                        "name": "c",
-                        "image": "registry.k8s.io/e2e-test-images/agnhost:2.60",
-                        "args": ["netexec", "--http-port=3000"],
-                        "ports": [{"name": "app", "containerPort": 3000}],
-                        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "app"}, "periodSeconds": 1},
-                    }
-                ],
-            },
-        }
-    )
+    """A Pod that listens on port 3000 and on no other, and four Services."""
+    shared.apply(EXAMPLES / "ports.yaml")
     ready_pods(shared, "app=three", 1)
     yield shared
-    shared.kubectl("delete", "pod", "three", "--now")
+    shared.kubectl("delete", "-f", str(EXAMPLES / "ports.yaml"))
 
 
-@pytest.mark.parametrize(("sentence", "port", "target"), PORTS, ids=[p[0] for p in PORTS])
-def test_the_request_arrives_at_the_target_port(
-    three_thousand: Instance, sentence: str, port: int, target: int | str
-) -> None:
-    instance = three_thousand
-    name = f"ports-{port}-{target}"
-    instance.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name},
-            "spec": {"selector": {"app": "three"}, "ports": [{"port": port, "targetPort": target}]},
-        }
-    )
+@pytest.mark.parametrize("target", ["number", "name"])
+@pytest.mark.parametrize("port", [80, 8080])
+def test_the_request_arrives_at_the_target_port(three_thousand: Instance, port: int, target: str) -> None:
+    instance, name = three_thousand, f"port-{port}-by-{target}"
     eventually(lambda: listed(instance, name).endswith(":3000"))
     eventually(lambda: instance.curl(f"http://{name}.default:{port}/hostname").stdout == "three")
-    instance.kubectl("delete", "service", name)
 
 
 def probed_pod(name: str, *, period: int = 1, threshold: int = 2) -> dict[str, Any]:

@@ -88,14 +88,7 @@ def endpoints(name: str, address: str) -> dict[str, Any]:
 
 
 def test_an_alias_resolves_as_cname(shared: Instance) -> None:
-    shared.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "alias"},
-            "spec": {"type": "ExternalName", "externalName": "db.example.com"},
-        }
-    )
+    shared.apply(EXAMPLES / "alias.yaml")
     dns = shared.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
 
     def look() -> bool:
