@@ -23,10 +23,10 @@ check: venv  ## format, lint, types, and the import picture
 	$(BIN)/python tools/imports.py
 
 unit: venv  ## seconds, unprivileged, offline
-	$(BIN)/python -m pytest -m "not e2e and not slow and not golden and not soak" tests
+	$(BIN)/python -m pytest -rs -m "not e2e and not slow and not golden and not soak" tests
 
 e2e: venv  ## real packets, real processes, stock clients
-	$(BIN)/python -m pytest -m "(e2e or slow) and not soak" tests
+	$(BIN)/python -m pytest -rs -m "(e2e or slow) and not soak" tests
 
 golden: venv  ## replay the recordings of a real API server (beside the checkout, in ../shared)
 	$(BIN)/python -m pytest -rs -m "golden and not soak" tests
