@@ -12,11 +12,11 @@ from kubesvc.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from kubesvc.api.meta import Condition, Object, controller_reference
 from kubesvc.api.pod import Pod, PodTemplateSpec
 from kubesvc.api.replicaset import ReplicaSet
-from kubesvc.api.selectors import LabelSelector, label_selector_of
+from kubesvc.api.selectors import LabelSelector
 from kubesvc.client.workqueue import Key
 
 from . import deployment_plan as plan
-from .ownership import adopt, controller_uid, plan_claim, release
+from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, key_of
 
 
@@ -311,7 +311,7 @@ COUNTS = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "
 
 
 def selector_of(deployment: Deployment) -> LabelSelector:
-    return label_selector_of(msgspec.to_builtins(deployment.spec.selector) if deployment.spec.selector else None)
+    return matcher_of(deployment.spec.selector)
 
 
 def render_replica_set(

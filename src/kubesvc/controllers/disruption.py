@@ -21,10 +21,11 @@ from kubesvc.api.kinds import (
 from kubesvc.api.meta import Object, OwnerReference, Typed
 from kubesvc.api.pod import Pod
 from kubesvc.api.poddisruptionbudget import PodDisruptionBudget, PodDisruptionBudgetStatus
-from kubesvc.api.selectors import LabelSelector, label_selector_of
+from kubesvc.api.selectors import LabelSelector
 from kubesvc.client.workqueue import Key
 
 from . import disruption_plan as plan
+from .ownership import matcher_of
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
 
 SIZED: tuple[Kind, ...] = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, REPLICATION_CONTROLLER)
@@ -145,4 +146,4 @@ def size_of(owner: Typed) -> int:
 
 def selector_of(budget: PodDisruptionBudget) -> LabelSelector:
     """What the budget is about: no selector selects nothing, an empty one every pod of the namespace."""
-    return label_selector_of(msgspec.to_builtins(budget.spec.selector) if budget.spec.selector else None)
+    return matcher_of(budget.spec.selector)

@@ -11,7 +11,8 @@ import msgspec
 from kubesvc.api.errors import Invalid, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Typed, controller_reference
-from kubesvc.api.selectors import LabelSelector
+from kubesvc.api.pod import LabelSelector as TypedSelector
+from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.interface import Client
 
 T = TypeVar("T", bound=Typed)
@@ -30,6 +31,11 @@ def controller_uid(obj: Typed) -> str:
     """The uid of the object's managing owner, "" for an orphan; the value of the index `controller`."""
     reference = obj.metadata.controller
     return reference.uid if reference else ""
+
+
+def matcher_of(selector: TypedSelector | None) -> LabelSelector:
+    """What decides whether labels match an object's selector: none matches nothing, an empty one everything."""
+    return label_selector_of(msgspec.to_builtins(selector) if selector else None)
 
 
 def plan_claim(owner: Typed, selector: LabelSelector, owned: Iterable[T], orphans: Iterable[T]) -> Claim[T]:

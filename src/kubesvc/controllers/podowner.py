@@ -7,20 +7,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-import msgspec
-
 from kubesvc.api.errors import ApiError, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object, Typed, controller_reference
 from kubesvc.api.pod import Pod
-from kubesvc.api.selectors import LabelSelector, label_selector_of
+from kubesvc.api.selectors import LabelSelector
 from kubesvc.client.informer import Informer
 from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key
 
 from .expectations import Expectations
-from .ownership import adopt, controller_uid, plan_claim, release
+from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, key_of
 
 OwnerT = TypeVar("OwnerT", bound=Typed)
@@ -76,7 +74,7 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     def selector_of(self, owner: OwnerT) -> LabelSelector:
         """The owner's selector; of an owner without one, a selector that selects nothing."""
         selector = owner.spec.selector  # type: ignore[attr-defined]
-        return label_selector_of(msgspec.to_builtins(selector) if selector else None)
+        return matcher_of(selector)
 
     async def claim(self, owner: OwnerT, belongs: Callable[[Pod], bool] = lambda _: True) -> list[Pod]:
         """The pods this owner manages, after adopting and releasing (RS-2).

@@ -13,11 +13,11 @@ from kubesvc.api.meta import Condition, Typed
 from kubesvc.api.pod import Pod
 from kubesvc.api.replicaset import ReplicaSet
 from kubesvc.api.replicationcontroller import ReplicationController
-from kubesvc.api.selectors import LabelSelector, label_selector_of
+from kubesvc.api.selectors import LabelSelector
 from kubesvc.client.workqueue import Key
 from kubesvc.clock import rfc3339
 
-from .ownership import controller_uid
+from .ownership import controller_uid, matcher_of
 from .podowner import PodOwnerController, pod_from_template
 from .replicaset_plan import (
     PodPlan,
@@ -140,4 +140,4 @@ def status_patch(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def selector_of(replica_set: ReplicaSet) -> LabelSelector:
-    return label_selector_of(msgspec.to_builtins(replica_set.spec.selector) if replica_set.spec.selector else None)
+    return matcher_of(replica_set.spec.selector)

@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from kubesvc.api.container import Container
 from kubesvc.api.node import Node, Taint
 from kubesvc.api.pod import NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, Toleration
 from kubesvc.api.quantity import ZERO, Quantity, parse
-from kubesvc.api.selectors import label_selector_of
+
+from .ownership import matcher_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def term_hits(
     domain = node.metadata.label(term.topology_key)
     if not domain or term.label_selector is None:
         return False
-    selector = label_selector_of(msgspec.to_builtins(term.label_selector))
+    selector = matcher_of(term.label_selector)
     namespaces = term.namespaces or [pod.namespace]
     return any(
         p.namespace in namespaces and selector.matches(p.metadata.labels)

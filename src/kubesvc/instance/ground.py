@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -164,7 +163,3 @@ def marked_processes(root: Path) -> list[ProcessId]:
         if marked and (process := ProcessId.of(int(entry.name))):
             found.append(process)
     return found
-
-
-def ask_to_end(process: ProcessId) -> None:
-    process.kill(signal.SIGTERM)
