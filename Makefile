@@ -47,4 +47,4 @@ lock: venv  ## renew requirements/dev.lock
 	$(BIN)/python tools/lock.py
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/kubesvc/api/schemas.bin
+	rm -rf .venv .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/kubesvc/api/schemas.bin

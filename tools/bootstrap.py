@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -27,6 +28,17 @@ PACKAGES = {  # program: Debian package; what the end-to-end tests and the demo 
     "curl": "curl",
     "newuidmap": "uidmap",
     "conntrack": "conntrack",
+}
+
+
+# program: Debian package; servers that the end-to-end tests start themselves, on loopback. They are unpacked beside the
+# checkout's .venv and never installed: installing a server's package would start it on the machine.
+PEERS = {
+    "usr/bin/etcd": "etcd-server",
+    "usr/bin/prometheus": "prometheus",
+    "usr/bin/docker-registry": "docker-registry",
+    "usr/bin/containerd": "containerd",
+    "usr/sbin/runc": "runc",
 }
 
 
@@ -53,6 +65,30 @@ def install_system_packages() -> None:
     subprocess.run([apt, "install", "-y", "-qq", *missing], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
+def unpack_peers() -> None:
+    """Unpack the servers of `PEERS` under .peers; what cannot be fetched is named, and tests that start it say so."""
+    missing = [package for program, package in PEERS.items() if not (ROOT / ".peers" / program).exists()]
+    apt, unpacker = shutil.which("apt-get"), shutil.which("dpkg-deb")
+    if not missing:
+        return
+    if not apt or not unpacker:
+        say(f"not fetched, there is no apt-get here: {' '.join(missing)}; the tests that start them will be skipped")
+        return
+    (ROOT / ".peers").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / ".peers") as folder:
+        os.chmod(folder, 0o755)  # apt fetches as a user of its own
+        fetch = [apt, "download", "-qq", *missing]
+        if subprocess.run(fetch, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            if os.geteuid() == 0:
+                subprocess.run([apt, "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
+            subprocess.run(fetch, cwd=folder, check=False, stdout=subprocess.DEVNULL)
+        for archive in sorted(Path(folder).glob("*.deb")):
+            subprocess.run([unpacker, "-x", str(archive), str(ROOT / ".peers")], check=True)
+    still = [package for program, package in PEERS.items() if not (ROOT / ".peers" / program).exists()]
+    if still:
+        say(f"could not be fetched: {' '.join(still)}; the tests that start them will be skipped")
+
+
 def wanted_state() -> str:
     """A digest of everything that decides what .venv must contain."""
     parts = [LOCK, ROOT / "pyproject.toml", ROOT / "tools" / "make_schemas.py", ROOT / "tools" / "build_hook.py"]
@@ -69,6 +105,7 @@ def main() -> int:
         )
         return 1
     install_system_packages()
+    unpack_peers()
     state = wanted_state()
     python = VENV / "bin" / "python"
     if STAMP.exists() and STAMP.read_text() == state and (ROOT / "src/kubesvc/api/schemas.bin").exists():

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = list(project["project"]["dependencies"])
-    for extra in ("fast", "kubectl", "nginx"):
+    for extra in ("fast", "kubectl", "nginx", "etcd", "cri", "zstd"):
         wanted += project["project"]["optional-dependencies"][extra]
     wanted += project["dependency-groups"]["dev"]
     with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
