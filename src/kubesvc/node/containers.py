@@ -19,42 +19,31 @@ from kubesvc.api.container import (
     ContainerStateWaiting,
     ContainerStatus,
     LifecycleHandler,
+    Probe,
 )
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
 from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
-from kubesvc.kernel.namespaces import nsexec_command
-from kubesvc.kernel.nsexec import FAILED
-from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess, session_processes
+from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
 
-from .attach import ContainerInput, Terminal
+from .capabilities import capability_mask
 from .context import NodeContext
 from .environment import MissingSource, expand, needed_sources, plan_environment
+from .execution import Execution, go_words
 from .images import Image, ImageProblem, full_name, python_binds
 from .limits import container_limits, needed_controllers, rlimits
-from .logs import LogFile, LogPipe
+from .output import ContainerOutput
 from .probe_plan import (
-    TITLES,
-    TRIES,
     ProbeKind,
-    ProbeState,
-    after,
-    first_state,
-    first_wait,
-    is_ready,
-    is_started,
-    kinds_of,
-    period,
-    probe_of,
-    timeout,
 )
-from .probes import Outcome, http_headers, http_url, probe_http, try_probe
+from .prober import Prober, short_version
+from .probes import http_headers, http_url, probe_http
 from .records import ContainerRecord, PodRecord
 from .restart_plan import BackOff, advance, back_off_message, restarts, wait_seconds
 from .sandbox import Sandbox
 from .settings import NodeSettings
-from .steering import steered, steered_outcome
+from .steering import steered
 from .volumes import VolumeProblem, plan_mounts
 
 log = logging.getLogger(__name__)
@@ -63,62 +52,11 @@ Role = Literal["init", "sidecar", "ordinary", "ephemeral"]
 
 STOP_SECONDS = 2.0
 """A container has at least so long between its stop signal and SIGKILL (NODE-66)."""
-EARLY_TRIES_SECONDS = (0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.4)
-"""Pauses of the extra tries of a readiness or startup probe after the start (NODE-42); they stay within a second."""
-MESSAGE_BYTES = 4096
-LOG_MESSAGE_BYTES = 2048
-LOG_MESSAGE_LINES = 80
 CONFIG_RETRY_SECONDS = 2.0
 CONFIG_EVENT_SECONDS = 10.0
 """A container that cannot be configured is looked at often, and said to be so as often as a kubelet would."""
 SHOWN_SECONDS = 1.0
 """How long an ended container is shown as terminated before it is shown as waiting for its back-off."""
-DEFAULT_CAPABILITIES = 0xA80425FB
-"""What container engines leave to root: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
-net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap."""
-CAPABILITY_NAMES = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-]
 
 
 class PodView(Protocol):
@@ -153,27 +91,6 @@ class PodView(Protocol):
     def save(self) -> None: ...
 
 
-def capability_mask(container: Container) -> int | None:
-    """Which capabilities a container keeps; None for all."""
-    context = container.security_context
-    if context is not None and context.privileged:
-        return None
-    mask, every = DEFAULT_CAPABILITIES, (1 << len(CAPABILITY_NAMES)) - 1
-    wanted = context.capabilities if context is not None else None
-    if wanted is None:
-        return mask
-    for name in wanted.drop or ():
-        mask &= 0 if name.upper() == "ALL" else ~capability_bit(name)
-    for name in wanted.add or ():
-        mask |= every if name.upper() == "ALL" else capability_bit(name)
-    return mask
-
-
-def capability_bit(name: str) -> int:
-    short = name.upper().removeprefix("CAP_")
-    return 1 << CAPABILITY_NAMES.index(short) if short in CAPABILITY_NAMES else 0
-
-
 class ContainerRunner:
     """Runs one container of one Pod until it will not run again. Its `status` is always what the API should say."""
 
@@ -192,25 +109,17 @@ class ContainerRunner:
         """The run that is going on or is being prepared; `restart_count` follows when it begins."""
         self.next_id = ""
         self.image: Image | None = None
-        self.environment: dict[str, str] = {}
-        self.process: WatchedProcess | None = None
+        self.execution: Execution | None = None
+        """The run that is going on."""
         self.finished_at = 0.0
-        self.adopted = False
-        self.started_at = 0.0
         self.back_off: BackOff | None = None
-        self.probes: dict[ProbeKind, ProbeState] = {}
-        self.probe_tasks: list[asyncio.Task[None]] = []
-        self.log_file: LogFile | None = None
-        self.pipes: list[LogPipe] = []
-        self.input: ContainerInput | None = None
+        self.prober = Prober(self)
+        self.output = ContainerOutput(self.directory, container, self.node.clock, self.node.settings)
         self.launched = asyncio.Event()
         """Set once the first attempt to start it is over, well or badly."""
-        self.startup_done = asyncio.Event()
         self.completed = False
         self.task: asyncio.Task[None] | None = None
         self.kill_task: asyncio.Task[None] | None = None
-        self.user: tuple[int, int] = (0, 0)
-        self.group = Group()
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -227,12 +136,17 @@ class ContainerRunner:
         return "PodInitializing" if self.view.pod.spec.init_containers else "ContainerCreating"
 
     @property
+    def process(self) -> WatchedProcess | None:
+        """The first process of the run that is going on."""
+        return self.execution.process if self.execution is not None else None
+
+    @property
     def running(self) -> bool:
-        return self.process is not None
+        return self.execution is not None
 
     @property
     def started(self) -> bool:
-        return self.running and is_started(self.container, self.probes.get("startup"))
+        return self.running and self.prober.started
 
     @property
     def ready(self) -> bool:
@@ -240,7 +154,7 @@ class ContainerRunner:
             return self.completed
         if self.container.readiness_probe is None and steered(self.view.pod) == "off":
             return False
-        return self.running and is_ready(self.container, self.started, self.probes.get("readiness"))
+        return self.running and self.prober.ready
 
     @property
     def status(self) -> ContainerStatus:
@@ -275,10 +189,10 @@ class ContainerRunner:
         """Until the container has ended and will not run again. Cancelled, it lets a running process run."""
         try:
             while True:
-                if self.process is None and not await self.start():
+                if self.execution is None and not await self.start():
                     pass  # it ended before it began; decided below like any other end
-                if self.process is not None:
-                    await self.attend(self.process)
+                if self.execution is not None:
+                    await self.attend(self.execution)
                 end = self.state.terminated
                 assert end is not None
                 if self.view.stopping or not self.will_restart(end.exit_code):
@@ -289,15 +203,10 @@ class ContainerRunner:
                 self.attempt += 1
         finally:
             self.launched.set()
-            self.stop_probes()
-            if self.process is not None:
-                self.process.close()
-            for pipe in self.pipes:
-                pipe.close()
-            if self.input is not None:
-                self.input.close()
-            if self.log_file is not None:
-                self.log_file.close()
+            self.prober.stop()
+            if self.execution is not None:
+                self.execution.process.close()
+            self.output.close()
 
     def will_restart(self, exit_code: int) -> bool:
         if self.role == "ephemeral":
@@ -327,9 +236,8 @@ class ContainerRunner:
         """Bring the container to run; waits and tries again for what may come. False when its start failed."""
         self.image = await self.pull()
         environment, mounts = await self.configure(self.image)
-        self.environment = environment
         try:
-            self.process = await self.launch(self.image, environment, mounts)
+            self.execution = await self.launch(self.image, environment, mounts)
             await self.post_start()
         except (StartFailed, OSError) as error:
             self.start_failed(str(error))
@@ -395,7 +303,7 @@ class ContainerRunner:
                     **image.env,
                 }
                 environment = plan_environment(pod, self.container, sources, base)
-                self.user = self.identity()
+                self.identity()  # refuses now what it would refuse at the start
                 return environment, plan_mounts(self.container, self.view.places, volumes, environment)
             except (MissingSource, VolumeProblem) as error:
                 self.launched.set()
@@ -428,7 +336,7 @@ class ContainerRunner:
             raise MissingSource(missing)
         return user or 0, group or 0
 
-    async def launch(self, image: Image, environment: dict[str, str], mounts: Sequence[Mount]) -> WatchedProcess:
+    async def launch(self, image: Image, environment: dict[str, str], mounts: Sequence[Mount]) -> Execution:
         """Start the process. StartFailed or OSError if it cannot be; what was made for it is gone then."""
         container, settings = self.container, self.node.settings
         command = [expand(word, environment) for word in container.command or ()]
@@ -438,7 +346,8 @@ class ContainerRunner:
         self.next_id = f"kubesvc://{self.node.random.getrandbits(256):064x}"
         directory = self.directory
         directory.mkdir(parents=True, exist_ok=True)
-        message_file = directory / f"{self.attempt}.termination"
+        self.output.open(self.attempt)
+        message_file = self.output.message_path
         message_file.touch()
         message_file.chmod(0o666)
         room = directory / "root"
@@ -460,9 +369,8 @@ class ContainerRunner:
             mounts=[*self.files_besides(mounts), *mounts, Mount(str(message_file), message_path)],
             read_only=bool(context is not None and context.read_only_root_filesystem),
         )
-        self.open_logs()
-        outputs = [pipe.for_container() for pipe in self.pipes]
-        stdin = self.open_input()
+        outputs = [pipe.for_container() for pipe in self.output.pipes]
+        stdin = self.output.open_input()
         sandbox = self.view.sandbox
         kinds, new, inside = sandbox.kinds, sandbox.new, sandbox.pid
         if container.target_container_name and new:  # kubectl debug --target: among that container's processes
@@ -470,18 +378,19 @@ class ContainerRunner:
             if target is None:
                 raise StartFailed(f"target container {container.target_container_name!r} is not running")
             kinds, new, inside = (*kinds, "pid"), (), target.pid
-        uid, gid = self.user
+        uid, gid = user = self.identity()
+        groups = sorted({gid, *self.supplemental_groups()})
         spec = {
             "place": str(room),
             "uid": uid,
             "gid": gid,
-            "groups": sorted({gid, *self.supplemental_groups()}),
+            "groups": groups,
             "capabilities": capability_mask(container),
             "no_new_privileges": bool(context is not None and context.allow_privilege_escalation is False),
             "terminal": container.tty,
             "limits": self.rlimits(),
         }
-        self.group = await self.make_group()
+        group = await self.make_group()
         try:
             prepared = await self.node.spawner.prepare_container(
                 Spawn(
@@ -503,7 +412,7 @@ class ContainerRunner:
                 os.close(fd)
         process = prepared.process
         try:
-            self.group.add(process.pid)
+            group.add(process.pid)
         except OSError:
             prepared.close()
             raise
@@ -526,7 +435,16 @@ class ContainerRunner:
             raise StartFailed(go_words(str(error), argv)) from None
         self.event("Normal", "Started", "Container started")
         self.begin()
-        return process
+        return Execution(
+            spawner=self.node.spawner,
+            container=container,
+            process=process,
+            user=user,
+            groups=groups,
+            environment=environment,
+            workdir=container.working_dir or image.workdir,
+            group=group,
+        )
 
     async def make_group(self) -> Group:
         """A fresh control group for one run; none where there are no control groups."""
@@ -544,93 +462,41 @@ class ContainerRunner:
 
     def begin(self) -> None:
         """Show it as running and forget what the last run's probes found."""
-        self.started_at = self.node.clock.monotonic()
         self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
             self.last_state = ContainerState(terminated=self.state.terminated)
         self.state = ContainerState(running=ContainerStateRunning(started_at=rfc3339(self.node.clock.now())))
-        self.probes = {kind: first_state(kind) for kind in kinds_of(self.container)}
-        self.startup_done.clear()
+        self.prober.begin()
         self.view.touch()
 
     def adopt(self, process: WatchedProcess, record: ContainerRecord, before: ContainerStatus | None) -> None:
         """Take over a container that an earlier agent started and that still runs (NODE-45)."""
-        self.process = process
-        self.adopted = True
         self.container_id, self.image_shown, self.image_id = record.id, record.image, record.image_id
         self.restart_count = self.attempt = record.attempt
-        self.started_at = self.node.clock.monotonic()
         self.state = ContainerState(running=ContainerStateRunning(started_at=record.started_at))
-        self.probes = {kind: first_state(kind) for kind in kinds_of(self.container)}
+        self.prober.begin(adopted=True)
         if before is not None and before.container_id == record.id:
-            if before.started and "startup" in self.probes:
-                self.probes["startup"] = ProbeState("startup", "success", "success", 1, done=True)
-            if before.ready and "readiness" in self.probes:
-                self.probes["readiness"] = ProbeState("readiness", "success", "success", 1)
+            self.prober.believe(started=bool(before.started), ready=before.ready)
         with contextlib.suppress(ImageProblem):
             self.image = self.node.image(self.container.image)
+        run = Execution(spawner=self.node.spawner, container=self.container, process=process)
         with contextlib.suppress(MissingSource):
-            self.user = self.identity()
+            run.user = self.identity()
+            run.groups = sorted({run.user[1], *self.supplemental_groups()})
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
-            self.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+            run.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+        run.workdir = self.container.working_dir or (self.image.workdir if self.image else "/")
         if self.node.groups is not None:
-            self.group = self.node.groups.find(f"{self.view.pod.metadata.uid}/{self.name}")
-        self.open_logs()
+            run.group = self.node.groups.find(f"{self.view.pod.metadata.uid}/{self.name}")
+        self.execution = run
+        self.output.open(self.attempt, running=True)
         self.launched.set()
 
     @property
     def directory(self) -> Path:
         """Where what belongs to this container is kept, below the Pod's directory."""
         return self.node.records.pod_directory(self.view.pod.metadata.uid) / "containers" / self.name
-
-    @property
-    def log_path(self) -> Path:
-        return self.directory / f"{self.attempt}.log"
-
-    def open_logs(self) -> None:
-        settings = self.node.settings
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.log_file = LogFile(self.log_path, self.node.clock, settings.log_file_bytes, settings.log_files)
-        if self.container.tty and self.process is None:
-            self.pipes = [Terminal(self.directory / f"{self.attempt}.tty", self.log_file)]
-            return
-        self.pipes = [
-            LogPipe(self.directory / f"{self.attempt}.{stream}", stream, self.log_file)
-            for stream in ("stdout", "stderr")
-        ]
-
-    @property
-    def stdin_once(self) -> bool:
-        return self.container.stdin_once
-
-    def open_input(self) -> int | None:
-        """The descriptor of a new run's stdin, None for one that has none; the caller closes it after the spawn."""
-        if self.container.tty:
-            terminal = self.pipes[0]
-            self.input = ContainerInput(os.dup(terminal.fd)) if self.container.stdin else None
-            return terminal.for_container()
-        if not self.container.stdin:
-            return None
-        far, near = os.pipe()
-        self.input = ContainerInput(near)
-        return far
-
-    def close_logs(self) -> None:
-        if self.input is not None:
-            self.input.close()
-            self.input = None
-        for pipe in self.pipes:
-            pipe.drain()
-            with contextlib.suppress(OSError):
-                pipe.path.unlink()
-        if self.log_file is not None:
-            self.log_file.close()
-        self.pipes = []
-        for old in self.directory.glob("*.log*"):  # the present run and the one before are kept
-            number = old.name.partition(".")[0]
-            if number.isdigit() and int(number) < self.attempt - 1:
-                old.unlink(missing_ok=True)
 
     def files_besides(self, mounts: Sequence[Mount]) -> list[Mount]:
         """The Pod's own files, but for those where the container mounts something itself (NODE-82)."""
@@ -648,7 +514,7 @@ class ContainerRunner:
         """A container whose program could not start has ended at once."""
         now = rfc3339(self.node.clock.now())
         self.finished_at = self.node.clock.monotonic()
-        self.close_logs()
+        self.output.end_run()
         self.event("Warning", "Failed", f"Error: {words}")
         self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
@@ -667,161 +533,42 @@ class ContainerRunner:
 
     # -- while it runs ------------------------------------------------------------------------------------------------
 
-    async def attend(self, process: WatchedProcess) -> None:
+    async def attend(self, run: Execution) -> None:
         """Probe it until it ends, then say how it ended."""
-        self.start_probes()
+        if self.role not in ("init", "ephemeral"):
+            self.prober.start()
         self.view.touch()
-        code = await process.wait()
-        self.stop_probes()
-        self.ended(process, code)
+        code = await run.process.wait()
+        self.prober.stop()
+        self.ended(run, code)
 
-    def ended(self, process: WatchedProcess, code: int | None) -> None:
+    def ended(self, run: Execution, code: int | None) -> None:
         """Take note of the end: state, log, termination message."""
-        self.process = None
-        self.adopted = False
+        self.execution = None
         if not self.view.sandbox_kept_apart or self.container.target_container_name:
-            end_rest(self.group, process.pid)
+            run.end_rest()
         self.finished_at = self.node.clock.monotonic()
-        self.close_logs()
+        self.output.end_run()
         running = self.state.running
         if code is None:  # an earlier agent's child, whose code nobody could collect
             exit_code, reason = 137, "ContainerStatusUnknown"
         else:
             exit_code = code if code >= 0 else 128 - code
             reason = "Completed" if exit_code == 0 else "Error"
-            if exit_code and self.group.out_of_memory_kills():
+            if exit_code and run.group.out_of_memory_kills():
                 reason = "OOMKilled"
         self.state = ContainerState(
             terminated=ContainerStateTerminated(
                 exit_code=exit_code,
                 reason=reason,
-                message=self.termination_message(exit_code),
+                message=self.output.termination_message(exit_code),
                 started_at=running.started_at if running is not None else None,
                 finished_at=rfc3339(self.node.clock.now()),
                 container_id=self.container_id,
             )
         )
-        self.probes = {}
+        self.prober.end()
         self.view.touch()
-
-    def termination_message(self, exit_code: int) -> str:
-        """What the container left for the message (NODE-23)."""
-        with contextlib.suppress(OSError), open(self.directory / f"{self.attempt}.termination", "rb") as file:
-            if text := file.read(MESSAGE_BYTES).decode(errors="replace"):
-                return text
-        if exit_code and self.container.termination_message_policy == "FallbackToLogsOnError":
-            with contextlib.suppress(OSError), open(self.log_path, "rb") as file:
-                lines = [line.split(b" ", 3)[-1] for line in file.readlines()[-LOG_MESSAGE_LINES:]]
-                return b"".join(lines)[-LOG_MESSAGE_BYTES:].decode(errors="replace")
-        return ""
-
-    # -- probes -------------------------------------------------------------------------------------------------------
-
-    def start_probes(self) -> None:
-        if self.role in ("init", "ephemeral"):
-            return
-        if self.container.startup_probe is None or self.started:
-            self.startup_done.set()
-        for kind in kinds_of(self.container):
-            self.probe_tasks.append(asyncio.create_task(self.probe(kind)))
-
-    def stop_probes(self) -> None:
-        for task in self.probe_tasks:
-            task.cancel()
-        self.probe_tasks.clear()
-
-    def keep_readiness_only(self) -> None:
-        """The Pod is being deleted: only readiness goes on being asked (NODE-44)."""
-        self.stop_probes()
-        if self.process is not None and self.container.readiness_probe is not None and self.started:
-            self.probe_tasks.append(asyncio.create_task(self.probe("readiness", again=True)))
-
-    async def probe(self, kind: ProbeKind, again: bool = False) -> None:
-        """Ask one probe again and again, as its fields say, until there is nothing more to ask."""
-        probe = probe_of(self.container, kind)
-        assert probe is not None
-        if kind != "startup":
-            await self.startup_done.wait()
-        elif self.probes["startup"].done:
-            return
-        loop = asyncio.get_running_loop()
-        if self.adopted or again:
-            await asyncio.sleep(self.node.random.random() * period(probe))  # NODE-45
-        else:
-            await asyncio.sleep(first_wait(probe, self.node.clock.monotonic() - self.started_at))
-            if kind != "liveness" and probe.exec is None and await self.try_early(kind):
-                return
-        due = loop.time()
-        while True:
-            outcome = await self.ask(kind)
-            if self.take(kind, outcome):
-                return
-            due = max(due + period(probe), loop.time())
-            await asyncio.sleep(due - loop.time())
-
-    async def try_early(self, kind: ProbeKind) -> bool:
-        """Extra tries right after the start, whose failures count for nothing; True when the probe is done."""
-        probe = probe_of(self.container, kind)
-        assert probe is not None
-        loop = asyncio.get_running_loop()
-        until = loop.time() + min(1.0, period(probe))
-        for pause in EARLY_TRIES_SECONDS:
-            outcome = await self.ask(kind)
-            if outcome.result in ("success", "warning"):
-                done = self.take(kind, outcome)
-                if not done:
-                    await asyncio.sleep(period(probe))
-                return done
-            if loop.time() + pause >= until:
-                break
-            await asyncio.sleep(pause)
-        return False
-
-    async def ask(self, kind: ProbeKind) -> Outcome:
-        """One try, repeated at once while it ends in an error (NODE-40)."""
-        probe = probe_of(self.container, kind)
-        assert probe is not None
-        if kind == "readiness" and (forced := steered_outcome(self.view.pod)) is not None:
-            return forced
-        host = next(iter(self.view.sandbox.ips), "127.0.0.1")
-        agent = f"kube-probe/{short_version(self.node.settings.version)}"
-        outcome = Outcome("error")
-        for _ in range(TRIES):
-            outcome = await try_probe(probe, self.container, host, self.execute, timeout(probe), agent)
-            if outcome.result != "error":
-                break
-        return outcome
-
-    def take(self, kind: ProbeKind, outcome: Outcome) -> bool:
-        """Count a result and do what follows from it; True when this probe asks no more."""
-        probe = probe_of(self.container, kind)
-        if probe is None or kind not in self.probes:
-            return True
-        shown = {"success": "successful", "warning": "successful", "failure": "failed", "error": "unknown"}
-        pod = self.view.pod
-        key = (TITLES[kind], shown[outcome.result], self.name, pod.name, pod.namespace)
-        self.node.probe_results[key] = self.node.probe_results.get(key, 0) + 1
-        before = self.probes[kind]
-        now = self.probes[kind] = after(before, outcome.result, probe)
-        if now.verdict != before.verdict or now.done != before.done:
-            self.view.touch()
-        if outcome.result == "failure":
-            self.event("Warning", "Unhealthy", f"{TITLES[kind]} probe failed: {outcome.detail}")
-        elif outcome.result == "warning":
-            self.event("Warning", "ProbeWarning", f"{TITLES[kind]} probe warning: {outcome.detail}")
-        elif outcome.result == "error":
-            self.event(
-                "Warning", "Unhealthy", f"{TITLES[kind]} probe errored and resulted in unknown state: {outcome.detail}"
-            )
-        if now.done:
-            self.startup_done.set()
-            return True
-        if now.held:
-            grace = probe.termination_grace_period_seconds or self.grace_seconds
-            words = f"Container {self.name} failed {kind} probe, will be restarted"
-            self.kill_task = asyncio.create_task(self.terminate(float(grace), words))
-            return True
-        return False
 
     @property
     def grace_seconds(self) -> int:
@@ -829,80 +576,29 @@ class ContainerRunner:
         return 30 if seconds is None else seconds
 
     async def execute(self, command: Sequence[str], timeout_seconds: float) -> tuple[int | None, bytes]:
-        """Run a command in the container (NODE-52): (exit code, None for a timeout; output of both streams)."""
-        process = self.process
-        if process is None:
+        """Run a command in the container: (exit code, None for a timeout; output). OSError if it does not run."""
+        if self.execution is None:
             raise OSError("container not running")
-        known = {v.name: v.value for v in self.container.env or () if v.value_from is None}
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(write, True)
-        try:
-            try:
-                child = await self.enter([expand(word, known) for word in command], stdout=write, stderr=write)
-            finally:
-                os.close(write)
-            output = bytearray()
-            loop = asyncio.get_running_loop()
+        return await self.execution.execute(command, timeout_seconds)
 
-            def on_output() -> None:
-                try:
-                    data = os.read(read, 1 << 16)
-                except BlockingIOError:
-                    return
-                if not data:
-                    loop.remove_reader(read)
-                elif len(output) < 16384:
-                    output.extend(data)
+    # -- for its prober -----------------------------------------------------------------------------------------------
 
-            loop.add_reader(read, on_output)
-            code: int | None = None
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    code = await child.wait()
-                on_output()
-            except TimeoutError:
-                child.signal(signal.SIGKILL)
-                await child.wait()
-            finally:
-                loop.remove_reader(read)
-            if code is not None and code < 0:
-                code = 128 - code
-            if code == FAILED and output.startswith(b"nsexec: "):  # it did not get to the command
-                raise OSError(go_words(f"exec: {output[8:].decode(errors='replace').strip()}", command))
-            return code, bytes(output)
-        finally:
-            os.close(read)
+    @property
+    def pod(self) -> Pod:
+        return self.view.pod
 
-    async def enter(
-        self, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
-    ) -> WatchedProcess:
-        """Start one more process in the running container. OSError if it cannot be started."""
-        process = self.process
-        if process is None:
-            raise OSError(f'container not found ("{self.name}")')
-        return await self.node.spawner.spawn(
-            Spawn(
-                argv=nsexec_command(*self.enter_flags(process), program=command),
-                env=self.environment or {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-            )
-        )
+    @property
+    def address(self) -> str:
+        return next(iter(self.view.sandbox.ips), "127.0.0.1")
 
-    def enter_flags(self, process: WatchedProcess) -> list[str]:
-        """The flags of `nsexec` that make a further process be as the container's own: namespaces, control groups,
-        user, capabilities, working directory."""
-        flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", str(process.pid))]
-        flags += ["--chdir", self.container.working_dir or (self.image.workdir if self.image else "/")]
-        if self.group.directories:
-            flags += ["--cgroup", ":".join(self.group.entrances)]
-        uid, gid = self.user
-        groups = sorted({gid, *self.supplemental_groups()})
-        flags += ["--setgid", str(gid), "--groups", ",".join(map(str, groups))]
-        mask = capability_mask(self.container)
-        flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
-        return [*flags, "--setuid", str(uid)] if uid else flags
+    def touch(self) -> None:
+        self.view.touch()
+
+    def failed(self, kind: ProbeKind, probe: Probe) -> None:
+        """A liveness or startup probe failed too often: end the run, and another follows (NODE-41)."""
+        grace = probe.termination_grace_period_seconds or self.grace_seconds
+        words = f"Container {self.name} failed {kind} probe, will be restarted"
+        self.kill_task = asyncio.create_task(self.terminate(float(grace), words))
 
     # -- stop ---------------------------------------------------------------------------------------------------------
 
@@ -956,8 +652,7 @@ class ContainerRunner:
             if code:
                 raise HookFailed(f"exit code {code}")
         elif hook.http_get is not None:
-            host = next(iter(self.view.sandbox.ips), "127.0.0.1")
-            url = http_url(hook.http_get, self.container, host)
+            url = http_url(hook.http_get, self.container, self.address)
             agent = f"kube-lifecycle/{short_version(self.node.settings.version)}"
             outcome = await probe_http(url or "", http_headers(hook.http_get), agent)
             if outcome.result == "failure" and url and url.startswith("https:"):
@@ -977,21 +672,6 @@ class ContainerRunner:
             await self.terminate(float(self.grace_seconds), "FailedPostStartHook")
 
 
-def end_rest(group: Group, session: int) -> None:
-    """End what a container leaves behind that shares its processes with others: whoever is in its control group, and
-    where there is none, in its session."""
-    for _ in range(ROUNDS):
-        left = [pid for pid in group.processes() if pid] or ([] if group.directories else session_processes(session))
-        if not left:
-            return
-        for pid in left:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-
-ROUNDS = 10
-
-
 class HookFailed(Exception):
     """A lifecycle hook did not do its work."""
 
@@ -1000,21 +680,3 @@ def hidden_directories(settings: NodeSettings) -> list[str]:
     """What a container sees empty: what the settings say, and the agent's own state."""
     state = str(settings.state_dir)
     return [*settings.hidden_paths, *([] if any(is_below(state, p) for p in settings.hidden_paths) else [state])]
-
-
-def short_version(version: str) -> str:
-    """`1.36` of `v1.36.0`, as probes name themselves."""
-    return ".".join(version.lstrip("v").split(".")[:2])
-
-
-def go_words(words: str, argv: Sequence[str]) -> str:
-    """A failed start in the words that users know."""
-    step, _, reason = words.partition(": ")
-    if step == "exec" and reason.startswith("No such file"):
-        where = "stat" if "/" in argv[0] else "exec"
-        if where == "stat":
-            return f'exec: "{argv[0]}": stat {argv[0]}: no such file or directory'
-        return f'exec: "{argv[0]}": executable file not found in $PATH'
-    if step == "exec":
-        return f'exec: "{argv[0]}": {reason.lower()}'
-    return words

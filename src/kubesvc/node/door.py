@@ -41,7 +41,8 @@ from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
 from .attach import Attachment, ContainerInput, linger, pass_input
-from .containers import ContainerRunner, go_words
+from .containers import ContainerRunner
+from .execution import go_words
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
 from .probes import dial_words, join_host
@@ -263,7 +264,7 @@ class NodeDoor:
             raise Refusal(f'container "{runner.name}" in pod "{name}" is waiting to start: {shown}', 400)
         answer(writer, {"ok": True})
         given = {f: getattr(wanted, f) for f in wanted.__struct_fields__ if f != "previous"}
-        live = None if wanted.previous else runner.log_file
+        live = None if wanted.previous else runner.output.log_file
         pieces = read_log(path, LogOptions(**given), self.clock, live)
         gone = asyncio.ensure_future(reader.read(1))
         try:
@@ -307,7 +308,7 @@ class NodeDoor:
         if runner.process is None:
             raise Refusal(f'container not found ("{runner.name}")', 500)
         answer(writer, {"ok": True})
-        await Attachment(runner, reader, writer, stdin=wanted.stdin).run()
+        await Attachment(runner.output, reader, writer, stdin=wanted.stdin).run()
 
     async def execute(self, rest: str, reader: Reader, writer: Writer) -> None:
         wanted = msgspec.json.decode(rest, type=ExecRequest)
@@ -318,11 +319,11 @@ class NodeDoor:
             flags = ["--ctty"] if wanted.tty else []
         else:
             runner = self.runner(wanted.namespace, wanted.pod, wanted.container)
-            process = runner.process
-            if process is None:
+            run = runner.execution
+            if run is None:
                 raise Refusal(f'container not found ("{runner.name}")', 500)
-            command, environment = list(wanted.command), {**runner.environment, **wanted.env}
-            flags = runner.enter_flags(process)
+            command, environment = list(wanted.command), {**run.environment, **wanted.env}
+            flags = run.enter_flags()
             flags += ["--ctty"] if wanted.tty else []
             if wanted.tty:
                 environment.setdefault("TERM", "xterm")

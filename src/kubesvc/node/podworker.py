@@ -536,7 +536,10 @@ class PodWorker:
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await life
         for runner in self.runners.values():
-            runner.keep_readiness_only()
+            if runner.running:
+                runner.prober.keep_readiness_only()
+            else:
+                runner.prober.stop()
         hurry = asyncio.create_task(self.hurry_when_shortened())
         try:
             first = self.of_role("ordinary", "init", "ephemeral")

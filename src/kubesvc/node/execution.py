@@ -1,0 +1,137 @@
+"""A running container as processes: who it is, and how further processes join it (NODE-52)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kubesvc.api.container import Container
+from kubesvc.kernel.cgroups import Group
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.nsexec import FAILED
+from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess, session_processes
+
+from .capabilities import capability_mask
+from .environment import expand
+
+MOST_OUTPUT_BYTES = 16384
+ROUNDS = 10
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """One run of a container.
+
+    user:        (user, group) of its processes;  groups: all their groups, sorted
+    environment: what its first process was given
+    workdir:     where its processes start
+    group:       its control groups; none where there are none
+    """
+
+    spawner: Spawner
+    container: Container
+    process: WatchedProcess
+    user: tuple[int, int] = (0, 0)
+    groups: Sequence[int] = (0,)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = "/"
+    group: Group = field(default_factory=Group)
+
+    def enter_flags(self) -> list[str]:
+        """The flags of `nsexec` that make a further process be as the container's own: namespaces, control groups,
+        user, capabilities, working directory."""
+        pid = str(self.process.pid)
+        flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", pid)]
+        flags += ["--chdir", self.workdir]
+        if self.group.directories:
+            flags += ["--cgroup", ":".join(self.group.entrances)]
+        uid, gid = self.user
+        flags += ["--setgid", str(gid), "--groups", ",".join(map(str, self.groups))]
+        mask = capability_mask(self.container)
+        flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
+        return [*flags, "--setuid", str(uid)] if uid else flags
+
+    async def enter(
+        self, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
+    ) -> WatchedProcess:
+        """Start one more process in the container. OSError if it cannot be started."""
+        return await self.spawner.spawn(
+            Spawn(
+                argv=nsexec_command(*self.enter_flags(), program=command),
+                env=self.environment or {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        )
+
+    async def execute(self, command: Sequence[str], timeout_seconds: float) -> tuple[int | None, bytes]:
+        """Run a command in the container: (exit code, None for a timeout; output of both streams, bounded)."""
+        known = {v.name: v.value for v in self.container.env or () if v.value_from is None}
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(write, True)
+        try:
+            try:
+                child = await self.enter([expand(word, known) for word in command], stdout=write, stderr=write)
+            finally:
+                os.close(write)
+            output = bytearray()
+            loop = asyncio.get_running_loop()
+
+            def on_output() -> None:
+                try:
+                    data = os.read(read, 1 << 16)
+                except BlockingIOError:
+                    return
+                if not data:
+                    loop.remove_reader(read)
+                elif len(output) < MOST_OUTPUT_BYTES:
+                    output.extend(data)
+
+            loop.add_reader(read, on_output)
+            code: int | None = None
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    code = await child.wait()
+                on_output()
+            except TimeoutError:
+                child.signal(signal.SIGKILL)
+                await child.wait()
+            finally:
+                loop.remove_reader(read)
+            if code is not None and code < 0:
+                code = 128 - code
+            if code == FAILED and output.startswith(b"nsexec: "):  # it did not get to the command
+                raise OSError(go_words(f"exec: {output[8:].decode(errors='replace').strip()}", command))
+            return code, bytes(output)
+        finally:
+            os.close(read)
+
+    def end_rest(self) -> None:
+        """End what the container leaves behind that shares its processes with others: whoever is in its control group,
+        and where there is none, in its session."""
+        for _ in range(ROUNDS):
+            left = [pid for pid in self.group.processes() if pid]
+            left = left or ([] if self.group.directories else session_processes(self.process.pid))
+            if not left:
+                return
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def go_words(words: str, argv: Sequence[str]) -> str:
+    """A failed start in the words that users know."""
+    step, _, reason = words.partition(": ")
+    if step == "exec" and reason.startswith("No such file"):
+        where = "stat" if "/" in argv[0] else "exec"
+        if where == "stat":
+            return f'exec: "{argv[0]}": stat {argv[0]}: no such file or directory'
+        return f'exec: "{argv[0]}": executable file not found in $PATH'
+    if step == "exec":
+        return f'exec: "{argv[0]}": {reason.lower()}'
+    return words
