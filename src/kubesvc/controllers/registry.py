@@ -27,6 +27,7 @@ CONTROLLERS: dict[str, str] = {
     "replicationcontroller-controller": "kubesvc.controllers.replicaset:ReplicationControllerController",
     "disruption-controller": "kubesvc.controllers.disruption:DisruptionController",
     "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",
+    "service-lb-controller": "kubesvc.controllers.loadbalancer:LoadBalancerController",
     "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",
     "garbage-collector-controller": "kubesvc.controllers.garbagecollector:GarbageCollector",
     "node-lifecycle-controller": "kubesvc.controllers.nodelifecycle:NodeLifecycleController",

@@ -26,6 +26,8 @@ class ControllerSettings:
     """Ranges that nodes get their pod addresses from, one per family; () assigns none."""
     cluster_dns: str = ""
     """Address of Service kube-system/kube-dns; "" makes no such Service."""
+    load_balancer_ranges: tuple[str, ...] = ()
+    """Pool of addresses for Services of type LoadBalancer, at most one network of each family; () gives none."""
 
     def __post_init__(self) -> None:
         self._within("concurrent_endpoint_syncs", 1, 10_000)
