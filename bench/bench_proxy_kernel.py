@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 
 from kubesvc.kernel.nft import KernelNft, Transaction
 from kubesvc.proxy.frame import FrameOptions
-from kubesvc.proxy.nftables import Ruleset, ServiceKey
-from kubesvc.proxy.traffic import PortTraffic, ServicePortName, Target
+from kubesvc.proxy.nftables import Ruleset
+from kubesvc.proxy.traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 

@@ -73,11 +73,20 @@ def node_parts(
         return parts
     from kubesvc.dns import DnsServer, DnsSettings
     from kubesvc.dns.forward import ForwardSettings
+    from kubesvc.kernel.conntrack import KernelConntrack
     from kubesvc.kernel.nft import KernelNft
-    from kubesvc.proxy import Proxy, ProxySettings
+    from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
     proxy_settings = ProxySettings(cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges)
-    proxy = Proxy(client.as_manager("kube-proxy"), process.node_name, KernelNft(), clock, random, proxy_settings)
+    proxy = Proxy(
+        client.as_manager("kube-proxy"),
+        process.node_name,
+        NftBackends(KernelNft()),
+        clock,
+        random,
+        proxy_settings,
+        conntrack=KernelConntrack(),
+    )
     dns_settings = DnsSettings(
         zone=process.cluster_domain,
         addresses=((process.address, 53),),

@@ -22,7 +22,7 @@ from kubesvc.kernel.nft import DeleteElements, KernelNft, NftError, NoSuchObject
 from kubesvc.kernel.nft.commands import AddChain, AddElements, AddTable
 from kubesvc.kernel.nft.expressions import goto
 from kubesvc.kernel.nft.table import ChainSpec, Table
-from kubesvc.proxy import Proxy, ProxySettings
+from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 from kubesvc.proxy.flows import plan_stale
 from kubesvc.proxy.nftables import Ruleset, affinity_lists, affinity_map, front_of
 from kubesvc.proxy.traffic import Family
@@ -332,7 +332,7 @@ def test_the_whole_loop_on_the_real_kernel(kernel: Kernel) -> None:
         proxy = Proxy(
             cluster,  # type: ignore[arg-type]
             "n1",
-            kernel.nft,
+            NftBackends(kernel.nft),
             clock,
             random.Random(1),
             settings,

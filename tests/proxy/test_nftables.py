@@ -13,8 +13,8 @@ from kubesvc.kernel.nft.fields import IPV4_ADDRESS
 from kubesvc.kernel.nft.walk import Host, Packet, outcomes
 from kubesvc.proxy import frame as fr
 from kubesvc.proxy.frame import FrameOptions
-from kubesvc.proxy.nftables import Ruleset, ServiceKey, cut, service_hash, slots
-from kubesvc.proxy.traffic import PortTraffic, ServicePortName, Target
+from kubesvc.proxy.nftables import Ruleset, cut, service_hash, slots
+from kubesvc.proxy.traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
 OPTIONS = FrameOptions("IPv4", pod_cidr="10.244.0.0/16", service_cidrs=("10.96.0.0/16",))
 NODE = "172.30.0.11"

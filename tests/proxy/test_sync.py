@@ -21,7 +21,7 @@ from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.kernel.conntrack import FakeConntrack, Flow
 from kubesvc.kernel.nft import FakeNft, NftError, Table
 from kubesvc.kernel.nft.walk import Host, Packet, outcomes
-from kubesvc.proxy import Proxy, ProxySettings
+from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 from kubesvc.proxy.nftables import affinity_lists
 from kubesvc.proxy.traffic import plan_service
 
@@ -87,7 +87,7 @@ class House:
         self.proxy = Proxy(
             self.cluster,  # type: ignore[arg-type]
             "n1",
-            self.nft,
+            NftBackends(self.nft),
             clock,
             random.Random(1),
             settings,

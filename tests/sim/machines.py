@@ -25,7 +25,7 @@ from kubesvc.node.ipam import AddressPool
 from kubesvc.node.nodestatus import NodeKeeper
 from kubesvc.node.settings import NodeSettings
 from kubesvc.node.simulated import SimulatedPod
-from kubesvc.proxy import Proxy, ProxySettings
+from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
 from .trouble import Way
 
@@ -148,7 +148,8 @@ class NodeProxy(Part):
 
     async def run(self) -> None:
         client = self.way.part(self.name, self.life)
-        self.proxy = Proxy(client, self.node, self.nft, self.clock, random.Random(self.life + "/own"), self.settings)
+        chance = random.Random(self.life + "/own")
+        self.proxy = Proxy(client, self.node, NftBackends(self.nft), self.clock, chance, self.settings)
         await self.proxy.run()
 
     def informers(self) -> list[Informer[Any]]:

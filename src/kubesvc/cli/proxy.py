@@ -21,11 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from kubesvc.client import Client
+    from kubesvc.clock import Clock, Random
+    from kubesvc.kernel.conntrack import KernelConntrack
     from kubesvc.kernel.nft import KernelNft
-    from kubesvc.proxy import Proxy, ProxySettings
+    from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
     node = args.node or platform.node().lower()
     settings = ProxySettings(cluster_cidrs=args.cluster_cidr or (), cleanup=args.cleanup, service_cidrs=())
-    return run_part(
-        args, "proxy", lambda client, clock, random: Proxy(client, node, KernelNft(), clock, random, settings).run()
-    )
+
+    async def proxy(client: Client, clock: Clock, random: Random) -> None:
+        backends = NftBackends(KernelNft())
+        await Proxy(client, node, backends, clock, random, settings, conntrack=KernelConntrack()).run()
+
+    return run_part(args, "proxy", proxy)

@@ -1,5 +1,5 @@
-"""One address family of a node's proxy: plan what changed, write the difference, check now and then, start over when in
-doubt. A family fails alone (PROXY-118)."""
+"""One address family of a node's proxy: plan what changed, have the backend write the difference, check now and then,
+start over when in doubt. A family fails alone (PROXY-118)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from kubesvc.api.service import Service
 from kubesvc.client import Informer
 from kubesvc.clock import Clock
 from kubesvc.kernel.conntrack import Conntrack
-from kubesvc.kernel.nft import DeleteElements, DeleteTable, Nft, NftError, NoSuchObject, Transaction
-from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
+from kubesvc.kernel.iptables import IptablesError
+from kubesvc.kernel.nft import NftError
 
-from .delta import applied
+from .backend import Backend, Plans, Refused, Standpoint, SyncReport
 from .flows import plan_stale
 from .frame import FrameOptions
 from .health import HealthPorts, plan_health
-from .nftables import Ruleset, ServiceKey, affinity_lists, affinity_map
+from .isolation import Isolation, Refusal
 from .settings import ProxySettings
 from .traffic import (
     Family,
     Place,
     PortTraffic,
+    ServiceKey,
     ServicePortName,
     is_of,
     plan_service,
@@ -34,6 +35,10 @@ from .traffic import (
 
 log = logging.getLogger(__name__)
 
+TROUBLE = (NftError, IptablesError, Refused, OSError)
+"""What doors to the kernel may raise."""
+REASON_REFUSED = "ProxyRulesRefused"
+"""Reason of the Warning on a Service whose rules the kernel will not have."""
 FIRST_RETRY_SECONDS = 0.5
 PLANS_BETWEEN_TURNS = 200
 """Services planned before others get a turn of the event loop."""
@@ -47,7 +52,7 @@ class Counters:
     full_syncs: int = 0
     failures: int = 0
     repairs: int = 0
-    elements: int = 0
+    refusals: int = 0
     flows_forgotten: int = 0
     last_sync_seconds: float = 0.0
     last_sync_at: float = 0.0
@@ -72,44 +77,54 @@ class Wishes:
     audit: bool = False
 
 
+@dataclass(slots=True)
+class Listeners:
+    """Who is told of what a family does.
+
+    trouble: a Service, the reason of the Warning (PROXY-84), and a message
+    synced:  every sync that succeeded, after what follows it
+    """
+
+    trouble: Callable[[ServiceKey, str, str], None] = lambda *_: None
+    synced: Callable[[SyncReport], None] = lambda _: None
+
+
 class FamilySync:
-    """Keeps the table of one address family as the caches say it should be.
+    """Keeps the rules of one address family as the caches say they should be.
 
     `pending_since`: when the oldest change that is not applied was asked for, None if all is applied (PROXY-89).
     """
 
     def __init__(
         self,
-        family: Family,
         world: World,
-        nft: Nft,
+        backend: Backend,
         conntrack: Conntrack | None,
         clock: Clock,
         settings: ProxySettings,
-        node_addresses: Callable[[Family], tuple[str, ...]],
-        health_failed: Callable[[ServiceKey, str], None] = lambda *_: None,
+        node_addresses: Callable[[Family], tuple[str, ...] | None],
+        listeners: Listeners | None = None,
     ) -> None:
-        self.family = family
+        self.family = backend.family
         self.world = world
-        self.nft = nft
+        self.backend = backend
+        self.isolation = Isolation(backend)
+        self.listeners = listeners or Listeners()
         self.conntrack = conntrack
         self.clock = clock
         self.settings = settings
         self.node_addresses = node_addresses
-        self.nfproto = NFPROTO_IPV6 if family == "IPv6" else NFPROTO_IPV4
-        self.address_family = socket.AF_INET6 if family == "IPv6" else socket.AF_INET
-        self.ruleset = Ruleset(self._options())
+        self.address_family = socket.AF_INET6 if self.family == "IPv6" else socket.AF_INET
         self.wishes = Wishes()
         self.wake = asyncio.Event()
         self.pending_since: float | None = None
         self.counters = Counters()
         self.applied = asyncio.Event()
         """Set once the first full sync succeeded."""
-        self.health = HealthPorts(self.keeps_up, health_failed)
+        self.health = HealthPorts(
+            self.keeps_up, lambda key, message: self.listeners.trouble(key, "FailedToStartServiceHealthcheck", message)
+        )
         self.conflicts: list[tuple[ServicePortName, ServicePortName]] = []
-        self.disturbances = 0
-        self.present = False
-        """Whether our table is in the kernel, as far as we know."""
 
     # Asking.
 
@@ -163,7 +178,7 @@ class FamilySync:
                 self.pending_since = pending_since if pending_since is not None else started
                 wait = min(FIRST_RETRY_SECONDS * 2.0**failures, self.settings.retry_seconds)
                 failures += 1
-                expected = isinstance(error, NftError | OSError)
+                expected = isinstance(error, TROUBLE)
                 log.log(
                     logging.WARNING if expected else logging.ERROR,
                     "%s rules not written: %s; again in %.1f s",
@@ -180,20 +195,34 @@ class FamilySync:
             await asyncio.sleep(self.settings.min_sync_seconds)
 
     async def sync(self) -> None:
-        """Bring the kernel in line with the caches. NftError or OSError if it refuses; then everything is due anew."""
+        """Bring the kernel in line with the caches. An error of its door if it will not; then all is due anew."""
         wishes, self.wishes = self.wishes, Wishes(everything=False)
-        started = self.clock.monotonic()
+        started, written = self.clock.monotonic(), self.backend.written
         if wishes.everything:
             changed = await self._sync_everything()
         else:
             changed = await self._sync_services(wishes.services) if wishes.services else ()
             if wishes.audit:
                 await self._audit()
-        self.counters.last_sync_seconds = self.clock.monotonic() - started
+        ended = self.clock.monotonic()
+        self.counters.last_sync_seconds = ended - started
         self.counters.last_sync_at = self.clock.now()
         self.counters.syncs += 1
         self.applied.set()
-        await self._after(changed)
+        forgotten = await self._after(changed)
+        self.listeners.synced(
+            SyncReport(
+                self.family,
+                wishes.everything,
+                started,
+                ended,
+                self.counters.last_sync_at,
+                tuple({port.name[:2]: None for port in changed}),
+                self.backend.written - written,
+                forgotten,
+                self.clock.monotonic() - ended if forgotten >= 0 else 0.0,
+            )
+        )
 
     def plan(self, key: ServiceKey) -> tuple[PortTraffic, ...]:
         """The service ports of one Service as the caches have it now."""
@@ -210,23 +239,20 @@ class FamilySync:
         return FrameOptions(self.family, s.table, cidr, s.pod_interface, s.masquerade_all, s.masquerade_bit, cidrs)
 
     async def _sync_everything(self) -> tuple[PortTraffic, ...]:
-        """Plan every Service, compare with what the kernel has, write the difference (PROXY-102)."""
+        """Plan every Service, compare with what is in force, write the difference (PROXY-102)."""
         self.counters.full_syncs += 1
-        options, addresses = self._options(), self.node_addresses(self.family)
-        if (options, addresses) != (self.ruleset.options, self.ruleset.node_addresses):
-            self.ruleset = Ruleset(options, addresses, self.ruleset.slots)
-        plans: dict[ServiceKey, tuple[PortTraffic, ...]] = dict.fromkeys(self.ruleset.ports, ())
+        self.backend.stand(Standpoint(self._options(), self.node_addresses(self.family)))
+        plans: Plans = dict.fromkeys(self.backend.ports, ())
         for number, key in enumerate(self.world.services.keys(), 1):
             plans[key] = self.plan(key)
             if number % PLANS_BETWEEN_TURNS == 0:
                 await asyncio.sleep(0)
-        before = dict(self.ruleset.ports)
-        changes = [(key, ports) for key, ports in plans.items() if before.get(key, ()) != ports]
-        for start in range(0, len(changes), PLANS_BETWEEN_TURNS):
-            self.ruleset.change(dict(changes[start : start + PLANS_BETWEEN_TURNS]))
-            await asyncio.sleep(0)
-        await self._repair()
-        conflicts = self.ruleset.conflicts()
+        before = dict(self.backend.ports)
+        plans = self.isolation.worth_trying(plans)
+        known = dict(self.isolation.refused)
+        await self.isolation.load({key: ports for key, ports in plans.items() if before.get(key, ()) != ports})
+        self._tell_refusals(known)
+        conflicts = self.backend.conflicts()
         for keeper, loser in conflicts:
             if (keeper, loser) not in self.conflicts:
                 log.warning("%s has an address and port that %s wants too; the first keeps it", keeper, loser)
@@ -235,84 +261,66 @@ class FamilySync:
 
     async def _sync_services(self, keys: Iterable[ServiceKey]) -> tuple[PortTraffic, ...]:
         """Plan these Services and write what changed of them (PROXY-20, 103)."""
-        plans = {key: self.plan(key) for key in keys}
-        before = {key: self.ruleset.ports.get(key, ()) for key in plans}
+        plans = self.isolation.worth_trying({key: self.plan(key) for key in keys})
+        before = {key: self.backend.ports.get(key, ()) for key in plans}
         changes = {key: ports for key, ports in plans.items() if before[key] != ports}
+        for key in plans.keys() - changes.keys():
+            self.isolation.refused.pop(key, None)  # back to what is in force
         if not changes:
             return ()
-        if not self.present:
-            self.ruleset.change(changes)
-            await self._repair()
-        else:
-            delta = self.ruleset.change(changes)
-            await self._write(self.ruleset.transactions(delta))
+        known = dict(self.isolation.refused)
+        await self.isolation.change(changes)
+        self._tell_refusals(known)
         return _touched(before, changes)
 
-    async def _repair(self) -> int:
-        """Make the kernel's table the wished one; returns how many transactions that took."""
-        self.disturbances = await self.nft.disturbances()
-        found = await self.nft.read(self.nfproto, self.settings.table)
-        if found is None and not self.ruleset.ports and not self.ruleset.options.service_cidrs:
-            self.present = False
-            return 0  # nothing to say in this family: leave no table
-        transactions = self.ruleset.repair(found)
-        await self._write(transactions)
-        self.present = True
-        return len(transactions)
+    def _tell_refusals(self, known: dict[ServiceKey, Refusal]) -> None:
+        for key, refusal in self.isolation.refused.items():
+            if known.get(key) != refusal:
+                self.counters.refusals += 1
+                message = f"The {self.backend.mode} rules for {self.family} were refused, former ones stay: "
+                self.listeners.trouble(key, REASON_REFUSED, message + refusal.message)
 
     async def _audit(self) -> None:
-        """Look whether somebody changed rules since, and repair ours if they did."""
-        if await self.nft.disturbances() == self.disturbances:
-            return
-        if await self._repair():
+        """Look whether somebody changed rules since, and repair ours if they did; try again what was refused."""
+        if await self.backend.audit():
             self.counters.repairs += 1
             log.warning("%s rules had been changed by somebody else, and are repaired", self.family)
+        if self.isolation.refused:
+            known = dict(self.isolation.refused)
+            await self.isolation.retry()
+            self._tell_refusals(known)
 
-    async def _write(self, transactions: list[Transaction]) -> None:
-        for transaction in transactions:
-            await self.nft.run(transaction)
-            self.counters.elements += applied([transaction])
-            await asyncio.sleep(0)
-
-    async def _after(self, changed: tuple[PortTraffic, ...]) -> None:
-        """What only makes sense once the rules are in force: answer health checks, forget stale flows and records."""
-        for key in {port.name[:2]: None for port in changed}:
-            self.health.wish(key, plan_health(self.world.services.get(key), self.ruleset.ports.get(key, ())))
-        await self.health.apply(self.ruleset.node_addresses)
+    async def _after(self, changed: tuple[PortTraffic, ...]) -> int:
+        """What only makes sense once the rules are in force: answer health checks, forget stale flows and records.
+        Returns how many flows were forgotten, -1 if none were looked for."""
+        keys = list({port.name[:2]: None for port in changed})
+        for key in keys:
+            self.health.wish(key, plan_health(self.world.services.get(key), self.backend.ports.get(key, ())))
+        await self.health.apply(self._health_addresses())
         try:
-            await self._forget_records(changed)
+            await self.backend.forget_records(keys)
             if self.conntrack and any(port.name.protocol == "UDP" for port in changed):
-                await self._forget_flows(self.conntrack)
-        except (NftError, OSError) as error:
+                return await self._forget_flows(self.conntrack)
+        except TROUBLE as error:
             log.warning("%s: stale flows or affinity records not cleaned up: %s", self.family, error)
+        return -1
 
-    async def _forget_flows(self, conntrack: Conntrack) -> None:
+    def _health_addresses(self) -> tuple[str, ...]:
+        """Where health checks are answered: at node ports' addresses, all of them as one listener (PROXY-84)."""
+        chosen = self.node_addresses(self.family)
+        return chosen if chosen is not None else ("::" if self.family == "IPv6" else "0.0.0.0",)
+
+    async def _forget_flows(self, conntrack: Conntrack) -> int:
         flows = await conntrack.udp_flows(self.address_family)
-        ports = (port for ports in self.ruleset.ports.values() for port in ports)
+        ports = (port for ports in self.backend.ports.values() for port in ports)
         stale = plan_stale(flows, ports)
-        if stale:
-            self.counters.flows_forgotten += await conntrack.forget(self.address_family, stale)
-
-    async def _forget_records(self, changed: tuple[PortTraffic, ...]) -> None:
-        """Clients of an endpoint that left its list are balanced anew at once (PROXY-61)."""
-        keys = {port.name[:2] for port in changed}
-        for key in sorted(keys):
-            for name, allowed in affinity_lists(self.ruleset.ports.get(key, ())):
-                spec = affinity_map(self.ruleset.words, name)
-                records = await self.nft.read_elements(self.nfproto, self.settings.table, spec)
-                for client in sorted(c for c, target in records.items() if target not in allowed):
-                    delete = DeleteElements(spec, (client,))
-                    try:
-                        await self.nft.run(Transaction(self.nfproto, self.settings.table, (delete,)))
-                    except NoSuchObject:
-                        pass  # ran out meanwhile
+        forgotten = await conntrack.forget(self.address_family, stale) if stale else 0
+        self.counters.flows_forgotten += forgotten
+        return forgotten
 
     async def clean_up(self) -> None:
-        """Remove the table; that none is there is no error (PROXY-121)."""
-        try:
-            await self.nft.run(Transaction(self.nfproto, self.settings.table, (DeleteTable(),)))
-        except NoSuchObject:
-            pass
+        """Remove everything of ours."""
+        await self.backend.clean_up()
 
 
 def _touched(

@@ -17,11 +17,10 @@ from kubesvc.api.node import Node
 from kubesvc.api.service import Service
 from kubesvc.clock import rfc3339_micro
 
-from .traffic import PortTraffic
+from .traffic import PortTraffic, ServiceKey
 
 log = logging.getLogger(__name__)
 
-ServiceKey = tuple[str, str]
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 REQUEST_SECONDS = 5.0
 LONGEST_REQUEST_BYTES = 8192

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,9 +24,8 @@ from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port, pack
 from . import delta as d
 from . import frame as fr
 from .frame import FrameOptions, Words
-from .traffic import PortTraffic, ServicePortName, Target
+from .traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
-ServiceKey = tuple[str, str]
 Front = bytes
 """Address, protocol and port as the keys of maps begin."""
 
@@ -135,6 +134,7 @@ class Ruleset:
     ) -> None:
         self.options = options
         self.words = Words(options.family)
+        self.told_addresses = tuple(node_addresses)
         self.node_addresses = tuple(a for a in node_addresses if not ipaddress.ip_address(a).is_loopback)
         self.frame = fr.frame(options)
         self.ports: dict[ServiceKey, tuple[PortTraffic, ...]] = {}
@@ -223,6 +223,17 @@ class Ruleset:
         if len(claimants) == 1:
             return next(iter(claimants))
         return min(claimants, key=lambda name: (claimants[name], name))
+
+    def owners(self, name: str, keys: Collection[bytes] = ()) -> tuple[ServiceKey, ...]:
+        """The Services that have any of these elements in a set, or else a chain or set of that name; in order. Looks
+        through everything: for the rare case that the kernel refused them."""
+        found = []
+        for key in sorted(self.shares):
+            share = self.shares[key]
+            held = share.elements.get(name, {})
+            if any(k in held for k in keys) or (not keys and (name in share.chains or name in share.sets)):
+                found.append(key)
+        return tuple(found)
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         """Pairs of (who keeps a front, who does not get it), in order, each once; for a warning."""

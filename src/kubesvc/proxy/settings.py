@@ -16,7 +16,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     masquerade_all:       rewrite the source of all ClusterIP traffic (PROXY-54)
     masquerade_bit:       the bit of the packet mark that carries the decision (PROXY-57)
     node_port_addresses:  "primary": the Node's own addresses; or CIDRs, of which the interfaces' addresses that lie
-                          in one accept node ports (PROXY-67 to 69)
+                          in one accept node ports; "default": primary, with iptables all addresses (PROXY-67 to 69)
     external_ips:         whether spec.externalIPs counts (PROXY-45)
     service_cidrs:        service ranges known beforehand; those of ServiceCIDR objects join them
     min_sync_seconds:     least time from the end of one sync to the start of the next; a change after a quiet time
@@ -35,7 +35,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     pod_interface: str = ""
     masquerade_all: bool = False
     masquerade_bit: int = 14
-    node_port_addresses: Literal["primary"] | tuple[str, ...] = "primary"
+    node_port_addresses: Literal["default", "primary"] | tuple[str, ...] = "default"
     external_ips: bool = True
     service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
     min_sync_seconds: float = 0.005

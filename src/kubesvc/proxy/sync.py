@@ -16,12 +16,11 @@ from kubesvc.api.service import SERVICE, Service
 from kubesvc.api.servicecidr import SERVICE_CIDR, ServiceCIDR
 from kubesvc.client import Client, EventRecorder, Informer
 from kubesvc.clock import Clock, Random
-from kubesvc.kernel.conntrack import Conntrack, KernelConntrack
-from kubesvc.kernel.nft import KernelNft, Nft
+from kubesvc.kernel.conntrack import Conntrack
 
-from .family import FamilySync, World
+from .backend import Backends, Mode, SyncReport
+from .family import FamilySync, Listeners, World
 from .health import Answer, FamilyHealth, listen, node_eligible, proxy_answer
-from .nftables import ServiceKey
 from .settings import ProxySettings
 from .traffic import (
     LABEL_HEADLESS,
@@ -29,6 +28,7 @@ from .traffic import (
     LABEL_ZONE,
     Family,
     Place,
+    ServiceKey,
     canonical,
     is_of,
     service_of,
@@ -44,9 +44,9 @@ class Proxy:
 
     client:       any Kubernetes API that serves Services and EndpointSlices
     node_name:    as in Node.metadata.name and the nodeName of endpoints, to the letter (PROXY-124)
-    nft:          the rules of the namespace whose traffic it steers
-    conntrack:    the connections of that namespace; None takes the kernel's where nft is the kernel's, else none, and
-                  stale UDP flows stay until they run out
+    backends:     how it steers packets, in the namespace whose traffic it is
+    conntrack:    the connections of that namespace; with None stale UDP flows stay until they run out
+    synced:       told of every sync that succeeded
     addresses_of: the interfaces' addresses, asked when node_port_addresses are CIDRs
     """
 
@@ -54,15 +54,17 @@ class Proxy:
         self,
         client: Client,
         node_name: str,
-        nft: Nft,
+        backends: Backends,
         clock: Clock,
         random: Random,
         settings: ProxySettings | None = None,
         *,
         conntrack: Conntrack | None = None,
         addresses_of: Callable[[], Iterable[str]] = tuple,
+        synced: Callable[[SyncReport], None] = lambda _: None,
     ) -> None:
         self.node_name = node_name
+        self.mode: Mode = backends.mode
         self.settings = settings or ProxySettings()
         self.addresses_of = addresses_of
         self.clock = clock
@@ -89,11 +91,10 @@ class Proxy:
             Place(node_name),
             tuple(self.settings.service_cidrs),
         )
-        if conntrack is None and isinstance(nft, KernelNft):
-            conntrack = KernelConntrack()
+        listeners = Listeners(self._trouble, synced)
         self.families = tuple(
             FamilySync(
-                family, self.world, nft, conntrack, clock, self.settings, self.node_port_addresses, self._health_failed
+                self.world, backends(family), conntrack, clock, self.settings, self.node_port_addresses, listeners
             )
             for family in self.settings.families
         )
@@ -144,10 +145,10 @@ class Proxy:
         families |= {f.family: FamilyHealth(f.counters.last_sync_at, f.keeps_up()) for f in self.families}
         return proxy_answer(path, self.clock.now(), families, node_eligible(self.nodes.get(("", self.node_name))))
 
-    def _health_failed(self, key: ServiceKey, message: str) -> None:
+    def _trouble(self, key: ServiceKey, reason: str, message: str) -> None:
         log.warning("Service %s/%s: %s", *key, message)
         if (service := self.services.get(key)) is not None:
-            self.events.event(SERVICE, service, "Warning", "FailedToStartServiceHealthcheck", message)
+            self.events.event(SERVICE, service, "Warning", reason, message)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         service = new or old
@@ -181,9 +182,13 @@ class Proxy:
             for family in self.families:
                 family.touch_everything()  # PROXY-107
 
-    def node_port_addresses(self, family: Family) -> tuple[str, ...]:
-        """Where node ports are reached in a family (PROXY-67 to 70)."""
+    def node_port_addresses(self, family: Family) -> tuple[str, ...] | None:
+        """Where node ports are reached in a family (PROXY-67 to 70); None: at every address but loopback."""
         chosen = self.settings.node_port_addresses
+        if chosen == "default":
+            chosen = () if self.mode == "iptables" else "primary"
+        if self.mode == "iptables" and chosen != "primary" and match_all(family, chosen):
+            return None
         if chosen == "primary":
             return tuple(a for a in self.world.place.addresses if is_of(family, a))[:1]
         return addresses_within(family, self.addresses_of(), chosen)
@@ -201,6 +206,12 @@ def place_of(name: str, node: Node | None) -> Place:
     listed = node.status.addresses or ()
     addresses = [canonical(a.address) for t in ("InternalIP", "ExternalIP") for a in listed if a.type == t]
     return Place(name, node.metadata.label(LABEL_ZONE), tuple(dict.fromkeys(a for a in addresses if a)))
+
+
+def match_all(family: Family, cidrs: Iterable[str]) -> bool:
+    """Whether these CIDRs leave out no address of the family: none is of it, or one is /0 (PROXY-68)."""
+    networks = [ipaddress.ip_network(c, strict=False) for c in cidrs if is_of(family, c)]
+    return not networks or any(network.prefixlen == 0 for network in networks)
 
 
 def addresses_within(family: Family, addresses: Iterable[str], cidrs: Iterable[str]) -> tuple[str, ...]:

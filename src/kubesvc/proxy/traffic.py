@@ -18,6 +18,8 @@ from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.service import Service, ServicePort
 
 Family = Literal["IPv4", "IPv6"]
+ServiceKey = tuple[str, str]
+"""Namespace and name."""
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"

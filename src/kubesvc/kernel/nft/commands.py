@@ -26,11 +26,13 @@ ELEMENT_LIST_BYTES = 60_000
 
 
 class NftError(Exception):
-    """nftables refused a transaction; nothing of it was applied. `errno` says how the first command failed."""
+    """nftables refused a transaction; nothing of it was applied. `errno` says how the first command failed, `command`
+    which that was, None if it was not a single one."""
 
-    def __init__(self, errno: int, message: str) -> None:
+    def __init__(self, errno: int, message: str, command: Command | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+        self.command = command
 
 
 class NoSuchObject(NftError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
-from .commands import NoSuchObject, Transaction
+from .commands import AddElements, Command, NftError, NoSuchObject, Transaction
 from .table import SetSpec, Table, Value
 
 
@@ -13,6 +14,7 @@ class FakeNft:
 
     `fail_next`: set to an exception to make the next transaction fail with it, nothing applied.
     `disturbed`: raise it to tell that somebody else changed rules.
+    `poison`: keys of elements that it refuses, whoever brings them.
     """
 
     def __init__(self) -> None:
@@ -20,6 +22,12 @@ class FakeNft:
         self.log: list[Transaction] = []
         self.fail_next: Exception | None = None
         self.disturbed = 0
+        self.poison: frozenset[bytes] = frozenset()
+
+    def look_at(self, command: Command) -> None:
+        """Refuse a command that brings poison."""
+        if isinstance(command, AddElements) and not self.poison.isdisjoint(key for key, _ in command.items):
+            raise NftError(errno.EINVAL, f"set {command.set.name!r}: an element is poison")
 
     async def run(self, transaction: Transaction) -> None:
         await asyncio.sleep(0)
@@ -32,7 +40,12 @@ class FakeNft:
             raise error
         draft = FakeDraft(self.tables)
         for command in transaction.commands:
-            command.change(draft, transaction.family, transaction.table)
+            try:
+                self.look_at(command)
+                command.change(draft, transaction.family, transaction.table)
+            except NftError as error:
+                error.command = command
+                raise
         self.tables = draft.tables
         self.log.append(transaction)
 

@@ -298,11 +298,7 @@ def _refusal(transaction: Transaction, failed: list[tuple[Command | None, Netlin
     words = (
         f"nft refused {len(failed)} of {len(transaction.commands)} commands, none applied: {where}: {error.strerror}"
     )
-    match error.errno:
-        case errno.ENOENT:
-            return NoSuchObject(words)
-        case errno.EEXIST:
-            return AlreadyExists(words)
-        case errno.EBUSY:
-            return StillUsed(words)
-    return NftError(error.errno or 0, words)
+    refusal = {errno.ENOENT: NoSuchObject, errno.EEXIST: AlreadyExists, errno.EBUSY: StillUsed}.get(error.errno or 0)
+    found = refusal(words) if refusal else NftError(error.errno or 0, words)
+    found.command = command
+    return found
