@@ -17,6 +17,7 @@ from kubesvc.why.answer import diagnose
 from kubesvc.why.causes import BY_CODE, CAUSES, FAMILIES, render_page
 from kubesvc.why.diagnosis import Diagnosis
 from kubesvc.why.render import exit_status
+from kubesvc.why.sight import Sight
 from kubesvc.why.snapshot import Gap, Snapshot
 from kubesvc.why.subject import parse_subject
 
@@ -1007,6 +1008,132 @@ PLANTED = (
         "kubectl -n shop label pod web-1 app=web --overwrite",
         ask="pod/web-1",
     ),
+    Planted(
+        "seen: the target port refuses, another declared one answers",
+        "EP407",
+        [service(ports=[{"port": 80, "targetPort": 8081}]), pod()],
+        "svc/web does not route: port 80/TCP leads to port 8081 of pod/web-1, where nobody listens: connections are "
+        "refused; it answers at 8080",
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"add","path":"/spec/ports/0/targetPort","value":8080}]\'',
+        options={"sights": (Sight("n1", answers={"10.244.1.2:8081": "refused", "10.244.1.2:8080": "open"}),)},
+    ),
+    Planted(
+        "seen: one of two Pods refuses",
+        "EP407",
+        [service(), pod(), pod("web-2", ip="10.244.1.3")],
+        "svc/web routes to 2 Pods; port 80/TCP leads to port 8080 of pod/web-2, where nobody listens: connections are "
+        "refused",
+        "kubectl -n shop logs web-2 --all-containers",
+        status="degraded",
+        options={"sights": (Sight("n1", answers={"10.244.1.2:8080": "open", "10.244.1.3:8080": "refused"}),)},
+    ),
+    Planted(
+        "UDP to a port that is declared for TCP",
+        "EP408",
+        [service(ports=[{"port": 53, "targetPort": 8080, "protocol": "UDP"}]), pod()],
+        "svc/web may not work: port 53/UDP goes to port 8080 over UDP, which the containers declare for TCP only; "
+        "whether something listens there cannot be seen from here",
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"add","path":"/spec/ports/0/protocol","value":"TCP"}]\'',
+        status="unknown",
+    ),
+    Planted(
+        "seen: an address by hand that nobody has",
+        "EP409",
+        [service(selector={}), endpoint_slice("by-hand", "web", at("10.9.9.9"))],
+        "svc/web does not route: 10.9.9.9:8080 of svc/web does not answer: connections there time out",
+        options={"sights": (Sight("n1", answers={"10.9.9.9:8080": "silent"}),)},
+    ),
+    Planted(
+        "a slice of a controller that is gone, beside the right one",
+        "EP511",
+        [
+            service(),
+            pod(),
+            endpoint_slice(
+                "old",
+                "web",
+                at("10.244.1.9", targetRef={"kind": "Pod", "namespace": SHOP, "name": "web-0", "uid": "x"}),
+                labels={"endpointslice.kubernetes.io/managed-by": "old.example.com"},
+            ),
+        ],
+        "svc/web routes to 1 Pod; endpointslice/old, written by old.example.com, lists 10.244.1.9 as ready for web-0, "
+        "which does not exist: part of the traffic goes nowhere",
+        "kubectl -n shop delete endpointslice old",
+        status="degraded",
+    ),
+    Planted(
+        "a slice by hand, one of whose Pods was made anew",
+        "EP511",
+        [
+            service(selector={}),
+            pod(metadata={"uid": "uid-new"}),
+            pod("web-2", ip="10.244.1.3"),
+            endpoint_slice(
+                "old",
+                "web",
+                at("10.244.1.2", targetRef={"kind": "Pod", "namespace": SHOP, "name": "web-1", "uid": "uid-old"}),
+                at("10.244.1.3", targetRef={"kind": "Pod", "namespace": SHOP, "name": "web-2"}),
+            ),
+        ],
+        "svc/web routes to 2 endpoints; endpointslice/old, written by hand, lists 10.244.1.2 as ready for web-1, "
+        "which does not exist: part of the traffic goes nowhere",
+        "kubectl -n shop patch endpointslice old --type json -p "
+        '\'[{"op":"remove","path":"/endpoints/0"}]\'',
+        status="degraded",
+    ),
+    Planted(
+        "seen: a node's process is stopped and its rules are old",
+        "EP613",
+        [service(), pod()],
+        "svc/web routes only in part: the process of node n2 (agent, proxy and DNS) is stopped; its rules are old: "
+        "10.96.0.7:80/TCP leads to nothing instead of 10.244.1.2:8080",
+        "kill -CONT 4711",
+        options={"sights": (Sight("n2", "stopped", 4711, rules={"10.96.0.7:80/TCP": ()}),)},
+    ),
+    Planted(
+        "seen: a node's process is gone, its rules are right still",
+        "EP613",
+        [service(), pod()],
+        "svc/web routes to 1 Pod; the process of node n2 (agent, proxy and DNS) does not run, so rules, names and "
+        "Pods there stay as they were",
+        "kubesvc status",
+        status="degraded",
+        options={"sights": (Sight("n2", "gone", rules={"10.96.0.7:80/TCP": ("10.244.1.2:8080",)}),)},
+    ),
+    Planted(
+        "seen: the kernel's rules are not the plan's",
+        "EP614",
+        [service(), pod()],
+        "svc/web routes only in part: the kernel's rules of node n1 lead 10.96.0.7:80/TCP to 10.244.1.9:8080, and "
+        "should lead it to 10.244.1.2:8080: its proxy is behind",
+        options={"sights": (Sight("n1", rules={"10.96.0.7:80/TCP": ("10.244.1.9:8080",)}),)},
+    ),
+    Planted(
+        "seen: a UDP flow to an endpoint that is none any more",
+        "EP615",
+        [service(), pod()],
+        "svc/web routes to 1 Pod; the kernel of node n1 still sends 1 UDP flow of svc/web to endpoints that are none "
+        "any more (172.30.0.11:40000 to 10.96.0.7:80 goes to 10.244.1.9:8080)",
+        status="degraded",
+        options={"sights": (Sight("n1", stale=("172.30.0.11:40000 to 10.96.0.7:80 goes to 10.244.1.9:8080",)),)},
+    ),
+    Planted(
+        "seen: the node's DNS is silent",
+        "EP706",
+        [service(), pod()],
+        "svc/web routes only in part: the DNS server of node n1 does not answer",
+        options={"sights": (Sight("n1", dns="silent"),)},
+    ),
+    Planted(
+        "seen: the node's DNS says what was",
+        "EP707",
+        [service(), pod()],
+        "svc/web routes only in part: the DNS server of node n1 says A 10.96.0.99 to web.shop.svc.cluster.local, and "
+        "should say A 10.96.0.7: it is behind",
+        options={"sights": (Sight("n1", dns="answers", records=("A 10.96.0.99",)),)},
+    ),
 )
 
 
@@ -1033,13 +1160,33 @@ def test_every_command_is_one_that_a_shell_reads(row: Planted) -> None:
     for finding in answer(row).findings:
         if finding.command:
             words = shlex.split(finding.command)
-            assert words[0] in ("kubectl", "echo", "kubesvc")
-            assert "kubectl" in words or "kubesvc" in words
+            assert words[0] in ("kubectl", "echo", "kubesvc", "kill")
+            assert words[0] == "kill" or "kubectl" in words or "kubesvc" in words
 
 
 def test_every_cause_is_planted() -> None:
     elsewhere = {"EP807"}
     assert {p.code for p in PLANTED} | elsewhere == set(BY_CODE)
+
+
+def test_looking_settles_what_objects_only_suspect() -> None:
+    """EP403 is a suspicion as long as nobody asked the port; an answer there clears it."""
+    objects = (service(ports=[{"port": 80, "targetPort": 9090}]), pod())
+    assert diagnose(parse_subject(["svc/web"]), cluster(*objects), SHOP).code == "EP403"
+    seen = Sight("n1", answers={"10.244.1.2:9090": "open"}, rules={"10.96.0.7:80/TCP": ("10.244.1.2:9090",)})
+    found = diagnose(parse_subject(["svc/web"]), cluster(*objects, sights=(seen,)), SHOP)
+    assert (found.status, found.findings) == ("healthy", ())
+    assert found.chain[-1].text == "1 of 1 target accepts"
+
+
+def test_a_narrow_snapshot_knows_only_the_pods_it_asked_for() -> None:
+    """EP511 must not call a Pod missing that was merely not read."""
+    ref = {"kind": "Pod", "namespace": SHOP, "name": "other"}
+    objects = (service(), pod(), endpoint_slice("by-hand", "web", at("10.244.1.9", targetRef=ref)))
+    narrow = cluster(*objects, narrow=True, scope=SHOP)
+    assert diagnose(parse_subject(["svc/web"]), narrow, SHOP).status == "healthy"
+    asked = cluster(*objects, narrow=True, scope=SHOP, asked=frozenset({(SHOP, "other")}))
+    assert diagnose(parse_subject(["svc/web"]), asked, SHOP).code == "EP511"
 
 
 def test_healthy_is_said_plainly() -> None:

@@ -26,13 +26,15 @@ from typing import TYPE_CHECKING
 from kubesvc.clock import RealClock
 
 from . import WRONG_USAGE, Failure
-from .target import add_target, find_target
+from .target import add_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kubesvc.why.snapshot import Snapshot
     from kubesvc.why.subject import Subject
+
+    from .cluster import Cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what -f is laid over: nothing (offline), or the current state of the cluster",
     )  # fmt: skip
     parser.add_argument("--dump", metavar="PATH", help="a directory or archive of YAML or JSON instead of a cluster")
+    parser.add_argument(
+        "--passive", action="store_true", help="go by objects only; do not look into the nodes of an own instance"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--brief", action="store_true", help="the first line only")
     parser.add_argument(
@@ -147,29 +152,54 @@ def read_path(read: Callable[[], Snapshot]) -> Snapshot:
 
 
 async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
-    """Read the cluster that the options name."""
-    import os
-
+    """Read the cluster that the options name; where it is an instance of this machine, look into its nodes too."""
     from kubesvc.api.errors import ApiError
     from kubesvc.client import Unreachable
-    from kubesvc.client.http import HttpClient
-    from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
     from kubesvc.why.collect import read_for
 
-    target = find_target(args)
-    paths = [os.path.expanduser(p) for p in str(target.kubeconfig).split(os.pathsep) if p]
-    try:
-        access = load_kubeconfig(*paths).access(target.context or None)
-        client = HttpClient.from_access(access, "kubesvc-why")
-    except KubeconfigError as error:
-        raise Failure(str(error), status=2) from error
-    namespace = args.namespace or getattr(access, "namespace", "") or "default"
+    from .cluster import CANNOT_TELL, open_cluster
+
+    cluster = open_cluster(args, "kubesvc-why")
+    namespace = cluster.namespace
     try:
         where = namespace if subject is not None or (args.namespace and not args.all_namespaces) else ""
-        return namespace, await read_for(client, RealClock(), subject, where)
+        snapshot = await read_for(cluster.client, RealClock(), subject, where)
+        if subject is not None and subject.service and not subject.pod and not args.passive:
+            snapshot = await look_inside(args, cluster, subject, namespace, snapshot)
+        return namespace, snapshot
     except Unreachable as error:
-        raise Failure(f"the cluster of {target.kubeconfig} cannot be reached: {error}", status=2) from error
+        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
+        raise Failure(text, status=CANNOT_TELL) from error
     except ApiError as error:
-        raise Failure(f"the cluster of {target.kubeconfig} refuses: {error.message}", status=2) from error
+        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
     finally:
-        await client.close()
+        await cluster.client.close()
+
+
+MOVING = frozenset({"EP614", "EP707"})
+"""Causes that a change under way looks like: they count if they are still there when everything was read anew."""
+LOOKS = 3
+
+
+async def look_inside(
+    args: argparse.Namespace, cluster: Cluster, subject: Subject, namespace: str, snapshot: Snapshot
+) -> Snapshot:
+    """Add what is seen in the nodes about a Service. What only lags behind the objects is looked at again."""
+    from kubesvc.why.collect import read_for
+    from kubesvc.why.diagnose import diagnose_service
+
+    from .sights import look_into
+
+    if cluster.instance is None or cluster.record is None or not cluster.record.nodes:
+        return snapshot
+    for attempt in range(LOOKS):
+        service = snapshot.services.get((namespace, subject.service))
+        if service is None:
+            return snapshot
+        snapshot = await look_into(cluster.instance, cluster.record, service, snapshot, args.node)
+        codes = {f.code for f in diagnose_service(service, snapshot, args.node).findings}
+        if not codes & MOVING or attempt == LOOKS - 1:
+            break
+        await asyncio.sleep(0.2)
+        snapshot = await read_for(cluster.client, RealClock(), subject, namespace)
+    return snapshot

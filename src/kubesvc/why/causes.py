@@ -286,6 +286,30 @@ CAUSES: tuple[Cause, ...] = (
         "Let clients use the target port, or make the Service's port the same number.",
     ),
     Cause(
+        "EP407",
+        "Nobody listens at the target port",
+        "The Pods are Ready and listed, and a connection to the target port is refused: no program listens there. "
+        "Readiness says nothing about it unless a probe asks this very port. Seen by looking into the nodes, so on "
+        "instances of kubesvc only.",
+        "Compare the program's own port with the Service's targetPort. Where the Pods answer at one other port that "
+        "they declare, the suggested command sends the Service there.",
+    ),
+    Cause(
+        "EP408",
+        "The target port is declared for another protocol",
+        "The Service sends one protocol (say UDP) to a number that the containers declare for another one (TCP). "
+        "Declaring is only a remark, so a program may serve both; mostly it does not.",
+        "Set the protocol of the Service's port to the containers', as the suggested command does.",
+    ),
+    Cause(
+        "EP409",
+        "An endpoint does not answer",
+        "An address is listed as ready and connections to it get no answer at all, neither accepted nor refused: "
+        "nobody has the address, or something on the way drops the packets. Seen by looking into the nodes, so on "
+        "instances of kubesvc only.",
+        "Take the address off the list that names it: an EndpointSlice or Endpoints by hand, mostly.",
+    ),
+    Cause(
         "EP501",
         "No selector and no Endpoints",
         "The Service has no selector, so no controller lists anything for it, and nobody has by hand.",
@@ -353,6 +377,13 @@ CAUSES: tuple[Cause, ...] = (
         "Endpoints or slices by hand list addresses, all of them as not ready.",
         "Move the addresses from `notReadyAddresses` to `addresses`, or set the condition `ready` of the slice's "
         "endpoints.",
+    ),
+    Cause(
+        "EP511",
+        "A dead controller's slice lists Pods that do not exist",
+        "Traffic goes to what any EndpointSlice with the Service's label lists, whoever wrote it. A slice by another "
+        "controller, or by hand, names Pods that are gone; nobody takes them off, and part of the connections fail.",
+        "Delete the slice, or its dead endpoints, as the suggested command does; then mend or remove what wrote it.",
     ),
     Cause(
         "EP601",
@@ -435,6 +466,30 @@ CAUSES: tuple[Cause, ...] = (
         "Change the type.",
     ),
     Cause(
+        "EP613",
+        "The process of a node does not run",
+        "On an instance of kubesvc one process per node is agent, proxy and DNS. It is stopped or gone: the kernel "
+        "keeps the rules that it left, Pods run on, and nothing there follows changes any more.",
+        "A stopped process goes on with the suggested command; one that ended is started again by the control "
+        "process.",
+    ),
+    Cause(
+        "EP614",
+        "The rules of a node are behind",
+        "What the kernel of a node makes of a packet to the Service is not what its proxy's plan gives, though the "
+        "process runs: it is busy, it was refused by the kernel, or somebody changed its rules, which it repairs "
+        "within a minute.",
+        "Look again in a moment; if it stays so, the node's log (`node.log` in its state directory) says why.",
+    ),
+    Cause(
+        "EP615",
+        "A stale connection-tracking entry",
+        "The kernel translates only the first packet of a UDP flow by the rules and the rest by its memory of it. A "
+        "client that keeps its socket stays with an endpoint that is gone until that entry is forgotten. Proxies "
+        "forget such entries when an endpoint leaves; this one is left.",
+        "Let the client open a new socket; kubesvc's proxy forgets the entry at the Service's next change.",
+    ),
+    Cause(
         "EP701",
         "A headless Service has no ClusterIP",
         "The Service's clusterIP is None: its name leads to the Pods' own addresses, and there is no address that "
@@ -465,6 +520,20 @@ CAUSES: tuple[Cause, ...] = (
         "The external name leads to a Service that does not exist",
         "The ExternalName is a name of this cluster, and there is no Service of that name.",
         "Correct the name.",
+    ),
+    Cause(
+        "EP706",
+        "The DNS server of a node does not answer",
+        "On an instance of kubesvc every node answers names itself. This one does not: Pods of the node resolve "
+        "nothing, though the objects of cluster DNS are in order.",
+        "Look at the node's log (`node.log` in its state directory).",
+    ),
+    Cause(
+        "EP707",
+        "The DNS server of a node is behind",
+        "What the node's DNS server says to the Service's name is not what its own plan makes of the objects: it has "
+        "not heard of the last changes.",
+        "Look again in a moment; if it stays so, look at the node's log.",
     ),
     Cause(
         "EP801",

@@ -16,7 +16,7 @@ import msgspec
 
 from kubesvc.api.daemonset import DAEMON_SET
 from kubesvc.api.endpoints import ENDPOINTS
-from kubesvc.api.endpointslice import ENDPOINT_SLICE, SERVICE_NAME_LABEL
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, EndpointSlice
 from kubesvc.api.errors import ApiError, Forbidden, NotFound, Unauthorized
 from kubesvc.api.event import EVENT
 from kubesvc.api.kind import Kind
@@ -26,6 +26,7 @@ from kubesvc.api.pod import POD, Pod, PodStatus
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.client import Client
 from kubesvc.clock import Clock
+from kubesvc.controllers import mirroring_plan, slice_plan
 from kubesvc.controllers.pod_endpoints import selects
 
 from .commands import selector_text
@@ -40,6 +41,10 @@ SYSTEM_KINDS = (SERVICE, ENDPOINT_SLICE, DAEMON_SET)
 """What is read of kube-system for every question: is DNS there, is it kube-proxy that does the work."""
 MOST_PODS_WITH_EVENTS = 10
 """So many Pods that are not ready are asked about one by one; more would mostly say the same."""
+
+MOST_PODS_BY_NAME = 20
+"""Pods that slices by other hands name are asked for one by one, so many at most."""
+MANAGERS = (slice_plan.MANAGED_BY, mirroring_plan.MANAGED_BY)
 
 Found = tuple[Kind, Typed]
 
@@ -193,8 +198,29 @@ async def read_service(client: Client, clock: Clock, name: str, namespace: str) 
         found += await reader.read(ENDPOINT_SLICE, namespace)
         found += await reader.read(ENDPOINTS, namespace)
         found += await reader.read(POD, namespace, slim=True)
+    asked = named_only(found, namespace)
+    found += await pods_by_name(reader, namespace, asked)
     snapshot = reader.snapshot(found, clock.now(), namespace)
-    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere))
+    known = frozenset((namespace, n) for n in asked) if snapshot.knows(POD) else frozenset()
+    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere), narrow=True, asked=known)
+
+
+def named_only(found: Sequence[Found], namespace: str) -> list[str]:
+    """Pods that slices by other hands name and that were not read: a few of them."""
+    read = {o.name for kind, o in found if kind is POD and o.namespace == namespace}
+    slices = [o for kind, o in found if kind is ENDPOINT_SLICE and isinstance(o, EndpointSlice)]
+    names = [
+        e.target_ref.name
+        for s in slices if s.namespace == namespace and s.metadata.label(MANAGED_BY_LABEL) not in MANAGERS
+        for e in s.endpoints or () if e.target_ref and e.target_ref.kind == "Pod" and e.target_ref.name not in read
+    ]  # fmt: skip
+    return list(dict.fromkeys(names))[:MOST_PODS_BY_NAME]
+
+
+async def pods_by_name(reader: Reader, namespace: str, names: Sequence[str]) -> list[Found]:
+    """Those of these Pods that exist."""
+    found = await asyncio.gather(*(reader.read(POD, namespace, fields=f"metadata.name={n}") for n in names))
+    return [entry for listed in found for entry in listed]
 
 
 async def events_of(reader: Reader, pods: Sequence[Pod]) -> list[Found]:

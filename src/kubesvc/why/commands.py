@@ -22,8 +22,8 @@ def merge(namespace: str, kind: str, name: str, patch: Mapping[str, Any]) -> str
 
 
 def json_patch(namespace: str, kind: str, name: str, *steps: tuple[str, str, Any]) -> str:
-    """A JSON patch of (op, path, value) steps."""
-    listed = [{"op": op, "path": path, "value": value} for op, path, value in steps]
+    """A JSON patch of (op, path, value) steps; the value of a `remove` is left out."""
+    listed = [{"op": op, "path": path, **({"value": value} if op != "remove" else {})} for op, path, value in steps]
     return kubectl(namespace, "patch", kind, name, "--type", "json", "-p", compact(listed))
 
 

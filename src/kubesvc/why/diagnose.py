@@ -16,7 +16,7 @@ from kubesvc.api.pod import POD, Pod
 from kubesvc.api.service import Service
 from kubesvc.controllers.endpoint_cache import Candidate
 
-from . import commands, manual, naming, ports, reach
+from . import commands, manual, naming, ports, reach, witness
 from .commands import count, selector_text, some
 from .diagnosis import Diagnosis, Finding, Link, LinkState, PodReport, Status, sorted_findings
 from .listing import Listing, list_service
@@ -84,10 +84,12 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
             )
         )
     findings += ports.undeclared(service, [p for p in listing.pods if p.ready])
+    findings += ports.other_protocol(service, [p for p in listing.pods if p.ready])
     findings += ports.untranslated(service, snapshot)
     slices = slices_for(listing, snapshot)
     stale = manual.stale(service, listing, snapshot, STALE_AFTER_SECONDS)
     findings += stale
+    findings += manual.left_behind(service, snapshot)
     findings += manual.truncated(service, snapshot)
     findings += manual.overwritten(service, snapshot)
     return manual.Course(findings, chain, reports, slices, stale)
@@ -226,7 +228,6 @@ def pod_findings(service: Service, reports: Sequence[PodReport], any_taking: boo
 def conclude(service: Service, snapshot: Snapshot, course: manual.Course, node: str) -> Diagnosis:
     """Add rules and name to the chain, and say the verdict."""
     chain, findings = list(course.chain), list(course.findings)
-    slices = [s for s in course.slices if s is not None]
     chain.append(slice_link(course, snapshot))
     rules = reach.look(service, course.endpoint_slices, snapshot, node, routes=not any_broken(findings))
     chain.append(rules.link)
@@ -234,7 +235,12 @@ def conclude(service: Service, snapshot: Snapshot, course: manual.Course, node: 
     name = naming.look(service, course.endpoint_slices, snapshot)
     chain.append(name.link)
     findings += name.findings
-    del slices
+    if snapshot.sights:
+        findings = [f for f in findings if not witness.settled(f, service, course.endpoint_slices, snapshot)]
+        findings += witness.look(service, course.endpoint_slices, snapshot, node)
+        if (answers := witness.link(service, course.endpoint_slices, snapshot)) is not None:
+            chain.append(answers)
+            rules.some_port_works &= answers.state == "ok"
     gaps = gaps_of(snapshot, ESSENTIAL if service.spec.selector else [k for k in ESSENTIAL if k is not POD])
     findings = sorted_findings(findings)
     status = status_of(findings, chain, gaps, course)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubesvc.api.endpoints import ENDPOINTS, Endpoints
-from kubesvc.api.endpointslice import ENDPOINT_SLICE, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, EndpointSlice
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Endpoint, EndpointSlice
 from kubesvc.api.meta import plain
 from kubesvc.api.pod import POD
 from kubesvc.api.selectors import equality_selector
 from kubesvc.api.service import Service
 from kubesvc.clock import parse_rfc3339
-from kubesvc.controllers import endpoints_plan, mirroring_plan
+from kubesvc.controllers import endpoints_plan, mirroring_plan, slice_plan
 from kubesvc.controllers.slice_plan import is_owned
 
 from . import commands
@@ -87,6 +87,60 @@ def latest(service: Service, listing: Listing) -> float:
     return max(moments, default=0.0)
 
 
+def left_behind(service: Service, snapshot: Snapshot) -> list[Finding]:
+    """EP511: slices by other hands than the controller's that list Pods which do not exist: whoever wrote them is gone.
+
+    An endpoint counts if its targetRef names a Pod of the namespace that is known to be missing, or to be another one
+    of the same name. Without a targetRef nobody can tell whose an address is.
+    """
+    if not snapshot.knows(POD) or snapshot.source == "manifests":
+        return []
+    found = []
+    slices = snapshot.slices.get((service.namespace, service.name), ())
+    for s in slices:
+        manager = s.metadata.label(MANAGED_BY_LABEL)
+        if manager in (slice_plan.MANAGED_BY, mirroring_plan.MANAGED_BY):
+            continue
+        dead = [e for e in s.endpoints or () if e.ready and e.target_ref and names_nobody(e, s, snapshot)]
+        if not dead:
+            continue
+        alive = [e for e in s.endpoints or () if e not in dead]
+        command = commands.kubectl(s.namespace, "delete", "endpointslice", s.name)
+        if alive:
+            steps = [
+                ("remove", f"/endpoints/{i}", None)
+                for i, e in reversed(list(enumerate(s.endpoints or ())))
+                if e in dead
+            ]
+            command = commands.json_patch(s.namespace, "endpointslice", s.name, *steps)
+        by = f"by {manager}" if manager else "by hand"
+        part = "part of" if any(e.ready for other in slices for e in other.endpoints or () if e not in dead) else "all"
+        found.append(
+            Finding(
+                "EP511",
+                "warning" if part != "all" else "broken",
+                f"endpointslice/{s.name}, written {by}, lists {some(e.address for e in dead)} as ready for "
+                f"{some(e.target_ref.name for e in dead if e.target_ref)}, which "
+                f"{'does' if len(dead) == 1 else 'do'} not exist: {part} the traffic goes nowhere",
+                command,
+                True,
+                tuple(f"endpointslice/{s.name}: {e.address}, {e.target_ref.name}" for e in dead[:3] if e.target_ref),
+            )
+        )
+    return found
+
+
+def names_nobody(endpoint: Endpoint, s: EndpointSlice, snapshot: Snapshot) -> bool:
+    """Whether an endpoint's targetRef is a Pod that is known not to exist, or no longer to be the same one."""
+    ref = endpoint.target_ref
+    if ref is None or ref.kind not in ("", "Pod") or (ref.namespace or s.namespace) != s.namespace:
+        return False
+    pod = snapshot.pods.get((s.namespace, ref.name))
+    if pod is not None:
+        return bool(ref.uid) and pod.metadata.uid != ref.uid
+    return not snapshot.narrow or (s.namespace, ref.name) in snapshot.asked
+
+
 def truncated(service: Service, snapshot: Snapshot) -> list[Finding]:
     """EP507."""
     found = snapshot.endpoints.get((service.namespace, service.name))
@@ -148,6 +202,7 @@ def without_selector(service: Service, snapshot: Snapshot) -> Course:
         return Course(findings, chain, [], [])
     origin = "Endpoints by hand, mirrored" if any(is_mirrored(s) for s in slices) else "slices by hand"
     chain.append(Link("selector", "ok", f"none: {origin}"))
+    findings += left_behind(service, snapshot)
     findings += port_names(service, slices)
     findings += not_ready(service, endpoints, slices)
     findings += outdated_mirror(service, endpoints, slices, snapshot)

@@ -131,6 +131,36 @@ def undeclared(service: Service, pods: Sequence[Pod]) -> list[Finding]:
     return found
 
 
+def other_protocol(service: Service, pods: Sequence[Pod]) -> list[Finding]:
+    """EP408: ready Pods that declare the target port's number, all of them for another protocol only."""
+    found = []
+    for position, port in enumerate(service.spec.ports or ()):
+        if not pods or isinstance(port.target_port, str):
+            continue
+        protocol, target = port.protocol or "TCP", port.target_port or port.port
+        lists = [{p.protocol or "TCP" for p in declared_ports(pod) if p.container_port == target} for pod in pods]
+        if any(not theirs or protocol in theirs for theirs in lists):
+            continue
+        right = sorted(set.intersection(*lists))
+        command = ""
+        if len(right) == 1:
+            step = ("add", f"/spec/ports/{position}/protocol", right[0])
+            command = commands.json_patch(service.namespace, "service", service.name, step)
+        found.append(
+            Finding(
+                "EP408",
+                "suspect",
+                f"port {port_text(port)} goes to port {target} over {protocol}, which the containers declare for "
+                f"{' and '.join(right) or 'other protocols'} only; whether something listens there cannot be seen "
+                "from here",
+                command,
+                bool(command),
+                (f"port {target} of pod/{pods[0].name}: {' and '.join(sorted(lists[0]))}",),
+            )
+        )
+    return found
+
+
 def vouched(pod: Pod, number: int) -> bool:
     """Whether a readiness or liveness probe of the Pod asks this very port: then it answers there."""
     for container in (*(pod.spec.containers or ()), *pod.spec.sidecars):

@@ -30,6 +30,8 @@ from kubesvc.api.statefulset import STATEFUL_SET, StatefulSet
 from kubesvc.client.informer import Index, Informer
 from kubesvc.controllers.pod_endpoints import PodLookup
 
+from .sight import Sight
+
 READ: tuple[Kind, ...] = (
     SERVICE, ENDPOINTS, ENDPOINT_SLICE, POD, NODE, NAMESPACE, DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET,
     REPLICATION_CONTROLLER, EVENT, NETWORK_POLICY, RESOURCE_QUOTA,
@@ -107,6 +109,12 @@ class Snapshot:
     """Pods of other namespaces that the selector in question matches."""
     scope: str = ""
     """The one namespace that was read (beside parts of kube-system); "" for all."""
+    narrow: bool = False
+    """Whether of the scope's Pods only those of one Service were read, and those in `asked`."""
+    asked: frozenset[Key] = field(default=frozenset())
+    """Pods that were asked for by name; one that is not among the Pods does not exist."""
+    sights: tuple[Sight, ...] = ()
+    """What was seen in the nodes themselves; () where nobody could look."""
 
     def knows(self, kind: Kind) -> bool:
         """Whether what is not here does not exist."""

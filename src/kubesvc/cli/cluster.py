@@ -1,0 +1,55 @@
+"""The cluster that a command's options name, opened: its client, the namespace that names are in, and the instance of
+this machine that it is, if it is one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.record import InstanceRecord
+
+from . import Failure
+from .target import find_target, load_record, owner_of
+
+if TYPE_CHECKING:
+    from kubesvc.client.http import HttpClient
+
+CANNOT_TELL = 2
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """kubeconfig: the path or paths, for messages. instance, record: of this machine's own instance, else None."""
+
+    client: HttpClient
+    namespace: str
+    kubeconfig: str
+    instance: InstancePaths | None = None
+    record: InstanceRecord | None = None
+
+
+def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
+    """Open the cluster of --kubeconfig, --context, --name or $KUBECONFIG; the caller closes the client.
+
+    args: with the options of `target.add_target`, and `namespace`
+    Raises Failure (status 2) for a kubeconfig that cannot be used.
+    """
+    from kubesvc.client.http import HttpClient
+    from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
+
+    target = find_target(args)
+    paths = [os.path.expanduser(p) for p in str(target.kubeconfig).split(os.pathsep) if p]
+    try:
+        access = load_kubeconfig(*paths).access(target.context or None)
+        client = HttpClient.from_access(access, manager)
+    except KubeconfigError as error:
+        raise Failure(str(error), status=CANNOT_TELL) from error
+    namespace = args.namespace or getattr(access, "namespace", "") or "default"
+    instance = target.instance or (owner_of(paths[0]) if len(paths) == 1 and not target.context else None)
+    record = load_record(instance) if instance is not None else None
+    if record is None or record.control is None or not record.control.alive():
+        instance = record = None
+    return Cluster(client, namespace, str(target.kubeconfig), instance, record)

@@ -1,0 +1,167 @@
+"""Looks into the nodes of an instance of this machine, for `why` and `wait`: what `kubesvc.why.sight` holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
+from kubesvc.api.service import Service
+from kubesvc.instance import ground
+from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId
+from kubesvc.kernel.conntrack import Flow
+from kubesvc.proxy.flows import plan_stale
+from kubesvc.why import naming, reach, witness
+from kubesvc.why.listing import list_service
+from kubesvc.why.ports import declared_ports
+from kubesvc.why.sight import NodeState, Reply, Sight
+from kubesvc.why.snapshot import Snapshot
+
+from .insight import Answers, Front, Questions
+
+PATIENCE_SECONDS = 5.0
+MOST_NODES = 8
+"""Nodes that are looked into for one answer: each costs a process of a few tenths of a second."""
+MOST_CONNECTIONS = 60
+
+
+def state_of(process: ProcessId | None) -> NodeState:
+    """Whether a process runs, is stopped, or is gone."""
+    if process is None or not process.alive():
+        return "gone"
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+        if stat[stat.rindex(")") + 2] in "Tt":
+            return "stopped"
+    return "running"
+
+
+async def look_into(
+    paths: InstancePaths, record: InstanceRecord, service: Service, snapshot: Snapshot, node: str = ""
+) -> Snapshot:
+    """The snapshot with what was seen in the instance's real nodes about one Service.
+
+    Nodes that cannot be looked into are left out; nothing is changed anywhere.
+    """
+    real = [n for n in record.nodes if not n.simulated and (not node or n.name == node)][:MOST_NODES]
+    slices = stored(service, snapshot)
+    asked = [
+        look_into_one(paths, record, n, questions_for(service, slices, snapshot, n, connects=i == 0), service, slices)
+        for i, n in enumerate(real)
+    ]
+    seen = await asyncio.gather(*asked)
+    return dataclasses.replace(snapshot, sights=tuple(s for s in seen if s is not None))
+
+
+def stored(service: Service, snapshot: Snapshot) -> list[EndpointSlice]:
+    return list(snapshot.slices.get((service.namespace, service.name), ()))
+
+
+def questions_for(
+    service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, node: NodeRecord, *, connects: bool
+) -> Questions:
+    """What to ask in one node; connections are tried from one node only, since the others would say the same."""
+    knows = snapshot.knows(ENDPOINT_SLICE)
+    ports = reach.planned_ports(service, slices, reach.place_of(snapshot.nodes.get(node.name))) if knows else []
+    fronts = [Front(p.cluster_ip, p.port, p.name.protocol) for p in ports]
+    connect: dict[tuple[str, int], None] = {}
+    if connects:
+        targets = [t for _, t in witness.targets_of(service, slices, snapshot)]
+        connect |= dict.fromkeys((t.address, t.port) for t in targets)
+        if service.spec.selector:
+            for pod in list_service(service, snapshot).pods:
+                mine = [t for t in targets if t.address in pod.ips]
+                connect |= dict.fromkeys(
+                    (t.address, p.container_port)
+                    for t in mine for p in declared_ports(pod) if (p.protocol or "TCP") == "TCP"
+                )  # fmt: skip
+    external = service.spec.type == "ExternalName"
+    return Questions(
+        own=node.address,
+        connect=list(connect)[:MOST_CONNECTIONS],
+        fronts=fronts,
+        name="" if external else f"{service.name}.{service.namespace}.svc.{naming.ZONE.text}.",
+        type_=witness.record_type(service),
+        flows=[f for f in fronts if f.protocol == "UDP"],
+    )
+
+
+async def look_into_one(
+    paths: InstancePaths,
+    record: InstanceRecord,
+    node: NodeRecord,
+    questions: Questions,
+    service: Service,
+    slices: Sequence[EndpointSlice],
+) -> Sight | None:
+    """One node; None if nobody can look into it."""
+    state = state_of(node.agent)
+    pid = node.agent.pid if node.agent and state != "gone" else 0
+    answers = await ask_inside(paths, record, node, questions)
+    if answers is None:
+        return Sight(node.name, state, pid)
+    replies: dict[str, Reply] = {p: r for p, r in answers.connect.items() if r in ("open", "refused", "silent")}  # type: ignore[misc]
+    dns = answers.dns if state == "running" else ""
+    return Sight(
+        node.name,
+        state,
+        pid,
+        replies,
+        None if answers.rules is None else {f: tuple(t) for f, t in answers.rules.items()},
+        dns if dns in ("silent", "answers") else "",  # type: ignore[arg-type]
+        tuple(answers.records),
+        tuple(stale_flows(service, slices, answers)),
+    )
+
+
+async def ask_inside(
+    paths: InstancePaths, record: InstanceRecord, node: NodeRecord, questions: Questions
+) -> Answers | None:
+    """Run the questions inside a node's namespaces; None if that fails or takes too long."""
+    if record.fabric is None or node.ground is None or not node.ground.alive():
+        return None
+    command = ground.enter_command(record.fabric, node.ground, [sys.executable, "-m", "kubesvc.cli.insight"])
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=ground.environment(paths.root),
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            said, _ = await process.communicate(msgspec.json.encode(questions))
+        return msgspec.json.decode(said, type=Answers)
+    except (TimeoutError, msgspec.MsgspecError):
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def stale_flows(service: Service, slices: Sequence[EndpointSlice], answers: Answers) -> list[str]:
+    """UDP flows whose answers come from no endpoint (PROXY-73), in words."""
+    flows = [
+        Flow(f.source, f.source_port, f.destination, f.destination_port, f.reply_source, f.reply_source_port)
+        for f in answers.flows
+    ]
+    by_family: dict[int, list[Flow]] = {}
+    for f in flows:
+        by_family.setdefault(socket.AF_INET6 if ":" in f.source else socket.AF_INET, []).append(f)
+    ports = reach.planned_ports(service, slices, reach.place_of(None))
+    return [
+        f"{f.source}:{f.source_port} to {f.destination}:{f.destination_port} goes to "
+        f"{f.reply_source}:{f.reply_source_port}"
+        for listed in by_family.values()
+        for f in plan_stale(listed, ports)
+    ]
