@@ -6,7 +6,6 @@ import msgspec
 
 from kubesvc.api.controllerrevision import ControllerRevision
 from kubesvc.api.daemonset import DaemonSet
-from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import DAEMON_SET, NODE
 from kubesvc.api.meta import Object
 from kubesvc.api.node import Node
@@ -83,13 +82,13 @@ class DaemonSetController(RevisedController[DaemonSet]):
         digest = revision.metadata.label(POD_REVISION)
         now = self.ctx.clock.now()
         places, strays = plan.plan_places(daemon_set, self.nodes.values(), pods)
-        error: ApiError | None = None
+        error: Exception | None = None
         if self.expectations.met(key, self.ctx.clock.monotonic()):
             steps = plan.plan_pods(daemon_set, places, strays, digest, now)
             self.hold_back(key, daemon_set, steps)
             try:
                 await self.carry_out(key, daemon_set, steps, revision)
-            except ApiError as found:
+            except Exception as found:
                 error = found
         await self.write_status(daemon_set, plan.plan_status(daemon_set, places, digest, now))
         used = {p.metadata.label(POD_REVISION): None for p in pods}
@@ -98,7 +97,7 @@ class DaemonSetController(RevisedController[DaemonSet]):
         wait = seconds_to_next_availability(pods, daemon_set.spec.min_ready_seconds, now)
         if wait is not None and daemon_set.spec.min_ready_seconds:
             self.queue.add_after(key, wait + 0.05)
-        if error is not None and not error.has_cause("NamespaceTerminating"):
+        if error is not None:
             raise error
 
     def hold_back(self, key: Key, daemon_set: DaemonSet, steps: plan.DaemonSetPlan) -> None:
@@ -125,9 +124,7 @@ class DaemonSetController(RevisedController[DaemonSet]):
                 "FailedDaemonPod" if failed else "SucceededDaemonPod",
                 f"{text} {plan.node_of(pod)}, will try to {'kill' if failed else 'delete'} it",
             )
-        deletions = tuple(p.metadata.uid for p in steps.delete)
-        now = self.ctx.clock.monotonic()
-        self.expectations.expect(key, now, creations=len(steps.create), deletions=deletions)
+        self.expect(key, creations=len(steps.create), deletions=steps.delete)
         digest = revision.metadata.label(POD_REVISION)
         generation = daemon_set.metadata.annotation(plan.GENERATION_ANNOTATION) or str(revision.revision)
         template = template_of(revision)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kubesvc.api.deployment import Deployment
-from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
+from kubesvc.api.errors import AlreadyExists, Conflict, NotFound
 from kubesvc.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from kubesvc.api.meta import Condition, Object, controller_reference
 from kubesvc.api.pod import Pod, PodTemplateSpec
@@ -17,7 +17,7 @@ from kubesvc.client.workqueue import Key
 
 from . import deployment_plan as plan
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
-from .runner import Controller, ControllerContext, key_of
+from .runner import Controller, ControllerContext, closing, key_of
 
 
 class DeploymentController(Controller):
@@ -203,10 +203,10 @@ class DeploymentController(Controller):
         except AlreadyExists:
             await self.after_collision(deployment, body["metadata"]["name"], typed_template)
             return
-        except ApiError as error:
-            if error.has_cause("NamespaceTerminating"):
+        except Exception as error:
+            if closing(error):
                 return
-            text = f'Failed to create new replica set "{body["metadata"]["name"]}": {error.message}'
+            text = f'Failed to create new replica set "{body["metadata"]["name"]}": {error}'
             self.events.event(DEPLOYMENT, deployment, "Warning", "ReplicaSetCreateError", text)
             await self.note_progress(deployment, "ReplicaSetCreateError", text, status="False")
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kubesvc.api.errors import ApiError, Conflict, NotFound
+from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.job import Job
 from kubesvc.api.kinds import JOB, POD
 from kubesvc.api.meta import Object
@@ -54,8 +54,7 @@ class JobController(PodOwnerController[Job]):
         now = self.ctx.clock.now()
         steps = plan.plan_job(job, pods, now, seen=self.expectations.met(key, self.ctx.clock.monotonic()))
         if steps.delete:
-            deletions = tuple(p.metadata.uid for p in steps.delete)
-            self.expectations.expect(key, self.ctx.clock.monotonic(), deletions=deletions)
+            self.expect(key, deletions=steps.delete)
             await self.delete_pods(key, job, steps.delete)
         await self.write_status(job, steps)
         for pod in steps.settle:
@@ -69,12 +68,8 @@ class JobController(PodOwnerController[Job]):
         template = (await self.live(job))["spec"]["template"]
         chance = self.ctx.random
         bodies = [plan.render_pod(job, template, i, "".join(chance.choices(SAFE_LETTERS, k=5))) for i in indexes]
-        self.expectations.expect(key, self.ctx.clock.monotonic(), creations=len(bodies))
-        try:
-            await self.create_pods(key, job, bodies)
-        except ApiError as error:
-            if not error.has_cause("NamespaceTerminating"):
-                raise
+        self.expect(key, creations=len(bodies))
+        await self.create_pods(key, job, bodies)
 
     async def write_status(self, job: Job, steps: plan.JobPlan) -> None:
         """Write the status if it is not what the cache shows, and tell of the end. Conflict if others wrote it."""

@@ -12,6 +12,7 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import KINDS, NAMESPACE, POD
 from kubesvc.api.meta import Condition, Object, Typed
 from kubesvc.api.namespace import Namespace
+from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, RetryPolicy
 from kubesvc.clock import rfc3339
 
@@ -81,8 +82,8 @@ class NamespaceController(Controller):
         except (NotFound, MethodNotAllowed):
             self.unserved.add(kind)  # this server does not have the kind
             return
-        except ApiError as error:
-            remains.failures.append(f"{kind.resource}: {error.message}")
+        except (ApiError, Unreachable) as error:
+            remains.failures.append(f"{kind.resource}: {error}")
             return
         if left:
             remains.objects[f"{kind.plural}.{kind.group}"] = len(left)

@@ -7,19 +7,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from kubesvc.api.errors import ApiError, NotFound
+from kubesvc.api.errors import NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object, Typed, controller_reference
 from kubesvc.api.pod import Pod
 from kubesvc.api.selectors import LabelSelector
 from kubesvc.client.informer import Informer
-from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key
 
 from .expectations import Expectations
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
-from .runner import Controller, ControllerContext, key_of
+from .runner import Controller, ControllerContext, closing, key_of
 
 OwnerT = TypeVar("OwnerT", bound=Typed)
 
@@ -122,8 +121,8 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     async def create_pod(self, owner: OwnerT, body: Object) -> None:
         try:
             made = await self.client.create(POD, body, owner.namespace)
-        except (ApiError, Unreachable) as error:
-            if not (isinstance(error, ApiError) and error.has_cause("NamespaceTerminating")):
+        except Exception as error:
+            if not closing(error):
                 text = f"Error creating: {error}"
                 self.events.event(self.kind, owner, "Warning", "FailedCreate", text)
             raise
@@ -140,7 +139,7 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     async def delete_pod(self, key: Key, owner: OwnerT, pod: Pod) -> None:
         try:
             await self.client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
-        except (ApiError, Unreachable) as error:
+        except Exception as error:
             self.expectations.deleted(key, pod.metadata.uid)
             if isinstance(error, NotFound):
                 return
@@ -148,6 +147,14 @@ class PodOwnerController(Controller, Generic[OwnerT]):
             self.events.event(self.kind, owner, "Warning", "FailedDelete", text)
             raise
         self.events.event(self.kind, owner, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+
+    def expect(self, key: Key, *, creations: int = 0, deletions: Iterable[Pod] = ()) -> None:
+        """Note what is about to be asked for; if it is never seen the key comes back when it counts as lost (RS-3)."""
+        now = self.ctx.clock.monotonic()
+        uids = tuple(p.metadata.uid for p in deletions)
+        self.expectations.expect(key, now, creations=creations, deletions=uids)
+        if left := self.expectations.seconds_left(key, now):
+            self.queue.add_after(key, left + 1.0)
 
     async def patch_status(self, owner: OwnerT, status: Object) -> None:
         """Merge-patch the status of this very object; nothing happens if it is gone."""

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import REPLICA_SET, REPLICATION_CONTROLLER
 from kubesvc.api.meta import Condition, Typed
 from kubesvc.api.pod import Pod
@@ -53,29 +52,27 @@ class ReplicasController(PodOwnerController[OwnerT]):
         replica_set = self.as_set(owner)
         pods = await self.claim(owner)
         failure: Condition | None = None
-        error: ApiError | None = None
+        error: Exception | None = None
         clock = self.ctx.clock
         if self.expectations.met(key, clock.monotonic()) and owner.metadata.deletion_timestamp is None:
             plan = plan_pods(replica_set, [p for p in pods if is_active(p)], self.siblings_pods(owner))
             try:
                 await self.carry_out(key, owner, plan)
-            except ApiError as found:
+            except Exception as found:
                 error = found
                 reason = "FailedCreate" if plan.create else "FailedDelete"
                 failure = Condition(
                     type="ReplicaFailure",
                     status="True",
                     reason=reason,
-                    message=found.message,
+                    message=str(found),
                     last_transition_time=rfc3339(clock.now()),
                 )
-        if left := self.expectations.seconds_left(key, clock.monotonic()):
-            self.queue.add_after(key, left + 1.0)  # should what was asked for never be seen
         await self.write_status(owner, replica_set, pods, failure)
         wait = seconds_to_next_availability(pods, replica_set.spec.min_ready_seconds, clock.now())
         if wait is not None and replica_set.spec.min_ready_seconds:
             self.queue.add_after(key, wait + 0.05)
-        if error is not None and not error.has_cause("NamespaceTerminating"):
+        if error is not None:
             raise error
 
     def siblings_pods(self, owner: OwnerT) -> list[Pod]:
@@ -85,9 +82,8 @@ class ReplicasController(PodOwnerController[OwnerT]):
         return [p for s in family for p in self.pods_by_controller.get(s.metadata.uid)]
 
     async def carry_out(self, key: Key, owner: OwnerT, plan: PodPlan) -> None:
-        now = self.ctx.clock.monotonic()
         if plan.create:
-            self.expectations.expect(key, now, creations=plan.create)
+            self.expect(key, creations=plan.create)
             try:
                 template = (await self.live(owner))["spec"]["template"]
             except BaseException:
@@ -96,7 +92,7 @@ class ReplicasController(PodOwnerController[OwnerT]):
             body = pod_from_template(template, owner, self.kind.api_version, self.kind.name)
             await self.create_pods(key, owner, [body] * plan.create)
         elif plan.delete:
-            self.expectations.expect(key, now, deletions=tuple(p.metadata.uid for p in plan.delete))
+            self.expect(key, deletions=plan.delete)
             await self.delete_pods(key, owner, plan.delete)
 
     async def write_status(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubesvc.api.configmap import ConfigMap
-from kubesvc.api.errors import AlreadyExists, ApiError, NotFound
+from kubesvc.api.errors import AlreadyExists, NotFound
 from kubesvc.api.kinds import CONFIG_MAP, NAMESPACE
 from kubesvc.api.meta import Object
 from kubesvc.api.namespace import Namespace
@@ -73,9 +73,6 @@ class RootCaPublisher(Controller):
                 await self.client.update(CONFIG_MAP, body)
         except (AlreadyExists, NotFound):
             return
-        except ApiError as error:
-            if not error.has_cause("NamespaceTerminating"):
-                raise
 
 
 def right(current: ConfigMap, certificate: str) -> bool:

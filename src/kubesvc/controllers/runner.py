@@ -17,8 +17,10 @@ A controller is a class like this one, in a file of its own, named in `kubesvc.c
 
 What the runner promises: `reconcile` runs only after every informer that the controller asked for through `ctx` has
 synced; never twice at once for one key; an exception brings the key back by the queue's `RetryPolicy`, and the key is
-dropped (`gave_up`) when retries are used up, until something changes or five minutes have passed. What it expects:
-handlers only add keys; `reconcile` reads caches and never the event that woke it, so that running twice, late or out
+dropped (`gave_up`) when retries are used up, until something changes or five minutes have passed. Only a refusal
+because the namespace is being deleted is not tried again (NS-5). What it expects: whatever call fails, and however,
+`reconcile` may raise; what it must do all the same (report in a status, keep its books) it does before it raises.
+Handlers only add keys; `reconcile` reads caches and never the event that woke it, so that running twice, late or out
 of order ends in the same objects.
 
 Work that no key stands for (a loop of its own, a periodic sweep) goes into `run_beside`, which is started with the
@@ -181,11 +183,13 @@ async def _work(controller: Controller) -> None:
         try:
             await controller.reconcile(key)
         except Exception as error:
-            if queue.retry(key):
+            if closing(error):
+                queue.forget(key)  # nothing can be made there any more (NS-5)
+            elif queue.retry(key):
                 _report(controller, key, error)
             else:
-                controller.gave_up(key, error)
                 queue.add_after(key, DROPPED_SECONDS)
+                controller.gave_up(key, error)
         else:
             queue.forget(key)
         finally:
@@ -201,6 +205,11 @@ def _report(controller: Controller, key: Key, error: Exception) -> None:
         log.warning(text, controller.name, key_text(key), error)
     else:
         log.exception(text, controller.name, key_text(key), error)
+
+
+def closing(error: Exception) -> bool:
+    """Whether a write was refused because the namespace is being deleted: then trying again helps nobody."""
+    return isinstance(error, ApiError) and error.has_cause("NamespaceTerminating")
 
 
 class ExpectedFailure(Exception):

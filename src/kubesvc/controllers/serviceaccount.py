@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubesvc.api.errors import AlreadyExists, ApiError, NotFound
+from kubesvc.api.errors import AlreadyExists, NotFound
 from kubesvc.api.kinds import NAMESPACE, SERVICE_ACCOUNT
 from kubesvc.api.namespace import Namespace
 from kubesvc.api.serviceaccount import ServiceAccount
@@ -45,6 +45,3 @@ class ServiceAccountController(Controller):
             await self.client.create(SERVICE_ACCOUNT, body, namespace.name)
         except (AlreadyExists, NotFound):
             return
-        except ApiError as error:
-            if not error.has_cause("NamespaceTerminating"):
-                raise

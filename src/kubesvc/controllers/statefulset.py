@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubesvc.api.controllerrevision import ControllerRevision
-from kubesvc.api.errors import AlreadyExists, ApiError, NotFound
+from kubesvc.api.errors import AlreadyExists, NotFound
 from kubesvc.api.kinds import PERSISTENT_VOLUME_CLAIM, POD, STATEFUL_SET
 from kubesvc.api.meta import Object
 from kubesvc.api.pod import Pod
@@ -16,6 +16,7 @@ from . import statefulset_plan as plan
 from .history import RevisedController
 from .replicaset_plan import seconds_to_next_availability
 from .revisions import template_of
+from .runner import closing
 
 
 class StatefulSetController(RevisedController[StatefulSet]):
@@ -36,12 +37,12 @@ class StatefulSetController(RevisedController[StatefulSet]):
             return
         current = next((r for r in history if r.name == status.current_revision), update)
         now = self.ctx.clock.now()
-        error: ApiError | None = None
+        error: Exception | None = None
         if stateful_set.metadata.deletion_timestamp is None:
             steps = plan.plan_pods(stateful_set, pods, current.name, update.name, now)
             try:
                 await self.carry_out(key, stateful_set, steps, {r.name: r for r in (current, update)})
-            except ApiError as found:
+            except Exception as found:
                 error = found
         await self.write_status(stateful_set, plan.plan_status(stateful_set, pods, current.name, update.name, now))
         in_use = [current.name, update.name, *(plan.revision_of(p) for p in pods)]
@@ -49,7 +50,7 @@ class StatefulSetController(RevisedController[StatefulSet]):
         wait = seconds_to_next_availability(pods, stateful_set.spec.min_ready_seconds, now)
         if wait is not None:
             self.queue.add_after(key, wait + 0.05)
-        if error is not None and not error.has_cause("NamespaceTerminating"):
+        if error is not None:
             raise error
 
     async def carry_out(
@@ -82,11 +83,11 @@ class StatefulSetController(RevisedController[StatefulSet]):
                 "failed: its name is taken",
             )
             raise
-        except ApiError as error:
-            if not error.has_cause("NamespaceTerminating"):
+        except Exception as error:
+            if not closing(error):
                 self.tell(
                     stateful_set, "Warning", "FailedCreate", f"create Pod {name} in StatefulSet",
-                    f"failed error: {error.message}",
+                    f"failed error: {error}",
                 )  # fmt: skip
             raise
         self.tell(stateful_set, "Normal", "SuccessfulCreate", f"create Pod {name} in StatefulSet", "successful")
@@ -112,8 +113,8 @@ class StatefulSetController(RevisedController[StatefulSet]):
             await self.client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
         except NotFound:
             return
-        except ApiError as error:
-            self.tell(stateful_set, "Warning", "FailedDelete", what, f"failed error: {error.message}")
+        except Exception as error:
+            self.tell(stateful_set, "Warning", "FailedDelete", what, f"failed error: {error}")
             raise
         self.tell(stateful_set, "Normal", "SuccessfulDelete", what, "successful")
 
