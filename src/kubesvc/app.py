@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubesvc.clock import Clock, Random, RealClock
-from kubesvc.instance.nodekeeper import DOOR_SOCKET, NodeKeeper, NodesFailed
+from kubesvc.instance.control import serve_orders
+from kubesvc.instance.nodekeeper import API_SOCKET, API_TLS_SOCKET, DOOR_SOCKET, NodeKeeper, NodesFailed
 from kubesvc.instance.options import NodePlan, UpOptions, plan_nodes
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, write_record
@@ -28,7 +31,10 @@ from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
 
 if TYPE_CHECKING:
     from kubesvc.apiserver import ApiServer
+    from kubesvc.apiserver.server import Listener
     from kubesvc.client import Client
+    from kubesvc.client.informer import InformerFactory
+    from kubesvc.instance.pki import Pki
     from kubesvc.store import Store
 
 log = logging.getLogger("kubesvc")
@@ -67,6 +73,7 @@ class Control:
     clock: Clock
     random: Random
     server: ApiServer | None = None
+    pki: Pki | None = None
     saving: threading.Lock = field(default_factory=threading.Lock)
 
     def save(self) -> None:
@@ -110,6 +117,7 @@ async def run_control(
                 if grounds is not None:
                     progress("API server up, making the nodes")
                     await grounds
+                    keeper.uplinks = NodeUplinks(control)
                     for plan in plans:
                         parts.append(group.create_task(until_stopping(stop, keeper.keep(plan)), name=plan.name))
                     await nodes_or_stop(control, keeper, plans, stop)
@@ -126,7 +134,7 @@ async def run_control(
             record.ready = False
             control.save()
             await cancel(parts)
-    record.control, record.fabric, record.nodes = None, None, []
+    record.control, record.fabric, record.nodes, record.balancers = None, None, [], []
     control.save()
     return 0
 
@@ -183,7 +191,8 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         server = control.server = ApiServer(store, settings, control.clock, control.random)
     except OSError as error:
         raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
-    server.serve_backends(NodeStreams(server.registry, Doors(paths)))
+    control.pki = pki
+    server.serve_backends(NodeStreams(server.registry, Doors(control)))
     try:
         port = await server.listen_tls(
             loopback,
@@ -219,10 +228,13 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
 class Doors:
     """The doors of this instance's nodes, for the API server's streams."""
 
-    def __init__(self, paths: InstancePaths) -> None:
-        self.paths = paths
+    def __init__(self, control: Control) -> None:
+        self.paths = control.paths
+        self.record = control.record
 
     async def open(self, node: str) -> socket.socket:
+        if any(n.name == node and n.state != "running" for n in self.record.nodes):
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             door.setblocking(False)
@@ -233,12 +245,40 @@ class Doors:
         return door
 
 
+class NodeUplinks:
+    """Each node's own sockets to the API server, plain for its agent and with TLS for what it passes on."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.listeners: dict[str, list[Listener]] = {}
+
+    async def open(self, name: str) -> None:
+        server, pki = self.control.server, self.control.pki
+        assert server is not None and pki is not None
+        if name in self.listeners:
+            return
+        directory = self.control.paths.node(name)
+        plain = await server.listen_unix(str(directory / API_SOCKET))
+        tls = await server.listen_tls_unix(
+            str(directory / API_TLS_SOCKET),
+            certfile=str(pki.server_cert),
+            keyfile=str(pki.server_key),
+            client_ca=str(pki.ca_cert),
+        )
+        self.listeners[name] = [plain, tls]
+
+    async def cut(self, name: str) -> None:
+        for listener in self.listeners.pop(name, []):
+            listener.cut()
+
+
 def first_address(network: str) -> str:
     return str(ipaddress.ip_network(network)[1])
 
 
 async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     """Controllers, and with nodes the ways in from the host and the nodes' way out to names, until cancelled."""
+    from kubesvc.client.informer import InformerFactory
     from kubesvc.controllers import run_controllers
     from kubesvc.controllers.settings import ControllerSettings
 
@@ -248,36 +288,70 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         root_ca=(control.paths.pki / "ca.crt").read_text(),
         cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
         cluster_dns=options.dns_address if options.nodes else "",
+        load_balancer_ranges=options.load_balancer_range if options.nodes else (),
     )
-    client = control.server.client
+    client, clock, random = control.server.client, control.clock, control.random
+    factory = InformerFactory(client, clock, random)
     async with asyncio.TaskGroup() as group:
         if options.controllers:
-            names, clock, random = options.controllers, control.clock, control.random
-            group.create_task(run_controllers(client, names, clock=clock, random=random, settings=settings))
+            names = options.controllers
+            group.create_task(
+                run_controllers(client, names, clock=clock, random=random, settings=settings, informers=factory)
+            )
+        else:
+            group.create_task(factory.run())
+        deeds = {"node.stop": keeper.stop, "node.start": keeper.start}
+        deeds |= {"node.partition": keeper.partition, "node.heal": keeper.heal}
+        group.create_task(serve_orders(control.paths.control_socket, deeds, (NodesFailed,)))
         if options.nodes:
-            group.create_task(run_host_ports(control, keeper, client))
+            group.create_task(run_ways_in(control, keeper, client, factory))
             group.create_task(relay_names(control))
 
 
-async def run_host_ports(control: Control, keeper: NodeKeeper, client: Client) -> None:
-    """Answer on the host for the node ports of Services."""
-    from kubesvc.api.kinds import SERVICE
+async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, factory: InformerFactory) -> None:
+    """Answer on the host for node ports and load balancers' addresses, and route the latter to the nodes."""
+    from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE
     from kubesvc.client.events import EventRecorder
-    from kubesvc.client.informer import InformerFactory
+    from kubesvc.instance.balancer import Balancer, claim_host_network
     from kubesvc.instance.hostports import HostPorts
+    from kubesvc.instance.record import BalancerRecord
 
-    factory = InformerFactory(client, control.clock, control.random)
     events = EventRecorder(client, "kubesvc-host-ports", clock=control.clock, random=control.random)
 
     def problems(lines: list[str]) -> None:
         control.record.problems = lines
         control.save()
 
-    ports = HostPorts(factory.of(SERVICE), events, control.record.loopback, keeper.doors, problems)
+    def shown(balancers: list[BalancerRecord]) -> None:
+        control.record.balancers = balancers
+        control.save()
+
+    ranges, loopback = control.options.load_balancer_range, control.record.loopback
+    services = factory.of(SERVICE)
+    network, claim = claim_host_network(loopback)
+    ports = HostPorts(services, events, loopback, keeper.doors, problems, ranges, network)
     async with asyncio.TaskGroup() as group:
-        group.create_task(factory.run())
+        group.create_task(hold(claim))
         group.create_task(events.run())
         group.create_task(ports.run())
+        if ranges:
+            balancer = Balancer(
+                services,
+                factory.of(ENDPOINT_SLICE),
+                factory.of(NODE),
+                ranges,
+                network,
+                lambda: {name: address for name, (_, address) in keeper.doors().items()},
+                keeper.balance,
+                shown,
+            )
+            group.create_task(balancer.run())
+
+
+async def hold(claim: socket.socket) -> None:
+    """Keep a socket open until cancelled."""
+    with claim:
+        await asyncio.Event().wait()
 
 
 async def relay_names(control: Control) -> None:

@@ -18,7 +18,7 @@ import shutil
 from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, read_outside, write_outside
-from kubesvc.instance.wiring import API_ADDRESS, NODE_NETWORK, Host, Reroute, Wiring
+from kubesvc.instance.wiring import API_ADDRESS, FABRIC_ADDRESS, NODE_NETWORK, Host, Reroute, Wiring
 
 from . import Failure
 from .inside import exec_inside
@@ -115,6 +115,11 @@ def conflict(
     for service_range in record.service_ranges:
         if interface.ip in ipaddress.ip_network(service_range):
             return f"it lies in the service range {service_range}"
+    for pool in record.load_balancer_ranges:
+        if interface.ip in ipaddress.ip_network(pool):
+            return f"it lies in the load balancers' range {pool}"
+    if str(interface.ip) == FABRIC_ADDRESS:
+        return "the router between the nodes has it"
     if str(interface.ip) == API_ADDRESS:
         return "the API server has it"
     return ""
@@ -128,6 +133,7 @@ def plan_outside(
     there = str(ipaddress.ip_network(interface.ip))
     routes = [(NODE_NETWORK, "")] if interface.ip not in ipaddress.ip_network(NODE_NETWORK) else []
     routes += [(n.pod_cidr, n.address) for n in record.nodes if n.pod_cidr]
+    routes += [(network, FABRIC_ADDRESS) for network in record.load_balancer_ranges]
     nodes = tuple(Reroute(n.ground.pid, ((there, ""),)) for n in record.nodes if n.ground is not None)
     return Wiring(
         connect=(Host(outside.ground.pid, outside.name, (str(interface),), routes=tuple(routes)),), reroute=nodes

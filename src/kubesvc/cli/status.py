@@ -48,10 +48,14 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
             "zone": n.zone,
             "simulated": n.simulated,
             "running": n.agent is not None and n.agent.alive(),
+            "state": n.state,
         }
         for n in record.nodes
     ]
     report["outside"] = [{"name": o.name, "address": o.address} for o in read_outside(paths.outside)]
+    report["loadBalancers"] = [
+        {"service": b.service, "address": b.address, "host": b.host, "ports": b.ports} for b in record.balancers
+    ]
     report["problems"] = record.problems
     return report
 
@@ -69,8 +73,17 @@ def render(report: dict[str, Any]) -> str:
         lines.append(f"  node ports  on {report['nodePortsAt']}")
     for node in report["nodes"]:
         more = (f", zone {node['zone']}" if node["zone"] else "") + (", simulated" if node["simulated"] else "")
-        lines.append(f"  node {node['name']:<6} {node['address']}{more}{'' if node['running'] else ', NOT RUNNING'}")
+        lines.append(f"  node {node['name']:<6} {node['address']}{more}{trouble(node)}")
     for outside in report["outside"]:
         lines.append(f"  outside     {outside['name']} {outside['address']}")
+    for b in report["loadBalancers"]:
+        lines.append(f"  balancer    {b['service']} {b['address']} {','.join(b['ports'])}, from this host {b['host']}")
     lines += [f"  problem     {p}" for p in report["problems"]]
     return "\n".join(lines)
+
+
+def trouble(node: dict[str, Any]) -> str:
+    """What is wrong with a node, or was done to it."""
+    if node["state"] != "running":
+        return f", {node['state'].upper()}"
+    return "" if node["running"] else ", NOT RUNNING"

@@ -21,6 +21,7 @@ from typing import IO
 from kubesvc.instance.options import MOST_NODES, UpOptions
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, write_record
+from kubesvc.instance.wiring import NODE_NETWORK
 
 from . import Failure
 from .target import add_name, instance_paths
@@ -48,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service-cluster-ip-range", type=networks, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
     parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
     parser.add_argument("--cluster-cidr", type=networks, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
+    parser.add_argument(
+        "--load-balancer-range", type=pool, default=("172.31.0.0/24",), metavar="CIDR|none",
+        help="addresses for Services of type LoadBalancer (default: 172.31.0.0/24)",
+    )  # fmt: skip
     parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
     parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
     parser.add_argument(
@@ -99,6 +104,19 @@ def networks(text: str) -> tuple[str, ...]:
     return found
 
 
+def pool(text: str) -> tuple[str, ...]:
+    """A network whose addresses are given to load balancers; the network between nodes is IPv4."""
+    if text == "none":
+        return ()
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}; must be an IPv4 network, or none") from None
+    if network.prefixlen < 16:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a /16 or smaller")
+    return (text,)
+
+
 def comma(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -119,6 +137,8 @@ def port_range(text: str) -> tuple[int, int]:
 def options_of(args: argparse.Namespace) -> UpOptions:
     if args.nodes + args.simulated_nodes > MOST_NODES:
         raise Failure(f"--nodes: at most {MOST_NODES} nodes fit on the network between them", status=64)
+    if clash := overlap(args):
+        raise Failure(clash, status=64)
     for name in ("images_map", "token_auth_file"):
         path = getattr(args, name)
         if path and not Path(path).is_file():
@@ -147,6 +167,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         service_cluster_ip_range=args.service_cluster_ip_range,
         service_node_port_range=args.service_node_port_range,
         cluster_cidr=args.cluster_cidr,
+        load_balancer_range=args.load_balancer_range,
         max_requests_inflight=args.max_requests_inflight,
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
@@ -155,6 +176,18 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         disable_admission_plugins=args.disable_admission_plugins,
         images_map=os.path.abspath(args.images_map) if args.images_map else "",
     )
+
+
+def overlap(args: argparse.Namespace) -> str:
+    """What is wrong with the load balancers' range beside the other ranges, "" if nothing."""
+    others = [("the network between nodes", NODE_NETWORK)]
+    others += [("--service-cluster-ip-range", r) for r in args.service_cluster_ip_range]
+    others += [("--cluster-cidr", r) for r in args.cluster_cidr]
+    for own in args.load_balancer_range:
+        for name, other in others:
+            if ":" not in other and ipaddress.IPv4Network(own).overlaps(ipaddress.IPv4Network(other)):
+                return f"--load-balancer-range {own} overlaps {name} {other}; choose another range, or none"
+    return ""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -205,6 +238,7 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         rootless=os.geteuid() != 0,
         store=options.store,
         service_ranges=list(options.service_cluster_ip_range),
+        load_balancer_ranges=list(options.load_balancer_range),
     )
     write_record(paths.record, record)
     log_to(paths.log, verbose=args.verbose)

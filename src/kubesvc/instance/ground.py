@@ -32,7 +32,7 @@ MARK = "KUBESVC_INSTANCE"
 PATIENCE_SECONDS = 20.0
 
 
-class GroundFailed(Exception):
+class GroundFailed(RuntimeError):
     """A namespace or its wiring could not be made; the text says which step and what the kernel said."""
 
 

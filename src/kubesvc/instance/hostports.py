@@ -1,9 +1,10 @@
-"""Node ports on the host: the instance's own loopback address answers and passes on into a node.
+"""Ways in from the host: node ports at the instance's own loopback address, and load balancers' addresses at loopback
+addresses of their own, pass connections on into a node.
 
-For each node port of a Service a listener (TCP) or a socket (UDP) stands on the instance's loopback address, while
-the Service has it. The far end is opened inside a node's namespace, through that node's door (`node/door.py`), to the
-node's own address, so that what answers is the node's proxy. A port that somebody else holds is reported as an Event
-on the Service and shown by `status`; the Service works all the same.
+For each port of a Service a listener (TCP) or a socket (UDP) stands there, while the Service has it. The far end is
+opened inside a node's namespace, through that node's door (`node/door.py`), to the node's own address or to the load
+balancer's, so that what answers is the node's proxy; to it such a client is the node itself (PROXY-46). A port that
+somebody else holds is reported as an Event on the Service and shown by `status`; the Service works all the same.
 """
 
 from __future__ import annotations
@@ -14,23 +15,34 @@ import json
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from kubesvc.api.kinds import SERVICE
 from kubesvc.api.service import Service
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.informer import Informer
 
+from .balancer import balanced_addresses, host_address
 from .relay import Relay
 
 MOST_UDP_CLIENTS = 256
 UDP_IDLE_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
-PortKey = tuple[str, int]
-"""(protocol, node port)"""
+
+class Way(NamedTuple):
+    """One port on the host: where it listens, and where it leads inside a node; "" is the node's own address."""
+
+    host: str
+    protocol: str
+    port: int
+    inside: str = ""
+
+    def text(self) -> str:
+        what = f"port {self.port}/{self.protocol} of {self.inside}" if self.inside else f"node port {self.port}"
+        return what if self.inside else f"{what}/{self.protocol}"
 
 
 class DoorRefused(OSError):
@@ -118,7 +130,8 @@ class HostPorts:
     """Keeps the listeners of one instance in step with its Services.
 
     address: the instance's loopback address. doors: by node name, the node's door and address, as they are now.
-    problems: told the lines that `status` shows, whenever they change.
+    problems: told the lines that `status` shows, whenever they change. ranges: the load balancers' pool; network: the
+    loopback network where they answer (`claim_host_network`).
     """
 
     def __init__(
@@ -128,27 +141,36 @@ class HostPorts:
         address: str,
         doors: Callable[[], Mapping[str, tuple[Path, str]]],
         problems: Callable[[list[str]], None],
+        ranges: Sequence[str] = (),
+        network: int = 1,
     ) -> None:
         self.services = services
         self.events = events
         self.address = address
         self.doors = doors
         self.problems = problems
-        self.open: dict[PortKey, asyncio.Server | UdpRelay] = {}
-        self.relays: dict[PortKey, Relay] = {}
-        self.refused: dict[PortKey, str] = {}
+        self.ranges = tuple(ranges)
+        self.network = network
+        self.open: dict[Way, asyncio.Server | UdpRelay] = {}
+        self.relays: dict[Way, Relay] = {}
+        self.refused: dict[Way, str] = {}
         self.changed = asyncio.Event()
         self.turn = 0
         services.on_change(lambda *_: self.changed.set())
 
-    def wanted(self) -> dict[PortKey, Service]:
-        """The node ports there should be, each with its Service."""
-        return {
-            (port.protocol or "TCP", port.node_port): service
-            for service in self.services.values()
-            for port in service.spec.ports or ()
-            if port.node_port and service.spec.type in ("NodePort", "LoadBalancer")
-        }
+    def wanted(self) -> dict[Way, Service]:
+        """The ways there should be, each with its Service."""
+        found: dict[Way, Service] = {}
+        for service in self.services.values():
+            if service.spec.type not in ("NodePort", "LoadBalancer"):
+                continue
+            for port in service.spec.ports or ():
+                protocol = port.protocol or "TCP"
+                if port.node_port:
+                    found[Way(self.address, protocol, port.node_port)] = service
+                for address in balanced_addresses(service, self.ranges):
+                    found[Way(host_address(self.network, address), protocol, port.port, address)] = service
+        return found
 
     async def run(self) -> None:
         """Follow the Services until cancelled, then close everything."""
@@ -175,17 +197,17 @@ class HostPorts:
         if self.refused != before:
             self.problems(list(self.refused.values()))
 
-    async def listen(self, key: PortKey, service: Service) -> None:
-        protocol, port = key
+    async def listen(self, key: Way, service: Service) -> None:
+        protocol, port = key.protocol, key.port
         try:
             if protocol == "TCP":
-                relay = Relay(lambda: self.dial(port))
-                self.open[key] = await asyncio.start_server(relay.accept, self.address, port)
+                relay = Relay(lambda: self.dial(key))
+                self.open[key] = await asyncio.start_server(relay.accept, key.host, port)
                 self.relays[key] = relay
             elif protocol == "UDP":
                 loop = asyncio.get_running_loop()
                 _, udp = await loop.create_datagram_endpoint(
-                    lambda: UdpRelay(lambda: self.udp_door(port)), local_addr=(self.address, port)
+                    lambda: UdpRelay(lambda: self.udp_door(key)), local_addr=(key.host, port)
                 )
                 self.open[key] = udp
             else:
@@ -193,14 +215,14 @@ class HostPorts:
             self.refused.pop(key, None)
         except OSError as error:
             text = (
-                f"node port {port}/{protocol} of Service {service.namespace}/{service.name} does not answer on "
-                f"{self.address}: {reason_of(error)}; it answers inside the nodes"
+                f"{key.text()} of Service {service.namespace}/{service.name} does not answer on "
+                f"{key.host}: {reason_of(error)}; it answers inside the nodes"
             )
             if key not in self.refused:
                 self.events.event(SERVICE, service, "Warning", "HostPortTaken", text)
             self.refused[key] = text
 
-    async def close(self, key: PortKey) -> None:
+    async def close(self, key: Way) -> None:
         found = self.open.pop(key, None)
         if found is not None:
             found.close()
@@ -217,10 +239,10 @@ class HostPorts:
         self.turn += 1
         return doors[names[self.turn % len(names)]]
 
-    async def dial(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def dial(self, way: Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         door, address = self.next_door()
-        return await open_door(door, f"tcp {address} {port}")
+        return await open_door(door, f"tcp {way.inside or address} {way.port}")
 
-    def udp_door(self, port: int) -> tuple[Path, str]:
+    def udp_door(self, way: Way) -> tuple[Path, str]:
         door, address = self.next_door()
-        return door, f"udp {address} {port}"
+        return door, f"udp {way.inside or address} {way.port}"

@@ -30,16 +30,16 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
     left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
     remove_groups(paths)
     paths.outside.unlink(missing_ok=True)
-    for socket in (paths.api_socket, paths.api_tls_socket, paths.dns_socket, *paths.root.glob("nodes/*/*.sock")):
+    for socket in (*paths.root.glob("*.sock"), *paths.root.glob("nodes/*/*.sock")):
         socket.unlink(missing_ok=True)
     if paths.record.exists():
         write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))
     return [p for p in left if p.alive()]
 
 
-def remove_groups(paths: InstancePaths) -> None:
-    """Remove the control groups that the instance's nodes have made; their processes have ended."""
-    for record in paths.root.glob("nodes/*/cgroups"):
+def remove_groups(paths: InstancePaths, node: str = "*") -> None:
+    """Remove the control groups that the instance's nodes, or one of them, have made; their processes have ended."""
+    for record in paths.root.glob(f"nodes/{node}/cgroups"):
         remove_recorded(record)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -21,20 +23,34 @@ from . import ground
 from .leftovers import remove_groups
 from .options import NodePlan, NodeProcess, UpOptions
 from .paths import InstancePaths
-from .record import InstanceRecord, NodeRecord, ProcessId, end_processes
-from .wiring import API_ADDRESS, Host, Wiring
+from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
+from .wiring import API_ADDRESS, Balanced, Host, Wiring
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 30.0
 RESTART_SECONDS = 1.0
 DOOR_SOCKET = "node.sock"
+API_SOCKET, API_TLS_SOCKET = "api.sock", "api-tls.sock"
+"""A node's own ways to the API server, so that one node can be cut off from it."""
 HOST_RESOLVER = "resolv.host.conf"
 """The host's resolver file, kept beside the one that is laid over it inside the node."""
 
 
 class NodesFailed(Exception):
     """The nodes did not come up. The text says what was found and what to do next."""
+
+
+class Uplinks(Protocol):
+    """The nodes' ways to the API server."""
+
+    async def open(self, name: str) -> None:
+        """Let this node in, by the sockets in its directory; nothing if it already is."""
+        ...
+
+    async def cut(self, name: str) -> None:
+        """Let it in no more, and end what it has open, without a word to it."""
+        ...
 
 
 class NodeKeeper:
@@ -50,6 +66,9 @@ class NodeKeeper:
         self.paths = paths
         self.record = record
         self.save = save
+        self.uplinks: Uplinks | None = None
+        self.powered: dict[str, asyncio.Event] = {}
+        self.turn = asyncio.Lock()
 
     def node(self, name: str) -> NodeRecord:
         return next(n for n in self.record.nodes if n.name == name)
@@ -59,7 +78,7 @@ class NodeKeeper:
         return {
             n.name: (self.paths.node(n.name) / DOOR_SOCKET, n.address)
             for n in self.record.nodes
-            if n.agent is not None and not n.simulated
+            if n.agent is not None and not n.simulated and n.state == "running"
         }
 
     def make_grounds(self, plans: Sequence[NodePlan]) -> None:
@@ -81,8 +100,11 @@ class NodeKeeper:
 
     def make_ground(self, plan: NodePlan, fabric: ProcessId) -> Host:
         """The ground of one node; returns how it is to be connected."""
-        node = NodeRecord(plan.name, plan.address, "", zone=plan.zone, simulated=plan.simulated)
-        self.record.nodes.append(node)
+        node = next((n for n in self.record.nodes if n.name == plan.name), None)
+        if node is None:
+            node = NodeRecord(plan.name, plan.address, "", zone=plan.zone, simulated=plan.simulated)
+            self.record.nodes.append(node)
+        outside = [str(ipaddress.ip_interface(o.address).ip) for o in read_outside(self.paths.outside)]
         directory = self.paths.node(plan.name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / HOST_RESOLVER).unlink(missing_ok=True)  # of an earlier ground
@@ -95,18 +117,32 @@ class NodeKeeper:
             local=(API_ADDRESS,),
             forward=True,
             # A route must exist before a rule can send a packet elsewhere.
-            routes=tuple((r, "") for r in self.options.service_cluster_ip_range if ":" not in r),
+            routes=tuple(
+                (r, "")
+                for r in (*self.options.service_cluster_ip_range, *self.options.load_balancer_range, *outside)
+                if ":" not in r
+            ),
         )
 
+    def balance(self, balanced: tuple[Balanced, ...]) -> None:
+        """Route load balancers' addresses to nodes. Blocks; raises GroundFailed, a RuntimeError, if it cannot."""
+        assert self.record.fabric is not None
+        ground.wire(self.paths.root, self.record.fabric, Wiring(balance=balanced))
+
     async def keep(self, plan: NodePlan) -> None:
-        """Keep a node's process running: started again when it ends, as an init system would."""
+        """Keep a node's process running while the node has power, started again when it ends."""
         node = self.node(plan.name)
-        assert node.ground is not None and self.record.fabric is not None
+        assert self.record.fabric is not None and self.uplinks is not None
+        power = self.powered.setdefault(plan.name, asyncio.Event())
+        power.set()
+        await self.uplinks.open(plan.name)
         directory = self.paths.node(plan.name)
         told = directory / "node.json"
         told.write_bytes(msgspec.json.encode(self.process(plan)))
         program = [sys.executable, "-m", "kubesvc.nodeprocess", str(told)]
         while True:
+            await power.wait()
+            assert node.ground is not None
             node.agent = await asyncio.to_thread(
                 ground.spawn_inside,
                 self.paths.root,
@@ -117,6 +153,8 @@ class NodeKeeper:
             )
             self.save()
             await ended(node.agent)
+            if node.state == "stopped":
+                continue
             log.warning("node %s: its process ended; see %s", plan.name, directory / "node.log")
             await asyncio.sleep(RESTART_SECONDS)
 
@@ -127,8 +165,8 @@ class NodeKeeper:
             node_name=plan.name,
             address=plan.address,
             state_dir=str(paths.node(plan.name)),
-            api_socket=str(paths.api_socket),
-            api_tls_socket=str(paths.api_tls_socket),
+            api_socket=str(paths.node(plan.name) / API_SOCKET),
+            api_tls_socket=str(paths.node(plan.name) / API_TLS_SOCKET),
             api_port=self.record.port,
             zone=plan.zone,
             simulated=plan.simulated,
@@ -172,6 +210,78 @@ class NodeKeeper:
             return False
         beat = condition.last_heartbeat_time or condition.last_transition_time
         return beat is not None and parse_rfc3339(beat) >= int(self.record.started)
+
+    # -- what somebody does to a node ---------------------------------------------------------------------------------
+
+    async def stop(self, name: str) -> str:
+        """Take a node's power: every process of it is gone at once, and its network with it. Says what that means."""
+        async with self.turn:
+            node = self.must_be(name, "running", "partitioned")
+            self.powered[name].clear()
+            self.become(node, "stopped")
+            await asyncio.to_thread(end_processes, [p for p in (node.ground, node.agent) if p is not None])
+            if self.uplinks is not None:
+                await self.uplinks.cut(name)
+            await asyncio.to_thread(remove_groups, self.paths, name)
+        return f"node {name} has no power; its Pods are gone, and the cluster will learn it by missing heartbeats"
+
+    async def start(self, name: str) -> str:
+        """Give a stopped node power again: it boots, and runs what is still bound to it."""
+        async with self.turn:
+            node = self.must_be(name, "stopped")
+            assert self.record.fabric is not None and self.uplinks is not None
+            plan = NodePlan(node.name, node.address, node.zone, node.simulated)
+            await self.uplinks.open(name)
+            try:
+                host = await asyncio.to_thread(self.make_ground, plan, self.record.fabric)
+            except ground.GroundFailed as error:
+                raise NodesFailed(f"the namespaces of node {name} cannot be made: {error}") from None
+            await self.wire(Wiring(connect=(host,)))
+            self.become(node, "running")
+            self.powered[name].set()
+        return f"node {name} has power; it boots and takes up the Pods that are bound to it"
+
+    async def partition(self, name: str) -> str:
+        """Cut a node off from the others and from the API; what runs there goes on."""
+        async with self.turn:
+            node = self.must_be(name, "running")
+            await self.wire(Wiring(cut=(name,)))
+            self.become(node, "partitioned")
+            if self.uplinks is not None:
+                await self.uplinks.cut(name)
+        return f"node {name} is cut off from the other nodes and from the API; its Pods go on running"
+
+    async def heal(self, name: str) -> str:
+        """Undo `partition`."""
+        async with self.turn:
+            node = self.must_be(name, "partitioned")
+            await self.wire(Wiring(join=(name,)))
+            self.become(node, "running")
+            if self.uplinks is not None:
+                await self.uplinks.open(name)
+        return f"node {name} is connected again"
+
+    def must_be(self, name: str, *states: NodeState) -> NodeRecord:
+        """The node, which must be in one of these states. NodesFailed if it is not, or if there is no such node."""
+        node = next((n for n in self.record.nodes if n.name == name), None)
+        if node is None or name not in self.powered:
+            there = ", ".join(n.name for n in self.record.nodes) or "none"
+            raise NodesFailed(f"there is no node {name!r}; the nodes are: {there}")
+        if node.state not in states:
+            step = {"stopped": "start", "partitioned": "heal"}.get(node.state)
+            raise NodesFailed(f"node {name} is {node.state}" + (f"\nnext: kubesvc nodes {step} {name}" if step else ""))
+        return node
+
+    def become(self, node: NodeRecord, state: NodeState) -> None:
+        node.state = state
+        self.save()
+
+    async def wire(self, wiring: Wiring) -> None:
+        assert self.record.fabric is not None
+        try:
+            await asyncio.to_thread(ground.wire, self.paths.root, self.record.fabric, wiring)
+        except ground.GroundFailed as error:
+            raise NodesFailed(f"the network between the nodes could not be changed: {error}") from None
 
     async def end(self) -> None:
         """End every process of every node, with all that runs there, and of hosts outside."""

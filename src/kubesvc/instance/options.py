@@ -17,7 +17,8 @@ class UpOptions:
     """store: "" for the instance's own durable file, "memory", or a path. port: 0 for any free one.
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
-    `run_controllers` takes it; () for none at all.
+    `run_controllers` takes it; () for none at all. load_balancer_range: where Services of type LoadBalancer get
+    their addresses from; () for nowhere.
     """
 
     nodes: int = 1
@@ -32,6 +33,7 @@ class UpOptions:
     service_cluster_ip_range: tuple[str, ...] = ("10.96.0.0/16",)
     service_node_port_range: tuple[int, int] = (30000, 32767)
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
+    load_balancer_range: tuple[str, ...] = ("172.31.0.0/24",)
     cluster_domain: str = "cluster.local"
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200

@@ -84,6 +84,11 @@ class InstancePaths:
         return self.root / "api-tls.sock"
 
     @property
+    def control_socket(self) -> Path:
+        """Where commands ask the control process for what only it can do."""
+        return self.root / "control.sock"
+
+    @property
     def dns_socket(self) -> Path:
         return self.root / "dns.sock"
 

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -57,8 +58,11 @@ def start_ticks(pid: int) -> int | None:
     return None if after_name[0] in ("Z", "X") else int(after_name[19])
 
 
+NodeState = Literal["running", "stopped", "partitioned"]
+
+
 class NodeRecord(msgspec.Struct):
-    """One node: its ground (the process that holds its namespaces) and its agent."""
+    """One node: its ground (the process that holds its namespaces), its agent, and what somebody made of it."""
 
     name: str
     address: str
@@ -67,6 +71,7 @@ class NodeRecord(msgspec.Struct):
     agent: ProcessId | None = None
     zone: str = ""
     simulated: bool = False
+    state: NodeState = "running"
 
 
 class OutsideRecord(msgspec.Struct):
@@ -76,6 +81,16 @@ class OutsideRecord(msgspec.Struct):
     address: str
     ground: ProcessId | None = None
     command: ProcessId | None = None
+
+
+class BalancerRecord(msgspec.Struct):
+    """A load balancer's address that answers on the host: Service, address in the cluster, address here, and ports
+    such as "80/TCP"."""
+
+    service: str
+    address: str
+    host: str
+    ports: list[str]
 
 
 class InstanceRecord(msgspec.Struct):
@@ -93,6 +108,8 @@ class InstanceRecord(msgspec.Struct):
     store: str = ""
     service_ranges: list[str] = msgspec.field(default_factory=list)
     problems: list[str] = msgspec.field(default_factory=list)
+    load_balancer_ranges: list[str] = msgspec.field(default_factory=list)
+    balancers: list[BalancerRecord] = msgspec.field(default_factory=list)
 
     def processes(self) -> list[ProcessId]:
         """All recorded processes, grounds last: what lives in a namespace goes before its holder."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ from kubesvc.kernel.links import NetlinkLinks, Route
 BRIDGE = "nodes"
 API_ADDRESS = "172.30.0.1"
 NODE_NETWORK = "172.30.0.0/24"
+FABRIC_ADDRESS = "172.30.0.254"
+"""The fabric's own address on the bridge: the router that hosts outside use to load balancers' addresses."""
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -49,13 +52,24 @@ class Reroute(msgspec.Struct, frozen=True):
     remove: bool = False
 
 
+class Balanced(msgspec.Struct, frozen=True):
+    """An address of a load balancer, and the nodes that take its traffic; without any it is unreachable."""
+
+    address: str
+    nodes: tuple[str, ...] = ()
+
+
 class Wiring(msgspec.Struct, frozen=True):
-    """What to do: make the bridge, connect hosts, disconnect ports by host name, change routes."""
+    """What to do: make the bridge, connect hosts, disconnect ports by host name, change routes of hosts, and those of
+    the fabric to load balancers' addresses; take the cable of a host out (`cut`) and put it in again (`join`)."""
 
     bridge: bool = False
     connect: tuple[Host, ...] = ()
     disconnect: tuple[str, ...] = ()
     reroute: tuple[Reroute, ...] = ()
+    balance: tuple[Balanced, ...] = ()
+    cut: tuple[str, ...] = ()
+    join: tuple[str, ...] = ()
 
 
 def port_name(host: str) -> str:
@@ -68,9 +82,21 @@ def apply_wiring(wiring: Wiring) -> None:
     if wiring.bridge:
         fabric.set_up("lo")
         fabric.add_bridge(BRIDGE)
+        fabric.add_address(BRIDGE, f"{FABRIC_ADDRESS}/24")
         fabric.set_up(BRIDGE)
+        switch(ROUTER_SWITCHES)
+    for balanced in wiring.balance:
+        network = f"{balanced.address}/{ipaddress.ip_address(balanced.address).max_prefixlen}"
+        if balanced.nodes:
+            fabric.replace_route(Route(network, device=BRIDGE, hops=balanced.nodes))
+        else:
+            fabric.delete_route(Route(network, device=BRIDGE))
     for name in wiring.disconnect:
         fabric.delete_link(port_name(name))
+    for name in wiring.cut:
+        fabric.set_down(port_name(name))
+    for name in wiring.join:
+        fabric.set_up(port_name(name))
     for host in wiring.connect:
         namespace = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         fabric.add_veth(port_name(host.name), "eth0", peer_namespace=namespace)
@@ -110,10 +136,15 @@ def settle(host: Host) -> None:
         links.replace_route(route(network, gateway))
     links.close()
     if host.forward:
-        for switch, value in SWITCHES:
-            path = Path("/proc/sys/net") / switch  # of this namespace: a process sees its own network's settings
-            if path.exists():
-                path.write_text(f"{value}\n")
+        switch(SWITCHES)
+
+
+def switch(switches: Iterable[tuple[str, int]]) -> None:
+    """Set kernel parameters of this network namespace, each below net; one that this kernel has not is left out."""
+    for name, value in switches:
+        path = Path("/proc/sys/net") / name  # of this namespace: a process sees its own network's settings
+        if path.exists():
+            path.write_text(f"{value}\n")
 
 
 SWITCHES = (
@@ -123,6 +154,16 @@ SWITCHES = (
     # the kernel's allowance of ICMP, which refusals of UDP need.
     ("ipv4/conf/all/send_redirects", 0),
     ("ipv4/conf/default/send_redirects", 0),
+)
+ROUTER_SWITCHES = (
+    ("ipv4/ip_forward", 1),
+    ("ipv4/fib_multipath_hash_policy", 1),  # by flow, not by client, as balancers do
+    # A host outside shall keep asking the router, which knows the nodes that answer now.
+    ("ipv4/conf/all/send_redirects", 0),
+    (f"ipv4/conf/{BRIDGE}/send_redirects", 0),
+    # The router knows no way back to hosts outside: nodes answer them directly.
+    ("ipv4/conf/all/rp_filter", 0),
+    (f"ipv4/conf/{BRIDGE}/rp_filter", 0),
 )
 
 

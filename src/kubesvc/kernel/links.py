@@ -28,7 +28,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_MCAST_SNOOPING = 23
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 4, 5, 7, 18
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_MULTIPATH, RTA_VIA = 1, 4, 5, 7, 9, 18
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
 IFF_UP = 0x1
@@ -42,6 +42,7 @@ RTNH_F_ONLINK = 4
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
+RTNEXTHOP = struct.Struct("=HBBi")
 NDMSG = struct.Struct("=BxxxiHBB")
 
 NAME_BYTES = 15
@@ -69,6 +70,7 @@ class Route:
     device:    name of the interface, "" where the gateway decides
     source:    address that packets of this machine bear on this way, "" for the kernel's choice
     onlink:    believe that the gateway is on the link though no address says so
+    hops:      several routers that share the traffic, flow by flow, in place of one gateway
     """
 
     destination: str
@@ -76,6 +78,7 @@ class Route:
     device: str = ""
     source: str = ""
     onlink: bool = False
+    hops: tuple[str, ...] = ()
 
 
 class Links(Protocol):
@@ -108,6 +111,8 @@ class Links(Protocol):
         ...
 
     def set_up(self, name: str) -> None: ...
+
+    def set_down(self, name: str) -> None: ...
 
     def set_master(self, name: str, bridge: str) -> None: ...
 
@@ -264,12 +269,15 @@ class NetlinkLinks:
         payload = IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + netlink.text(IFLA_IFNAME, name)
         return self.removed(f"delete interface {name}", RTM_DELLINK, payload, errno.ENODEV)
 
-    def change(self, what: str, name: str, flags: int = 0, attributes: bytes = b"") -> None:
-        payload = IFINFO.pack(socket.AF_UNSPEC, 0, self.index(name), flags, flags) + attributes
+    def change(self, what: str, name: str, flags: int = 0, attributes: bytes = b"", mask: int = 0) -> None:
+        payload = IFINFO.pack(socket.AF_UNSPEC, 0, self.index(name), flags, mask or flags) + attributes
         self.request(f"{what} {name}", RTM_NEWLINK, payload)
 
     def set_up(self, name: str) -> None:
         self.change("set up", name, IFF_UP)
+
+    def set_down(self, name: str) -> None:
+        self.change("set down", name, 0, mask=IFF_UP)
 
     def set_master(self, name: str, bridge: str) -> None:
         self.change(f"put on {bridge}", name, 0, netlink.u32(IFLA_MASTER, self.index(bridge)))
@@ -336,18 +344,30 @@ class NetlinkLinks:
 
     def route_payload(self, route: Route) -> bytes:
         family, raw, prefix = parse_destination(route.destination)
-        scope = RT_SCOPE_UNIVERSE if route.gateway or family == socket.AF_INET6 else RT_SCOPE_LINK
+        routed = route.gateway or route.hops or family == socket.AF_INET6
+        scope = RT_SCOPE_UNIVERSE if routed else RT_SCOPE_LINK
         flags = RTNH_F_ONLINK if route.onlink else 0
         payload = RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, flags)
         if raw:
             payload += netlink.attribute(RTA_DST, raw)
         if route.gateway:
             payload += netlink.attribute(RTA_GATEWAY, ipaddress.ip_address(route.gateway).packed)
-        if route.device:
+        if route.hops:
+            payload += netlink.attribute(RTA_MULTIPATH, self.hops_payload(route))
+        elif route.device:
             payload += netlink.u32(RTA_OIF, self.index(route.device))
         if route.source:
             payload += netlink.attribute(RTA_PREFSRC, ipaddress.ip_address(route.source).packed)
         return payload
+
+    def hops_payload(self, route: Route) -> bytes:
+        """Each hop is a header (length, flags, weight less one, interface) and its own gateway."""
+        index, found = self.index(route.device), b""
+        for hop in route.hops:
+            gateway = netlink.attribute(RTA_GATEWAY, ipaddress.ip_address(hop).packed)
+            flags = RTNH_F_ONLINK if route.onlink else 0
+            found += RTNEXTHOP.pack(RTNEXTHOP.size + len(gateway), flags, 0, index) + gateway
+        return found
 
     def replace_route(self, route: Route) -> None:
         payload = self.route_payload(route)
@@ -458,6 +478,9 @@ class FakeLinks:
 
     def set_up(self, name: str) -> None:
         self.table[name] = replace(self.known(name), up=True)
+
+    def set_down(self, name: str) -> None:
+        self.table[name] = replace(self.known(name), up=False)
 
     def set_master(self, name: str, bridge: str) -> None:
         self.table[name] = replace(self.known(name), master=self.known(bridge).index)
