@@ -16,23 +16,25 @@ from kubesvc.store import Delete, Moved, Store, StoreError
 
 from .allocators import Allocations
 from .audit import AuditLog
-from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file
-from .authorization import AlwaysAllow, Authorizer
+from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
+from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
 from .bootstrap import Bootstrap
 from .cache import Cache, Event
+from .defaultroles import make_default_roles
 from .discovery import Discovery
 from .health import Health
 from .hooks import Observer, WriteHooks
 from .inflight import InFlight
 from .local import LocalClient
 from .metrics import Metrics
+from .nodeauthorizer import NodeAuthorizer
 from .openapi import OpenApi
-from .rbac import RbacAuthorizer, make_default_roles
+from .rbac import RbacAuthorizer
 from .registry import Registry
 from .repair import Repairer
 from .resources import Resources
 from .reviews import Reviews
-from .server import HttpServer
+from .server import HttpServer, Listener
 from .service_rest import ServiceHooks
 from .settings import ApiServerSettings
 from .storage import decode
@@ -75,6 +77,7 @@ class ApiServer:
         self.authenticator = Authenticator(users, anonymous=settings.anonymous_auth)
         self.authenticator.others.append(self.tokens.user_of)
         self.authorizer: Authorizer = self._authorizer()
+        self.registry.admission.nodes.audience_allowed = self._audience_allowed
         self.health = Health()
         self.metrics = Metrics()
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
@@ -143,7 +146,19 @@ class ApiServer:
         self.registry.admission.webhooks.dialer = getattr(backends, "dialer", None)
 
     def _authorizer(self) -> Authorizer:
-        return RbacAuthorizer(self.cache) if self.settings.authorization == "RBAC" else AlwaysAllow()
+        """Everything that is asked whether a request is allowed, in the order of the settings."""
+        made: dict[str, Authorizer] = {"AlwaysAllow": AlwaysAllow()}
+        if "RBAC" in self.settings.authorization_modes:
+            made["RBAC"] = RbacAuthorizer(self.cache)
+        if "Node" in self.settings.authorization_modes:
+            made["Node"] = NodeAuthorizer(self.cache)
+        return AnyOf([made[mode] for mode in self.settings.authorization_modes])
+
+    def _audience_allowed(self, audience: str, namespace: str, account: str) -> bool:
+        """Whether the requester, a node, may ask for tokens with an audience that no pod of its own names."""
+        user = requester.get()
+        verb = "request-serviceaccounts-token-audience"
+        return self.authorizer.allows(Attributes(user, verb, "", "", audience, "", namespace, account))[0]
 
     def _advertised_port(self) -> int:
         return self.settings.advertise_port or self.port or 6443
@@ -157,7 +172,7 @@ class ApiServer:
         self._tasks.append(asyncio.create_task(quotas.run(self.local), name="quotas"))
         if self.settings.bootstrap:
             await self.bootstrap.once()
-            if self.settings.authorization == "RBAC":
+            if "RBAC" in self.settings.authorization_modes:
                 await make_default_roles(self.local)
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
             self._repair()
@@ -196,13 +211,13 @@ class ApiServer:
         self.port = self.port or found
         return found
 
-    async def listen_unix(self, path: str) -> None:
+    async def listen_unix(self, path: str) -> Listener:
         """Serve plain HTTP on a unix socket whose peers are trusted as admin."""
-        await self.http.listen_unix(path)
+        return await self.http.listen_unix(path)
 
-    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
+    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> Listener:
         """Serve HTTPS on a unix socket, for relays from other network namespaces."""
-        await self.http.listen_tls_unix(path, certfile, keyfile, client_ca)
+        return await self.http.listen_tls_unix(path, certfile, keyfile, client_ca)
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
         """End cleanly: readyz first, then watches, requests in flight, and the own address (HEALTH-3, KSVC-8)."""

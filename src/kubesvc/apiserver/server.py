@@ -11,7 +11,6 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,11 +21,12 @@ from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAll
 from kubesvc.clock import Clock, Random
 
 from .audit import AuditLog
-from .authentication import ADMIN, ALL_AUTHENTICATED, Authenticator, User, requester
+from .authentication import ADMIN, Authenticator, User, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
+from .impersonation import impersonate, wanted_user
 from .inflight import InFlight, is_lasting
 from .metrics import Metrics, request_labels
 from .negotiation import negotiate
@@ -58,6 +58,21 @@ def parse_query(text: str) -> Query:
     for name, value in parse_qsl(text, keep_blank_values=True):
         query.setdefault(name, []).append(value)
     return query
+
+
+class Listener:
+    """One way in that can be taken away while the server goes on."""
+
+    def __init__(self, server: asyncio.Server, runner: ApiHttpServer) -> None:
+        self.server = server
+        self.runner = runner
+
+    def cut(self) -> None:
+        """Let nobody in any more, and drop who is in, in the middle of a word."""
+        self.server.close()
+        for connection in self.runner.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 class HttpServer:
@@ -127,24 +142,28 @@ class HttpServer:
             self.address = f"{host}:{found}"
         return found
 
-    async def listen_unix(self, path: str) -> None:
+    async def listen_unix(self, path: str) -> Listener:
         """Serve plain HTTP on a socket whose directory only the owner may enter: its peers are trusted as admin."""
         Path(path).unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(self._protocol(trusted=True), path, backlog=512)
+        runner = self._protocol(trusted=True)
+        server = await loop.create_unix_server(runner, path, backlog=512)
         os.chmod(path, 0o600)
         self._servers.append(server)
         self._paths.append(path)
+        return Listener(server, runner)
 
-    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> None:
+    async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> Listener:
         """Serve HTTPS on a unix socket, for relays: peers are nobody until they authenticate."""
         Path(path).unlink(missing_ok=True)
         context = tls_context(certfile, keyfile, client_ca)
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(self._protocol(trusted=False), path, ssl=context, backlog=512)
+        runner = self._protocol(trusted=False)
+        server = await loop.create_unix_server(runner, path, ssl=context, backlog=512)
         os.chmod(path, 0o600)
         self._servers.append(server)
         self._paths.append(path)
+        return Listener(server, runner)
 
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Take no more connections, let requests in flight finish, and close (HEALTH-3)."""
@@ -226,36 +245,23 @@ class HttpServer:
             certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert") if transport else None
             open_path = is_open(call.target.path)
             user = self.authenticator.user_of(headers.get("Authorization", ""), certificate, open_path=open_path)
-        name, groups = headers.get("Impersonate-User", ""), tuple(headers.getall("Impersonate-Group", ()))
-        if not name and not groups and "Impersonate-Uid" not in headers:
+        wanted = wanted_user(headers)
+        if wanted is None:
             return user
-        return self.impersonated(call, user, name, groups, headers.get("Impersonate-Uid", ""))
-
-    def impersonated(self, call: Call, user: User, name: str, groups: tuple[str, ...], uid: str) -> User:
-        if not name:
-            listed = ", ".join(f'"{g}"' for g in groups)
-            found = f"[]string{{{listed}}}" if groups else "[]string(nil)"
-            raise BadRequest(
-                f'requested &user.DefaultInfo{{Name:"", UID:"{uid}", Groups:{found}, Extra:map[string][]string(nil)}} '
-                "without impersonating a user name"
-            )
         call.authenticated = user
-        if not user.may_everything:
-            asked = [("users", name), *(("groups", g) for g in groups)]
-            if not all(
-                self.authorizer.allows(Attributes(user, "impersonate", resource=r, name=n))[0] for r, n in asked
-            ):
-                access = attributes_of(call.target, user)
-                raise refusal(replace(access, verb=f"impersonate-on:user-info:{access.verb}"))
-        if name != "system:anonymous":
-            groups = (*groups, ALL_AUTHENTICATED)
-        return User(name, uid, groups)
+        done = impersonate(attributes_of(call.target, user, call.query), wanted, self.may)
+        call.constraint = done.constraint
+        return done.user
+
+    def may(self, access: Attributes) -> tuple[bool, str]:
+        """Whether an access is allowed, and why."""
+        return (True, "") if access.user.may_everything else self.authorizer.allows(access)
 
     def authorize(self, call: Call) -> None:
         if call.user.may_everything:
             call.decision = "allow"
             return
-        access = attributes_of(call.target, call.user)
+        access = attributes_of(call.target, call.user, call.query)
         allowed, reason = self.authorizer.allows(access)
         call.decision, call.reason = "allow" if allowed else "forbid", reason
         if allowed and (further := further_access(access)) is not None:

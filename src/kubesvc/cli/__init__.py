@@ -28,6 +28,7 @@ COMMANDS = {
     "shell": "open a shell inside a node, where ClusterIPs answer",
     "image": "load images for Pods from files, list and remove them",
     "ready": "flip what a Pod's readiness probe sees",
+    "nodes": "list nodes, and let them lose power or their network",
     "outside": "add, remove and use hosts outside the cluster",
     "apiserver": "run the API server alone",
     "controllers": "run controllers alone, against any cluster",

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -53,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--load-balancer-range", type=pool, default=("172.31.0.0/24",), metavar="CIDR|none",
         help="addresses for Services of type LoadBalancer (default: 172.31.0.0/24)",
     )  # fmt: skip
+    parser.add_argument(
+        "--node-monitor-grace-period", type=duration, default=50.0, metavar="DURATION",
+        help="how long a node may be silent before it counts as gone (default: 50s)",
+    )  # fmt: skip
     parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
     parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
     parser.add_argument(
@@ -72,6 +77,15 @@ def count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text}: must not be negative")
     return number
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration as upstream's flags have them: 50s, 1m30s, 500ms."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a duration such as 50s or 1m30s")
+    return sum(float(number) * units[unit] for number, unit in parts)
 
 
 MODES = ("AlwaysAllow", "Node", "RBAC")
@@ -168,6 +182,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         service_node_port_range=args.service_node_port_range,
         cluster_cidr=args.cluster_cidr,
         load_balancer_range=args.load_balancer_range,
+        node_monitor_grace_period=args.node_monitor_grace_period,
         max_requests_inflight=args.max_requests_inflight,
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",

@@ -28,7 +28,6 @@ UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 OWN_TAINTS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE})
 LEASE_NAMESPACE = "kube-node-lease"
-GRACE_SECONDS = 50.0
 """Silence after which a node counts as unreachable (NODE-85)."""
 CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
@@ -150,7 +149,8 @@ class NodeLifecycleController(Controller):
             return
         now = rfc3339(self.ctx.clock.now())
         heard = self.heard.get(node.name)
-        silent = heard is not None and self.ctx.clock.monotonic() - heard.at > GRACE_SECONDS
+        grace = self.ctx.settings.node_monitor_grace_period
+        silent = heard is not None and self.ctx.clock.monotonic() - heard.at > grace
         if silent and ready_status(node) != "Unknown" and node.status.condition("Ready") is not None:
             conditions = [msgspec.to_builtins(c) for c in plan_unknown(node, now)]
             await self.patch_node(node, {"status": {"conditions": conditions}}, "status")

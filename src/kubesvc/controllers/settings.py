@@ -20,6 +20,8 @@ class ControllerSettings:
     mirroring_endpointslice_updates_batch_period: float = 0.0
     max_endpoints_per_slice: int = 100
     mirroring_max_endpoints_per_subset: int = 1000
+    node_monitor_grace_period: float = 50.0
+    """How long a node may be silent before it counts as gone."""
     root_ca: str = ""
     """The certificate (PEM) published to every namespace; "" publishes none."""
     cluster_cidrs: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class ControllerSettings:
         self._within("mirroring_concurrent_service_endpoint_syncs", 1, 50)
         self._within("max_endpoints_per_slice", 1, 1000)
         self._within("mirroring_max_endpoints_per_subset", 1, 1000)
+        self._within("node_monitor_grace_period", 1, 86_400)
         for name in ("endpoint", "endpointslice", "mirroring_endpointslice"):
             self._within(f"{name}_updates_batch_period", 0, 86_400)
 

@@ -34,6 +34,7 @@ class UpOptions:
     service_node_port_range: tuple[int, int] = (30000, 32767)
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
     load_balancer_range: tuple[str, ...] = ("172.31.0.0/24",)
+    node_monitor_grace_period: float = 50.0
     cluster_domain: str = "cluster.local"
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200
