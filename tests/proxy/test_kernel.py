@@ -24,7 +24,8 @@ from kubesvc.kernel.nft.expressions import goto
 from kubesvc.kernel.nft.table import ChainSpec, Table
 from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 from kubesvc.proxy.flows import plan_stale
-from kubesvc.proxy.nftables import Ruleset, affinity_lists, affinity_map, front_of
+from kubesvc.proxy.fronts import front_of
+from kubesvc.proxy.nftables import Ruleset, affinity_lists, affinity_map
 from kubesvc.proxy.traffic import Family
 
 from .lab import Lab

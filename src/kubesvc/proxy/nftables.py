@@ -19,22 +19,17 @@ import msgspec
 from kubesvc.kernel.nft import ChainSpec, DeleteTable, SetSpec, Table, Transaction, Value
 from kubesvc.kernel.nft import expressions as x
 from kubesvc.kernel.nft.expressions import Rule, Verdict, goto, jump
-from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port, pack_protocol
+from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port
 
 from . import delta as d
 from . import frame as fr
 from .frame import FrameOptions, Words
+from .fronts import BALANCER_IP, CLUSTER_IP, Claim, Front, Fronts, move_all
 from .traffic import PortTraffic, ServiceKey, ServicePortName, Target
-
-Front = bytes
-"""Address, protocol and port as the keys of maps begin."""
 
 DROP = Verdict(x.DROP)
 TO_REFUSE, TO_EXTERNAL, TO_EXTERNAL_LOCAL = goto(fr.REFUSE), goto(fr.EXTERNAL), goto(fr.EXTERNAL_LOCAL)
 LONGEST_NAME = 240
-
-# Who keeps a front that two service ports claim: the lowest rank, then the first by name.
-CLUSTER_IP, BALANCER_IP, EXTERNAL_IP, NODE_PORT = range(4)
 
 SHARED_SETS = (fr.CLUSTER_IPS, fr.HAIRPIN)
 """Sets whose elements several Services may want; all others are keyed by a front, which has one owner."""
@@ -50,37 +45,6 @@ def service_hash(name: ServicePortName) -> str:
 def cut(name: str) -> str:
     """A name short enough for the kernel."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
-
-
-def front_of(address: str, protocol: str, port: int) -> Front:
-    return pack_address(address) + pack_protocol(protocol) + pack_port(port)
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A service port's wish to be reached at a front."""
-
-    front: Front
-    rank: int
-
-
-def claims_of(port: PortTraffic, node_addresses: Sequence[str]) -> list[Claim]:
-    """The fronts of a service port, in order; each once (PROXY-44, 49, 67)."""
-    protocol = port.name.protocol
-    found: dict[Front, Claim] = {}
-
-    def claim(address: str, number: int, rank: int) -> None:
-        front = front_of(address, protocol, number)
-        found.setdefault(front, Claim(front, rank))
-
-    claim(port.cluster_ip, port.port, CLUSTER_IP)
-    for address in port.load_balancer_ips:
-        claim(address, port.port, BALANCER_IP)
-    for address in port.external_ips:
-        claim(address, port.port, EXTERNAL_IP)
-    if port.node_port:
-        for address in node_addresses:
-            claim(address, port.node_port, NODE_PORT)
-    return list(found.values())
 
 
 @dataclass(slots=True)
@@ -138,7 +102,7 @@ class Ruleset:
         self.node_addresses = tuple(a for a in node_addresses if not ipaddress.ip_address(a).is_loopback)
         self.frame = fr.frame(options)
         self.ports: dict[ServiceKey, tuple[PortTraffic, ...]] = {}
-        self.claims: dict[Front, dict[ServicePortName, int]] = {}
+        self.fronts = Fronts(self.node_addresses)
         self.shares: dict[ServiceKey, Share] = {}
         self.slots = dict(slots or {})
         self.names: dict[ServiceKey, tuple[ServicePortName, ...]] = {}
@@ -152,11 +116,8 @@ class Ruleset:
 
         The caller writes what is said (`transactions`) or starts anew from `table`; nothing is forgotten meanwhile.
         """
-        affected = dict.fromkeys(changes)
-        for key, ports in changes.items():
-            affected |= dict.fromkeys(self._claim(key, ports))
         delta = d.Delta()
-        for key in sorted(affected):
+        for key in move_all(self.fronts, self.ports, changes):
             self._replace(delta, key)
         return delta
 
@@ -197,33 +158,6 @@ class Ruleset:
                 table.rules[name] = list(rules)
         return table
 
-    def _claim(self, key: ServiceKey, ports: Sequence[PortTraffic]) -> Iterator[ServiceKey]:
-        """Move the claims of one Service; yields the other Services that won or lost a front by it."""
-        for port in self.ports.get(key, ()):
-            for claim in claims_of(port, self.node_addresses):
-                claimants = self.claims[claim.front]
-                claimants.pop(port.name, None)
-                if claimants:
-                    yield from (name[:2] for name in claimants)
-                else:
-                    del self.claims[claim.front]
-        if ports:
-            self.ports[key] = tuple(ports)
-        else:
-            self.ports.pop(key, None)
-        for port in ports:
-            for claim in claims_of(port, self.node_addresses):
-                claimants = self.claims.setdefault(claim.front, {})
-                yield from (name[:2] for name in claimants)
-                claimants[port.name] = claim.rank
-
-    def owner(self, front: Front) -> ServicePortName:
-        """The service port that a front belongs to."""
-        claimants = self.claims[front]
-        if len(claimants) == 1:
-            return next(iter(claimants))
-        return min(claimants, key=lambda name: (claimants[name], name))
-
     def owners(self, name: str, keys: Collection[bytes] = ()) -> tuple[ServiceKey, ...]:
         """The Services that have any of these elements in a set, or else a chain or set of that name; in order. Looks
         through everything: for the rare case that the kernel refused them."""
@@ -237,12 +171,7 @@ class Ruleset:
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         """Pairs of (who keeps a front, who does not get it), in order, each once; for a warning."""
-        found = set()
-        for front, claimants in self.claims.items():
-            if len(claimants) > 1:
-                owner = self.owner(front)
-                found |= {(owner, name) for name in claimants if name != owner}
-        return sorted(found)
+        return self.fronts.conflicts()
 
     def _replace(self, delta: d.Delta, key: ServiceKey) -> None:
         old = self.shares.get(key, EMPTY)
@@ -329,9 +258,7 @@ class Ruleset:
         for target in port.local_targets:
             address = pack_address(target.address)
             share.put(fr.HAIRPIN, address + address)
-        for claim in claims_of(port, self.node_addresses):
-            if self.owner(claim.front) != port.name:
-                continue
+        for claim in self.fronts.owned(port):
             if claim.rank == CLUSTER_IP:
                 self._render_internal(share, port, claim.front, cluster, local)
             else:

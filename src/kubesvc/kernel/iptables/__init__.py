@@ -1,8 +1,25 @@
-"""iptables: the text that `iptables-restore` reads, as values."""
+"""iptables: rules and tables as values, the door to the system's programs and a fake as strict.
 
+`rules` what a rule is made of · `tables` what `iptables-restore` makes of a text · `text` rules written out ·
+`door` the real one and the fake · `walk` what becomes of a packet.
+"""
 
-class IptablesError(Exception):
-    """iptables refused what it was given; nothing of the table in question was applied."""
+from .door import Abilities, FakeIptables, Iptables, KernelIptables, probe
+from .rules import BadRule, Rule
+from .tables import IptablesError, Tables, apply_restore, chain_lines, fresh_tables, parse_save
 
-
-__all__ = ["IptablesError"]
+__all__ = [
+    "Abilities",
+    "BadRule",
+    "FakeIptables",
+    "Iptables",
+    "IptablesError",
+    "KernelIptables",
+    "Rule",
+    "Tables",
+    "apply_restore",
+    "chain_lines",
+    "fresh_tables",
+    "parse_save",
+    "probe",
+]
