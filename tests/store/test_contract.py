@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -25,12 +26,23 @@ from kubesvc.store import (
     SqliteStore,
     Store,
     Unavailable,
+    open_store,
 )
 
+from .etcdserver import shared_etcd
+
 Engine = Callable[[Path], Store]
+
+
+def in_etcd(directory: Path) -> Store:
+    """A store in the tests' etcd, below a prefix that belongs to this directory."""
+    return open_store(shared_etcd().url(hashlib.sha256(bytes(directory)).hexdigest()[:16]))
+
+
 ENGINES: dict[str, Engine] = {
     "memory": lambda _: MemoryStore(),
     "sqlite": lambda directory: SqliteStore(directory / "store.db"),
+    "etcd": in_etcd,
 }
 
 
@@ -184,6 +196,8 @@ def test_after_compaction_older_states_are_gone_and_the_rest_stays(engine: Engin
             with pytest.raises(Compacted) as caught:
                 await attempt
             assert (caught.value.asked, caught.value.oldest) == (first, second)
+        with pytest.raises(Compacted):
+            await take(store, "", second - 1, 1)
         assert [e.key for e in (await store.scan("", at=second)).entries] == ["a", "b"]
         assert [c.revision for c in await take(store, "", second, 1)] == [third]
         assert [e.key for e in (await store.scan("")).entries] == ["a"]
@@ -284,7 +298,7 @@ def test_of_concurrent_writers_expecting_one_revision_exactly_one_wins(engine: E
                 return moved
 
         outcomes = await asyncio.gather(*(attempt(i) for i in range(20)))
-        assert [isinstance(o, int) for o in outcomes] == [True] + [False] * 19
+        assert [isinstance(o, int) for o in outcomes].count(True) == 1
 
     with_store(engine, tmp_path, body)
 
@@ -304,8 +318,10 @@ def test_a_caller_who_gives_up_leaves_the_store_whole(engine: Engine, tmp_path: 
 
 def test_close_ends_watches_and_later_calls_are_unavailable(engine: Engine, tmp_path: Path) -> None:
     async def body(store: Store) -> None:
+        base = await store.revision()
+
         async def drain() -> int:
-            return len([c async for batch in store.watch("", 0) for c in batch])
+            return len([c async for batch in store.watch("", base) for c in batch])
 
         reading = asyncio.create_task(drain())
         await asyncio.gather(*(store.commit(Put(str(i), b"")) for i in range(5)))
@@ -324,7 +340,7 @@ def test_close_ends_watches_and_later_calls_are_unavailable(engine: Engine, tmp_
             with pytest.raises(Unavailable, match="closed"):
                 await attempt
         with pytest.raises(Unavailable):
-            store.watch("", 0)
+            store.watch("", base)
         await store.close()
 
     with_store(engine, tmp_path, body)
@@ -401,6 +417,11 @@ class Model:
         self.log: list[Change] = []
         self.newest, self.compacted = base, 0
 
+    def began_again(self, revision: int) -> int:
+        """An engine may use up a revision to begin; the state is as before."""
+        self.states[revision] = self.states[self.newest]
+        return revision
+
     def commit(self, operations: list[Operation]) -> bool:
         state, revision = dict(self.states[self.newest]), self.newest + 1
         changes: list[Change] = []
@@ -426,14 +447,37 @@ def scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+HISTORY = {"steps": st.lists(STEP, max_size=25), "prefix": st.sampled_from(("", "pods/", "services/b", "x"))}
+Steps = list[tuple[str, object]]
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != "etcd"])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=st.lists(STEP, max_size=25), prefix=st.sampled_from(("", "pods/", "services/b", "x")))
-def test_any_history_agrees_with_the_model(name: str, steps: list[tuple[str, object]], prefix: str) -> None:
+@given(**HISTORY)
+def test_any_history_agrees_with_the_model(name: str, steps: Steps, prefix: str) -> None:
+    check_history(name, steps, prefix)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**HISTORY)
+def test_a_history_in_etcd_agrees_with_the_model(steps: Steps, prefix: str) -> None:
+    """Fewer: etcd begins each watch of the past up to 0.1 s late."""
+    check_history("etcd", steps, prefix)
+
+
+@pytest.mark.soak
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**HISTORY)
+def test_any_history_in_etcd_agrees_with_the_model(steps: Steps, prefix: str) -> None:
+    check_history("etcd", steps, prefix)
+
+
+def check_history(name: str, steps: Steps, prefix: str) -> None:
     async def main(directory: Path) -> None:
         store = ENGINES[name](directory)
         await store.start()
         model = Model(await store.revision())
+        model.compacted = store.compacted
         told: list[Change] = []
         store.subscribe(prefix, told.extend)
         for action, argument in steps:
@@ -453,11 +497,12 @@ def test_any_history_agrees_with_the_model(name: str, steps: list[tuple[str, obj
                 oldest = min(model.states)
                 model.compacted = max(model.compacted, int(oldest + (model.newest - oldest) * argument))  # type: ignore[operator]
                 await store.compact(model.compacted)
-            elif name == "sqlite":
+            elif name != "memory":
                 await store.close()
                 store = ENGINES[name](directory)
                 await store.start()
                 store.subscribe(prefix, told.extend)
+                model.newest = model.began_again(await store.revision())
         assert await store.revision() == model.newest
         assert store.compacted == model.compacted
         assert told == [c for c in model.log if c.key.startswith(prefix)]

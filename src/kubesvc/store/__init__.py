@@ -2,6 +2,7 @@
 
 from .embedded import SqliteStore
 from .interface import (
+    Busy,
     Change,
     Compacted,
     Delete,
@@ -13,11 +14,14 @@ from .interface import (
     Put,
     Store,
     StoreError,
+    TimedOut,
+    TooLarge,
     Unavailable,
 )
 from .memory import MemoryStore
+from .opening import is_address, open_store
 
 __all__ = [
-    "Change", "Compacted", "Delete", "Entry", "FutureRevision", "MemoryStore", "Moved", "Operation", "Page", "Put",
-    "SqliteStore", "Store", "StoreError", "Unavailable",
+    "Busy", "Change", "Compacted", "Delete", "Entry", "FutureRevision", "MemoryStore", "Moved", "Operation", "Page",
+    "Put", "SqliteStore", "Store", "StoreError", "TimedOut", "TooLarge", "Unavailable", "is_address", "open_store",
 ]  # fmt: skip

@@ -432,6 +432,18 @@ class SqliteStore:
             raise Unavailable(self.why_not)
         return self.mvcc
 
+    @property
+    def shared(self) -> bool:
+        return False
+
+    @property
+    def newest(self) -> int:
+        return self.mvcc.revision
+
+    @property
+    def trouble(self) -> str:
+        return self.why_not
+
     async def revision(self) -> int:
         return self._readable().revision
 

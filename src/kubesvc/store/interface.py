@@ -1,8 +1,9 @@
 """What a store promises: revisions, compare-and-write transactions, history, and watches without gaps or repeats.
 
-Keys are text in byte order, values are bytes; a store knows no kinds. One counter, the revision, grows by one with
-each transaction; everything written in it carries that number. `commit` returns after the data is durable as far as
-the engine promises, and after `watch` and `subscribe` readers of this process have been handed the change.
+Keys are text in byte order, values are bytes; a store knows no kinds. One counter, the revision, grows with each
+transaction, by one unless others count along; everything written in it carries that number. `commit` returns after the
+data is durable as far as the engine promises, and after `watch` and `subscribe` readers of this process have been
+handed the change.
 """
 
 from __future__ import annotations
@@ -61,7 +62,13 @@ class Page:
 
 
 class StoreError(Exception):
-    """Base of what stores raise: Moved, Compacted, FutureRevision, Unavailable."""
+    """Base of what stores raise:
+
+    Moved, Compacted, FutureRevision, TooLarge
+    Unavailable
+    ├── TimedOut
+    └── Busy
+    """
 
 
 class Moved(StoreError):
@@ -95,12 +102,39 @@ class Unavailable(StoreError):
     """The store cannot answer now: closed, disk full, or its server is away. What was asked may have happened."""
 
 
+class TimedOut(Unavailable):
+    """No answer came in time. What was asked may have happened, or may happen yet."""
+
+
+class Busy(Unavailable):
+    """The store has more to do than it can; nothing of what was asked has happened, and a moment later it may."""
+
+
+class TooLarge(StoreError):
+    """A transaction is larger than this store takes; nothing was written, and trying again will not help."""
+
+
 class Store(Protocol):
     """A store of bytes under text keys. Start before use; close ends watches and makes later calls Unavailable."""
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to the same data at the same time."""
+        ...
+
+    @property
+    def newest(self) -> int:
+        """The newest revision that this process knows: subscribers have been told every change up to it."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why the store can not be written to now, in a sentence; "" while all is well."""
+        ...
 
     async def revision(self) -> int:
         """The newest revision: at least that of every commit acknowledged before this call, by any process."""

@@ -28,6 +28,18 @@ class MemoryStore:
             raise Unavailable(CLOSED)
         return self.mvcc
 
+    @property
+    def shared(self) -> bool:
+        return False
+
+    @property
+    def newest(self) -> int:
+        return self.mvcc.revision
+
+    @property
+    def trouble(self) -> str:
+        return CLOSED if self.mvcc.closed else ""
+
     async def revision(self) -> int:
         return self._open().revision
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import chain, islice
 
@@ -111,9 +112,10 @@ class Mvcc:
         self.keys = SortedKeys(self.state)
         self.revision = revision
         self.compacted = compacted
-        self.base = revision + 1
-        """Revision of the first transaction in `history`; one element for each revision since."""
+        self.floor = revision
+        """`history` holds every transaction after this revision."""
         self.history: list[tuple[Change, ...]] = []
+        """One element for each transaction, in order. Revisions may be left out: those of other users of an etcd."""
         self.changes = 0
         self.bytes = 0
         self.most_changes = most_changes
@@ -124,10 +126,10 @@ class Mvcc:
     # Writing
 
     def apply(self, transactions: Sequence[tuple[Change, ...]]) -> None:
-        """Make planned transactions visible, in order; each has the next revision and at least one change."""
+        """Make planned transactions visible, in order; each has a later revision and at least one change."""
         for changes in transactions:
-            assert changes[0].revision == self.revision + 1, "a transaction was lost or repeated"
-            self.revision += 1
+            assert changes[0].revision > self.revision, "a transaction came twice or out of order"
+            self.revision = changes[0].revision
             self.history.append(changes)
             self.changes += len(changes)
             for change in changes:
@@ -154,7 +156,11 @@ class Mvcc:
         """The revision to compact to because history has outgrown its bounds (half of it goes), else 0."""
         if self.changes <= self.most_changes and self.bytes <= self.most_bytes:
             return 0
-        return self.revision - len(self.history) // 2
+        return self.history[(len(self.history) - 1) // 2][0].revision
+
+    def _after(self, revision: int) -> int:
+        """Where in `history` the transactions after a revision begin."""
+        return bisect_right(self.history, revision, key=lambda changes: changes[0].revision)
 
     def compact(self, revision: int) -> list[tuple[int, str]]:
         """Forget states before `revision`; the versions nobody can read any more, as (revision, key).
@@ -165,7 +171,7 @@ class Mvcc:
             raise FutureRevision(revision, self.revision)
         if revision <= self.compacted:
             return []
-        gone = max(0, revision + 1 - self.base)
+        gone = self._after(revision)
         garbage: list[tuple[int, str]] = []
         for change in chain.from_iterable(self.history[:gone]):
             self.changes -= 1
@@ -176,7 +182,7 @@ class Mvcc:
             else:
                 self.bytes -= len(change.value)
         del self.history[:gone]
-        self.base += gone
+        self.floor = max(self.floor, revision)
         self.compacted = revision
         return garbage
 
@@ -205,7 +211,7 @@ class Mvcc:
     def _scan_past(self, first: str, end: str, prefix: str, limit: int, at: int) -> Page:
         """The present with every later change below the prefix undone: costs as much as happened since."""
         before: dict[str, Entry | None] = {}
-        for change in chain.from_iterable(self.history[max(0, at + 1 - self.base) :]):
+        for change in chain.from_iterable(self.history[self._after(at) :]):
             if change.key.startswith(prefix) and change.key >= first:
                 before.setdefault(change.key, change.previous)
         present = self.keys.between(first, end)
@@ -229,20 +235,22 @@ class Mvcc:
         """As `Store.watch`. Ends when the store closes, after everything that happened before."""
         if after < self.compacted:
             raise Compacted(after, self.compacted)
-        place = max(after + 1, self.base)  # the next revision to look at
+        seen = max(after, self.floor)  # everything up to this revision has been looked at
         watcher = Watcher(prefix)
         self.readers[watcher] = None
         try:
             while True:
-                if place < self.base:
-                    raise Compacted(place - 1, self.compacted)
+                if seen < self.floor:
+                    raise Compacted(seen, self.compacted)
                 batch: list[Change] = []
-                stop = min(self.revision, place + LOOK_AHEAD)
-                while place <= stop and len(batch) < WATCH_BATCH:
-                    batch += [change for change in self.history[place - self.base] if change.key.startswith(prefix)]
+                place = first = self._after(seen)
+                while place < len(self.history) and place - first < LOOK_AHEAD and len(batch) < WATCH_BATCH:
+                    batch += [change for change in self.history[place] if change.key.startswith(prefix)]
+                    seen = self.history[place][0].revision
                     place += 1
-                caught_up = place > self.revision
+                caught_up = place == len(self.history)
                 if caught_up:
+                    seen = max(seen, self.revision)
                     watcher.missed = 0
                 if batch:
                     yield batch
@@ -255,7 +263,7 @@ class Mvcc:
                     await watcher.wake.wait()
                 if caught_up:
                     # Compaction may pass a reader whose prefix was quiet: it has missed nothing.
-                    place = max(place, watcher.missed or self.revision + 1)
+                    seen = max(seen, watcher.missed - 1 if watcher.missed else self.revision)
         finally:
             self.readers.pop(watcher, None)
 

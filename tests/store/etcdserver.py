@@ -1,0 +1,105 @@
+"""A real etcd on loopback for tests, with a directory of its own; skipped aloud where there is none."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 20.0
+
+
+@cache
+def binary() -> str:
+    """The etcd to start: the one beside the checkout, else one that is installed, else ""."""
+    beside = ROOT / ".peers" / "usr" / "bin" / "etcd"
+    return str(beside) if beside.exists() else shutil.which("etcd") or ""
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports: list[int] = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class EtcdServer:
+    """One etcd process, which may be killed and started again over the same data."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        if not binary():
+            pytest.skip("no etcd: `python tools/bootstrap.py` fetches one beside the checkout")
+        self.directory = directory
+        self.port, self.peer_port = free_ports(2)
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, prefix: str = "") -> str:
+        return f"etcd://{self.endpoint}/{prefix}"
+
+    def start(self) -> EtcdServer:
+        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self.peer_port}"
+        log = (self.directory / "etcd.log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                binary(), "--data-dir", str(self.directory / "data"), "--name", "one",
+                "--listen-client-urls", client, "--advertise-client-urls", client,
+                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}",
+                "--log-outputs", "stderr", *self.options,
+            ],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"ETCD_UNSUPPORTED_ARCH": "arm64"} if os.uname().machine == "aarch64" else None,
+        )  # fmt: skip
+        log.close()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            except OSError:
+                assert self.process.poll() is None, (self.directory / "etcd.log").read_text()[-2000:]
+                assert time.monotonic() < end, "etcd does not listen"
+                time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As a crash does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@cache
+def shared_etcd() -> EtcdServer:
+    """One etcd for all tests of this process; each test keeps to a prefix of its own."""
+    directory = tempfile.mkdtemp(prefix="kubesvc-etcd-")
+    server = EtcdServer(Path(directory)).start()
+
+    def end() -> None:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(end)
+    return server
