@@ -90,6 +90,7 @@ class PortTraffic(msgspec.Struct, frozen=True):
     local_ready:      addresses of ready endpoints on this node, for health checks (PROXY-82, 83)
     source_ranges:    who may use the load balancer's addresses; None: everyone (PROXY-50)
     affinity_seconds: how long clients stay with their endpoint; None: no affinity
+    health_port:      where a balancer asks whether this node has endpoints; 0: nowhere (PROXY-81, 85)
     """
 
     name: ServicePortName
@@ -102,6 +103,7 @@ class PortTraffic(msgspec.Struct, frozen=True):
     internal_local: bool = False
     external_local: bool = False
     affinity_seconds: int | None = None
+    health_port: int = 0
     cluster: tuple[Target, ...] = ()
     local: tuple[Target, ...] = ()
     usable: bool = False
@@ -296,6 +298,9 @@ def _plan_port(
         internal_local=internal_local,
         external_local=external_local,
         affinity_seconds=affinity,
+        health_port=spec.health_check_node_port
+        if spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
+        else 0,
         cluster=cluster,
         local=local,
         usable=any(e.usable for e in endpoints),

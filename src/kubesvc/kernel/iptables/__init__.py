@@ -5,8 +5,8 @@
 """
 
 from .door import Abilities, FakeIptables, Iptables, KernelIptables, probe
-from .rules import BadRule, Rule
-from .tables import IptablesError, Tables, apply_restore, chain_lines, fresh_tables, parse_save
+from .rules import BadRule, Rule, parse_rule, words_of
+from .tables import IptablesError, Tables, apply_restore, chain_names, fresh_tables, parse_save
 
 __all__ = [
     "Abilities",
@@ -18,8 +18,10 @@ __all__ = [
     "Rule",
     "Tables",
     "apply_restore",
-    "chain_lines",
+    "chain_names",
     "fresh_tables",
+    "parse_rule",
     "parse_save",
     "probe",
+    "words_of",
 ]

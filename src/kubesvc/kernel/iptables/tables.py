@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .rules import BUILT_IN, LONGEST_CHAIN_NAME, VERDICTS, BadRule, Family, Jump, Rule, parse_rule, words_of
@@ -137,9 +137,12 @@ def _check(draft: Chains) -> None:
                 raise BadRule(f"No chain/target/match by that name: {rule.target.to!r}")
 
 
-def parse_save(text: str, family: Family, *, ours: str = "") -> Tables:
-    """What `iptables-save` printed. `ours`: leave out rules of chains whose names do not start so, and rules we would
-    not write ourselves; with "" a strange rule is a BadRule."""
+def parse_save(text: str, family: Family, *, only: Callable[[str], bool] | None = None) -> Tables:
+    """What `iptables-save` printed, or a text for `iptables-restore` that only appends.
+
+    only: of which chains, by name, to read the rules; then a rule that is none of the kinds known here is kept as one
+          that equals no other, and else it is a BadRule
+    """
     found = fresh_tables()
     chains = Chains()
     for line in text.splitlines():
@@ -151,20 +154,20 @@ def parse_save(text: str, family: Family, *, ours: str = "") -> Tables:
             if policy != "-":
                 chains.policies[name] = policy
         elif line.startswith("-A "):
-            name = line[3 : line.index(" ", 3)] if " " in line[3:] else line[3:]
+            name, _, rest = line[3:].partition(" ")
+            if only is not None and not only(name):
+                continue
             try:
-                rule = parse_rule(words_of(line)[2:], family)
+                rule = parse_rule(words_of(rest), family)
             except BadRule:
-                if not ours:
+                if only is None:
                     raise
-                if not name.startswith(ours):
-                    continue
-                rule = Rule((), None, f"not ours: {line}")
+                rule = Rule((), None, f"unknown here: {line}")
             chains.rules.setdefault(name, []).append(rule)
     return found
 
 
-def chain_lines(text: str) -> Iterator[tuple[str, str]]:
+def chain_names(text: str) -> Iterator[tuple[str, str]]:
     """(table, chain) of everything `iptables-save` printed, without reading rules."""
     table = ""
     for line in text.splitlines():
