@@ -178,7 +178,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         node_ports=options.service_node_port_range,
         advertise_address=API_ADDRESS,
         token_file=options.token_auth_file,
-        authorization="RBAC" if "RBAC" in options.authorization_mode else "AlwaysAllow",
+        authorization=options.authorization_mode,
         anonymous_auth=bool(options.anonymous_auth),
         readers_in_flight=options.max_requests_inflight,
         writers_in_flight=options.max_mutating_requests_inflight,
@@ -188,7 +188,9 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
     try:
-        server = control.server = ApiServer(store, settings, control.clock, control.random)
+        server = control.server = ApiServer(
+            store, settings, control.clock, control.random, token_key=pki.service_account_key.read_bytes()
+        )
     except OSError as error:
         raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
     control.pki = pki

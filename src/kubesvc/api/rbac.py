@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import msgspec
 from msgspec import field
 
 from . import fields, names, shape
-from .checks import items, part, texts
+from .checks import items, label_selector, part, texts
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
 from .meta import Object, Struct, Typed
 from .pod import LabelSelector
+from .selectors import label_selector_of
 
 GROUP = "rbac.authorization.k8s.io"
 RULES = Path("rules")
 ROLE_REF = Path("roleRef")
+SELECTORS = Path("aggregationRule") / "clusterRoleSelectors"
 
 
 class PolicyRule(Struct, frozen=True):
@@ -66,6 +69,28 @@ class ClusterRoleBinding(RoleBinding, frozen=True):
     pass
 
 
+AGGREGATED_BY = "rbac.authorization.k8s.io/aggregate-to-"
+"""Labels of roles whose rules the default roles gather: the role's name follows, and the value is `true`."""
+
+
+def aggregated_rules(role: ClusterRole, roles: Iterable[ClusterRole]) -> list[PolicyRule] | None:
+    """The rules that a role with an aggregation rule has: those of all others that it selects, each rule once, by
+    selector and then by name; None for a role without one.
+
+    roles: all there are, any order, perhaps with the role itself
+    """
+    if role.aggregation_rule is None:
+        return None
+    found: list[PolicyRule] = []
+    others = sorted((r for r in roles if r.name != role.name), key=lambda r: r.name)
+    for wanted in role.aggregation_rule.cluster_role_selectors or ():
+        selector = label_selector_of(msgspec.to_builtins(wanted))
+        for other in others:
+            if selector.matches(other.metadata.labels or {}):
+                found += [rule for rule in other.rules or () if rule not in found]
+    return found
+
+
 def name_errors(name: str) -> Sequence[str]:
     """Names only have to fit in a path, so that `system:node` is one."""
     if name in (".", ".."):
@@ -112,6 +137,8 @@ def validate_cluster_role(obj: Object, _: Situation) -> Errors:
                 "at least one clusterRoleSelector required if aggregationRule is non-nil",
             )
         )
+    for i, selector in enumerate(items(aggregation or {}, "clusterRoleSelectors")):
+        errors += label_selector(selector, SELECTORS @ i)
     return errors
 
 

@@ -33,7 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--token-auth-file", default="")
     parser.add_argument("--admin-token", default="")
     parser.add_argument("--service-cluster-ip-range", default="10.96.0.0/16", help="one or two CIDRs, comma separated")
-    parser.add_argument("--authorization-mode", default="AlwaysAllow", choices=("AlwaysAllow", "RBAC"))
+    parser.add_argument("--authorization-mode", default="AlwaysAllow", help="AlwaysAllow, RBAC, or Node,RBAC")
     parser.add_argument("--advertise-address", default="172.30.0.1")
     parser.add_argument("--anonymous-auth", default="false", choices=("true", "false"))
     parser.add_argument("--enable-admission-plugins", action="append", default=[])

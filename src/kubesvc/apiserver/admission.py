@@ -25,6 +25,7 @@ from kubesvc.clock import Clock, Random
 
 from . import limits, refusals
 from .cache import Cache
+from .noderestriction import NodeRestriction
 from .options import WriteOptions
 from .quotas import Quotas, Release, nothing_held
 from .serviceaccounts import admit_service_account
@@ -59,6 +60,7 @@ class Admission:
         self.asked_for = settings.enabled_admission
         self.cache = cache
         self.quotas = Quotas(cache)
+        self.nodes = NodeRestriction(cache)
         self.webhooks = Webhooks(cache, random)
         self.clock = clock
         self.random = random
@@ -73,6 +75,8 @@ class Admission:
         """Admit a new object and complete it, in place. Raises NotFound, Forbidden."""
         if kind.namespaced and self.enabled("NamespaceLifecycle"):
             await self.check_namespace(kind, namespace, obj["metadata"].get("name") or "")
+        if self.enabled("NodeRestriction"):
+            self.nodes.create(kind, namespace, obj)
         if kind is POD:
             self.admit_pod(namespace, obj)
         elif kind is PRIORITY_CLASS and self.enabled("Priority"):
@@ -152,6 +156,8 @@ class Admission:
         self, kind: Kind, namespace: str, new: Object, old: Object, subresource: str, options: WriteOptions
     ) -> None:
         """Admit a change. Raises Forbidden."""
+        if self.enabled("NodeRestriction"):
+            self.nodes.update(kind, namespace, new, old, subresource)
         if kind is PRIORITY_CLASS and self.enabled("Priority"):
             self.check_one_default(new, old)
 
@@ -159,6 +165,18 @@ class Admission:
         """Admit a deletion (KSVC-7)."""
         if kind is NAMESPACE and name in PROTECTED and self.enabled("NamespaceLifecycle"):
             raise refusals.forbidden(kind, name, "this namespace may not be deleted")
+        if self.enabled("NodeRestriction"):
+            self.nodes.delete(kind, namespace, name)
+
+    def evict(self, namespace: str, name: str) -> None:
+        """Admit an eviction. Raises Forbidden, NotFound."""
+        if self.enabled("NodeRestriction"):
+            self.nodes.evict(namespace, name)
+
+    def token(self, namespace: str, account: str, spec: Object) -> None:
+        """Admit a request for a token of a service account. Raises Forbidden, NotFound."""
+        if self.enabled("NodeRestriction"):
+            self.nodes.token(namespace, account, spec)
 
     async def check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
         """WRITE-12: the namespace exists, perhaps only just, and is not being deleted."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,16 +70,30 @@ def read_token_file(path: str) -> dict[str, User]:
     return users
 
 
-def user_of_certificate(certificate: Mapping[str, Any]) -> User | None:
-    """The user a verified client certificate names: CN is the name, each O a group. `certificate` as
-    `ssl.SSLSocket.getpeercert()` gives it; None if it has no CN."""
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+MOST_CERTIFICATES = 1024
+
+
+@lru_cache(maxsize=MOST_CERTIFICATES)
+def credential_id(der: bytes) -> Mapping[str, tuple[str, ...]]:
+    """The attribute that tells by which certificate somebody came."""
+    return {CREDENTIAL_ID: ("X509SHA256=" + hashlib.sha256(der).hexdigest(),)}
+
+
+def user_of_certificate(certificate: Mapping[str, Any], der: bytes = b"") -> User | None:
+    """The user a verified client certificate names: CN is the name, each O a group; None if it has no CN.
+
+    certificate: as `ssl.SSLSocket.getpeercert()` gives it
+    der:         the same in its binary form, b"" if that is not known
+    """
     name, groups = "", []
     for pair in (p for part in certificate.get("subject", ()) for p in part):
         if pair[0] == "commonName":
             name = pair[1]
         elif pair[0] == "organizationName":
             groups.append(pair[1])
-    return User(name, groups=(*groups, ALL_AUTHENTICATED)) if name else None
+    extra = credential_id(der) if der else {}
+    return User(name, groups=(*groups, ALL_AUTHENTICATED), extra=extra) if name else None
 
 
 class Authenticator:
@@ -99,15 +115,17 @@ class Authenticator:
                 return user
         return None
 
-    def user_of(self, authorization: str, certificate: Mapping[str, Any] | None, *, open_path: bool) -> User:
+    def user_of(
+        self, authorization: str, certificate: Mapping[str, Any] | None, *, open_path: bool, der: bytes = b""
+    ) -> User:
         """The user of a request; Unauthorized (AUTH-1).
 
         authorization: the header, "" if absent
-        certificate:   the verified certificate of the connection, if any
+        certificate:   the verified certificate of the connection, if any; `der` in its binary form
         open_path:     whether the path is open to anonymous users even if anonymous access is off
         """
         if certificate:
-            user = user_of_certificate(certificate)
+            user = user_of_certificate(certificate, der)
             if user is not None:
                 return user
         scheme, _, token = authorization.partition(" ")

@@ -31,8 +31,8 @@ class Call:
     """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
 
     __slots__ = (
-        "authenticated", "decision", "failure", "form", "id", "on_stream", "query", "reason", "request", "sent",
-        "target", "trusted", "user", "warnings",
+        "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "query", "reason", "request",
+        "sent", "target", "trusted", "user", "warnings",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, *, trusted: bool) -> None:
@@ -44,6 +44,8 @@ class Call:
         self.user: User = ANONYMOUS
         self.authenticated: User | None = None
         """Who the request really comes from, where `user` is impersonated."""
+        self.constraint = ""
+        """The right by which `user` is impersonated, "" for the old one or for none."""
         self.form: Form = PLAIN
         self.sent = b""
         """The body, once it was read."""

@@ -6,13 +6,13 @@ namespace and of the cluster. `system:masters` never comes here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import msgspec
 
-from kubesvc.api.errors import AlreadyExists
+from kubesvc.api.errors import NotFound
 from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
@@ -24,7 +24,6 @@ from kubesvc.api.rbac import (
     PolicyRule,
     Subject,
 )
-from kubesvc.client.interface import Client
 
 from . import refusals
 from .authentication import User
@@ -33,6 +32,10 @@ from .cache import Cache, Event
 
 API_GROUP = "rbac.authorization.k8s.io"
 ACCOUNT_PREFIX = "system:serviceaccount:"
+FULL_AUTHORITY = (
+    PolicyRule(verbs=["*"], api_groups=["*"], resources=["*"]),
+    PolicyRule(verbs=["*"], non_resource_urls=["*"]),
+)
 
 
 class RbacAuthorizer:
@@ -57,21 +60,32 @@ class RbacAuthorizer:
         return found
 
     def allows(self, access: Attributes) -> tuple[bool, str]:
-        """Whether any rule allows it, and which binding that was."""
-        for rule, why in self._granted(access.user, access.namespace):
+        """Whether any rule allows it, and which binding that was; if none does, which bindings lead nowhere."""
+        missing: list[str] = []
+        for rule, why in self._granted(access.user, access.namespace, missing):
             if rule_allows(rule, access):
                 return True, why
-        return False, ""
+        if not missing:
+            return False, ""
+        return False, "RBAC: " + (missing[0] if len(missing) == 1 else f"[{', '.join(missing)}]")
 
-    def _granted(self, user: User, namespace: str) -> Iterator[tuple[PolicyRule, str]]:
-        """The user's rules: those of the cluster, then those of the namespace, with the reason to give."""
+    def _granted(
+        self, user: User, namespace: str, missing: list[str] | None = None
+    ) -> Iterator[tuple[PolicyRule, str]]:
+        """The user's rules: those of the cluster, then those of the namespace, with the reason to give.
+
+        missing: gets the words for each role that is bound and does not exist
+        """
         for binding in self._all(CLUSTER_ROLE_BINDING).values():
             subject = applies(binding.subjects or (), user, "")
             if subject:
                 role = self._all(CLUSTER_ROLE).get(binding.role_ref.name)
+                if role is None:
+                    note(missing, CLUSTER_ROLE, binding.role_ref.name)
+                    continue
                 ref = f"ClusterRole {quote(binding.role_ref.name)}"
                 why = f"RBAC: allowed by ClusterRoleBinding {quote(binding.name)} of {ref} to {subject}"
-                yield from ((rule, why) for rule in (role.rules or () if role else ()))
+                yield from ((rule, why) for rule in role.rules or ())
         if not namespace:
             return
         for key, binding in self._all(ROLE_BINDING).items():
@@ -82,9 +96,12 @@ class RbacAuthorizer:
                 name = binding.role_ref.name
                 clustered = binding.role_ref.kind == "ClusterRole"
                 role = self._all(CLUSTER_ROLE).get(name) if clustered else self._all(ROLE).get(f"{namespace}/{name}")
+                if role is None:
+                    note(missing, CLUSTER_ROLE if clustered else ROLE, name)
+                    continue
                 ref = f"{binding.role_ref.kind} {quote(name)}"
                 why = f"RBAC: allowed by RoleBinding {quote(f'{binding.name}/{namespace}')} of {ref} to {subject}"
-                yield from ((rule, why) for rule in (role.rules or () if role else ()))
+                yield from ((rule, why) for rule in role.rules or ())
 
     def rules_of(self, user: User, namespace: str) -> Rules:
         """All rules of a user in a namespace."""
@@ -98,57 +115,136 @@ class RbacAuthorizer:
                 paths.append({"verbs": rule.verbs or [], "nonResourceURLs": rule.non_resource_urls})
         return Rules(tuple(resources), tuple(paths))
 
-    def refuse_escalation(self, user: User, kind: Kind, namespace: str, obj: Object) -> None:
+    def refuse_escalation(self, user: User, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
         """Forbidden when a role or binding would give away rights that its writer does not hold, unless the writer may
-        `escalate` the role or `bind` it."""
+        `escalate` the role or `bind` it; NotFound for a binding to no role. Only `system:masters` and those who hold
+        everything may let a role gather the rules of others."""
+        if kind not in (ROLE, CLUSTER_ROLE, ROLE_BINDING, CLUSTER_ROLE_BINDING) or user.may_everything:
+            return
+        if old is not None and only_for_collection(obj, old):
+            return
         name = (obj.get("metadata") or {}).get("name") or ""
         if kind is ROLE or kind is CLUSTER_ROLE:
-            asked = Attributes(user, "escalate", API_GROUP, "v1", kind.plural, "", namespace, name)
-            rules = msgspec.convert(obj.get("rules") or [], list[PolicyRule])
-        elif kind is ROLE_BINDING or kind is CLUSTER_ROLE_BINDING:
-            ref = obj.get("roleRef") or {}
-            role_kind = CLUSTER_ROLE if ref.get("kind") == "ClusterRole" else ROLE
-            role_name = ref.get("name") or ""
-            asked = Attributes(user, "bind", API_GROUP, "v1", role_kind.plural, "", namespace, role_name)
-            key = role_name if role_kind is CLUSTER_ROLE else f"{namespace}/{role_name}"
-            role = self._all(role_kind).get(key)
-            rules = list(role.rules or ()) if role else []
-        else:
+            if self.allows(Attributes(user, "escalate", API_GROUP, "v1", kind.plural, "", namespace, name))[0]:
+                return
+            self._refuse_missing(user, kind, namespace, name, rules_in(obj))
+            if kind is CLUSTER_ROLE and (gathers(obj) or (old is not None and gathers(old))):
+                held = [rule for rule, _ in self._granted(user, namespace)]
+                if any(missing_rights(r, held) for r in FULL_AUTHORITY):
+                    why = "must have cluster-admin privileges to use the aggregationRule"
+                    raise refusals.forbidden(kind, name, why)
             return
-        if user.may_everything or self.allows(asked)[0]:
+        ref = obj.get("roleRef") or {}
+        role_kind = CLUSTER_ROLE if ref.get("kind") == "ClusterRole" else ROLE
+        role_name = ref.get("name") or ""
+        if self.allows(Attributes(user, "bind", API_GROUP, "v1", role_kind.plural, "", namespace, role_name))[0]:
             return
-        held = [rule for rule, _ in self._granted(user, namespace)]
-        missing = [r for r in rules if not covered(r, held)]
+        key = role_name if role_kind is CLUSTER_ROLE else f"{namespace}/{role_name}"
+        role = self._all(role_kind).get(key)
+        if role is None:
+            details = {"name": role_name, "group": API_GROUP, "kind": role_kind.singular_name}
+            raise NotFound(no_role(role_kind, role_name), details=details)
+        self._refuse_missing(user, kind, namespace, name, list(role.rules or ()))
+
+    def _refuse_missing(self, user: User, kind: Kind, namespace: str, name: str, rules: list[PolicyRule]) -> None:
+        absent: list[str] = []
+        held = [rule for rule, _ in self._granted(user, namespace, absent)]
+        missing = [right for r in rules for right in missing_rights(r, held)]
         if missing:
             groups = " ".join(quote(g) for g in user.groups)
-            listed = "".join("\n" + spelled(r) for r in missing)
+            listed = "".join("\n" + text for text in sorted({spelled(r) for r in compacted(missing)}))
+            problems = f"; resolution errors: [{', '.join(absent)}]" if absent else ""
             raise refusals.forbidden(
                 kind,
                 name,
                 f"user {quote(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not currently "
-                f"held:{listed}",
+                f"held:{listed}{problems}",
             )
+
+
+def note(missing: list[str] | None, kind: Kind, name: str) -> None:
+    if missing is not None:
+        missing.append(no_role(kind, name))
+
+
+def no_role(kind: Kind, name: str) -> str:
+    return f"{kind.singular_name}.{API_GROUP} {quote(name)} not found"
+
+
+def rules_in(role: Object) -> list[PolicyRule]:
+    return msgspec.convert(role.get("rules") or [], list[PolicyRule])
+
+
+def gathers(role: Object) -> bool:
+    """Whether a role's rules come from others."""
+    return bool((role.get("aggregationRule") or {}).get("clusterRoleSelectors"))
+
+
+def only_for_collection(new: Object, old: Object) -> bool:
+    """Whether an update changes nothing but what garbage collection needs: owners and finalizers."""
+
+    def rest(obj: Object) -> Object:
+        skipped = ("ownerReferences", "finalizers", "managedFields")
+        meta = {k: v for k, v in (obj.get("metadata") or {}).items() if k not in skipped}
+        return {**obj, "metadata": meta}
+
+    return rest(new) == rest(old)
 
 
 def covered(wanted: PolicyRule, held: Iterable[PolicyRule]) -> bool:
     """Whether every single right of a rule is among those held."""
-    rules = list(held)
-    for verb in wanted.verbs or ():
-        for url in wanted.non_resource_urls or ():
-            if not any(matches(h.verbs, verb) and matches(h.non_resource_urls, url) for h in rules):
-                return False
-        for group in wanted.api_groups or ():
-            for resource in wanted.resources or ():
-                for name in wanted.resource_names or ("",):
-                    if not any(
-                        matches(h.verbs, verb)
-                        and matches(h.api_groups, group)
-                        and matches(h.resources, resource)
-                        and (not h.resource_names or name in h.resource_names)
-                        for h in rules
-                    ):
-                        return False
-    return True
+    return not missing_rights(wanted, list(held))
+
+
+def missing_rights(wanted: PolicyRule, held: list[PolicyRule]) -> list[PolicyRule]:
+    """The single rights of a rule that none of the rules held gives."""
+    return [right for right in single_rights(wanted) if not any(gives(h, right) for h in held)]
+
+
+def single_rights(wanted: PolicyRule) -> Iterator[PolicyRule]:
+    """A rule as rules of one verb on one resource or path each."""
+    names: Iterable[list[str] | None] = ([n] for n in wanted.resource_names) if wanted.resource_names else (None,)
+    parts = product(wanted.api_groups or (), wanted.resources or (), wanted.verbs or (), list(names))
+    for group, resource, verb, only in parts:
+        yield PolicyRule(verbs=[verb], api_groups=[group], resources=[resource], resource_names=only)
+    for url, verb in product(wanted.non_resource_urls or (), wanted.verbs or ()):
+        yield PolicyRule(verbs=[verb], non_resource_urls=[url])
+
+
+def gives(held: PolicyRule, right: PolicyRule) -> bool:
+    """Whether a rule gives a single right."""
+    if not matches(held.verbs, (right.verbs or [""])[0]):
+        return False
+    if right.non_resource_urls:
+        url = right.non_resource_urls[0]
+        return any(
+            h in ("*", url) or (h.endswith("*") and url.startswith(h[:-1])) for h in held.non_resource_urls or ()
+        )
+    resource = (right.resources or [""])[0]
+    if not matches(held.api_groups, (right.api_groups or [""])[0]):
+        return False
+    _, slash, sub = resource.partition("/")
+    if not any(h in ("*", resource) or (slash and h == f"*/{sub}") for h in held.resources or ()):
+        return False
+    return not held.resource_names or bool(right.resource_names and right.resource_names[0] in held.resource_names)
+
+
+def compacted(rights: Iterable[PolicyRule]) -> list[PolicyRule]:
+    """Single rights on resources gathered into rules with all verbs of one resource; paths stay alone."""
+    gathered: dict[tuple[str, str, str], PolicyRule] = {}
+    others: list[PolicyRule] = []
+    for right in rights:
+        if right.non_resource_urls:
+            others.append(right)
+            continue
+        only = (right.resource_names or [""])[0]
+        key = ((right.api_groups or [""])[0], (right.resources or [""])[0], only)
+        if key not in gathered:
+            gathered[key] = msgspec.structs.replace(right, verbs=[])
+        verbs = gathered[key].verbs
+        assert verbs is not None
+        verbs += [v for v in right.verbs or () if v not in verbs]
+    return [*others, *gathered.values()]
 
 
 def spelled(rule: PolicyRule) -> str:
@@ -156,11 +252,11 @@ def spelled(rule: PolicyRule) -> str:
     parts = (
         ("APIGroups", rule.api_groups),
         ("Resources", rule.resources),
-        ("ResourceNames", rule.resource_names),
         ("NonResourceURLs", rule.non_resource_urls),
+        ("ResourceNames", rule.resource_names),
         ("Verbs", rule.verbs),
     )
-    listed = (f"{name}:[{', '.join(quote(v) for v in values)}]" for name, values in parts if values)
+    listed = (f"{name}:[{' '.join(quote(v) for v in values)}]" for name, values in parts if values)
     return "{" + ", ".join(listed) + "}"
 
 
@@ -199,107 +295,3 @@ def rule_allows(rule: PolicyRule, access: Attributes) -> bool:
 
 def matches(listed: Iterable[str] | None, value: str) -> bool:
     return any(v in ("*", value) for v in listed or ())
-
-
-def rule(verbs: str, groups: str, resources: str) -> Object:
-    """A rule from words; the core group is written `core`."""
-    return {
-        "verbs": verbs.split(),
-        "apiGroups": ["" if g == "core" else g for g in groups.split()],
-        "resources": resources.split(),
-    }
-
-
-def paths(*urls: str) -> Object:
-    return {"verbs": ["get"], "nonResourceURLs": list(urls)}
-
-
-READ = "get list watch"
-WRITE = "create delete deletecollection patch update"
-VIEWED = (
-    ("core", "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims "
-     "persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale "
-     "replicationcontrollers/status resourcequotas resourcequotas/status serviceaccounts services services/status"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("apps", "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status "
-     "replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status"),
-    ("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
-    ("batch", "cronjobs cronjobs/status jobs jobs/status"),
-    ("networking.k8s.io", "ingresses ingresses/status networkpolicies"),
-    ("policy", "poddisruptionbudgets poddisruptionbudgets/status"),
-)  # fmt: skip
-EDITED = (
-    ("core", "configmaps events persistentvolumeclaims pods pods/attach pods/exec pods/portforward pods/proxy "
-     "replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy"),
-    ("apps", "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets "
-     "statefulsets/scale"),
-    ("autoscaling", "horizontalpodautoscalers"),
-    ("batch", "cronjobs jobs"),
-    ("networking.k8s.io", "ingresses networkpolicies"),
-    ("policy", "poddisruptionbudgets"),
-    ("coordination.k8s.io", "leases"),
-)  # fmt: skip
-"""What editors write. Neither Endpoints nor EndpointSlices: who writes them makes a Service of one namespace lead into
-another, past its network policies (CVE-2021-25740)."""
-VIEW = [rule(READ, g, r) for g, r in VIEWED]
-EDIT = [
-    *VIEW,
-    rule(READ, "core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
-    rule(READ, "coordination.k8s.io", "leases"),
-    *(rule(WRITE, g, r) for g, r in EDITED),
-    rule("create", "core", "pods/eviction serviceaccounts/token"),
-    rule("impersonate", "core", "serviceaccounts"),
-]
-ADMIN = [
-    *EDIT,
-    rule(f"{READ} {WRITE}", API_GROUP, "roles rolebindings"),
-    rule("create", "authorization.k8s.io", "localsubjectaccessreviews"),
-]
-DISCOVERY = paths(
-    "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
-    "/version/",
-)  # fmt: skip
-PUBLIC = paths("/healthz", "/livez", "/readyz", "/version", "/version/")
-SELF_REVIEWS = [
-    rule("create", "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
-    rule("create", "authentication.k8s.io", "selfsubjectreviews"),
-]
-EVERYTHING = [rule("*", "*", "*"), {"verbs": ["*"], "nonResourceURLs": ["*"]}]
-CLUSTER_ROLES: dict[str, list[Object]] = {
-    "cluster-admin": EVERYTHING,
-    "admin": ADMIN,
-    "edit": EDIT,
-    "view": VIEW,
-    "system:discovery": [DISCOVERY],
-    "system:public-info-viewer": [PUBLIC],
-    "system:basic-user": SELF_REVIEWS,
-    "system:service-account-issuer-discovery": [paths("/.well-known/openid-configuration", "/openid/v1/jwks")],
-}
-CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cluster-admin": ("cluster-admin", ("system:masters",)),
-    "system:discovery": ("system:discovery", ("system:authenticated",)),
-    "system:basic-user": ("system:basic-user", ("system:authenticated",)),
-    "system:public-info-viewer": ("system:public-info-viewer", ("system:authenticated", "system:unauthenticated")),
-    "system:service-account-issuer-discovery": (
-        "system:service-account-issuer-discovery",
-        ("system:serviceaccounts",),
-    ),
-}
-LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
-
-
-async def make_default_roles(client: Client) -> None:
-    """The roles every cluster begins with; existing ones are left alone."""
-
-    async def make(kind: Kind, name: str, content: Object) -> None:
-        try:
-            await client.create(kind, {"metadata": {"name": name, "labels": dict(LABELS)}, **content})
-        except AlreadyExists:
-            pass
-
-    wanted = [make(CLUSTER_ROLE, name, {"rules": rules}) for name, rules in CLUSTER_ROLES.items()]
-    for name, (role, groups) in CLUSTER_ROLE_BINDINGS.items():
-        reference = {"apiGroup": API_GROUP, "kind": "ClusterRole", "name": role}
-        subjects = [{"kind": "Group", "apiGroup": API_GROUP, "name": g} for g in groups]
-        wanted.append(make(CLUSTER_ROLE_BINDING, name, {"roleRef": reference, "subjects": subjects}))
-    await asyncio.gather(*wanted)  # together, so that they share the store's fsync

@@ -24,6 +24,7 @@ from .options import DeleteOptions, delete_options, first, list_options, patch_o
 from .patches import MEDIA_TYPES, Patched, patch_object
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
+from .storage import decode
 from .subresources import Subresources
 from .tables import check_include, partial, row, table
 from .watching import WatchRequests
@@ -147,7 +148,10 @@ class Resources:
         target = call.target
         options = write_options(call.query, call.user_agent, "UpdateOptions")
         obj = await self.decoded(call, kind, options.validation)
-        self.authorizer.refuse_escalation(call.user, kind, target.namespace_of(kind), obj)
+        before = self.registry.of(kind).get(target.namespace_of(kind), target.name)
+        if not call.user.may_everything:
+            old = decode(before.value, before.revision) if before is not None else None
+            self.authorizer.refuse_escalation(call.user, kind, target.namespace_of(kind), obj, old)
         result = await self.registry.update(
             kind, target.namespace_of(kind), target.name, obj, options, call.warnings, subresource=target.subresource
         )
@@ -170,7 +174,7 @@ class Resources:
                     live, body, stored, options.manager, now, name=target.name, namespace=namespace,
                     force=bool(options.force), subresource=target.subresource, field_validation=options.validation,
                 )  # fmt: skip
-                self.authorizer.refuse_escalation(call.user, kind, namespace, applied.obj)
+                self.authorizer.refuse_escalation(call.user, kind, namespace, applied.obj, live)
                 return applied
 
             result = await registry.apply(
@@ -205,7 +209,7 @@ class Resources:
                 raise BadRequest(
                     f"the name of the object ({found or ''}) does not match the name on the URL ({target.name})"
                 )
-            self.authorizer.refuse_escalation(call.user, kind, namespace, patched.obj)
+            self.authorizer.refuse_escalation(call.user, kind, namespace, patched.obj, live)
             return kind.to_stored(patched.obj) if kind.stored else patched.obj
 
         result = await registry.change(

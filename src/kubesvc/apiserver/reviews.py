@@ -91,6 +91,8 @@ class Reviews:
                     "nonResourceRules": list(rules.non_resource_rules),
                     "incomplete": rules.incomplete,
                 }
+                if rules.error:
+                    obj["status"]["evaluationError"] = rules.error
             case _:
                 errors = attribute_errors(spec) + subject_errors(spec)
                 if resource.namespaced:

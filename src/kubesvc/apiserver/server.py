@@ -21,7 +21,7 @@ from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAll
 from kubesvc.clock import Clock, Random
 
 from .audit import AuditLog
-from .authentication import ADMIN, Authenticator, User, requester
+from .authentication import ADMIN, ANONYMOUS, Authenticator, User, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
@@ -243,8 +243,13 @@ class HttpServer:
         else:
             transport = call.request.transport
             certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert") if transport else None
-            open_path = is_open(call.target.path)
-            user = self.authenticator.user_of(headers.get("Authorization", ""), certificate, open_path=open_path)
+            tls = transport.get_extra_info("ssl_object") if certificate and transport else None
+            user = self.authenticator.user_of(
+                headers.get("Authorization", ""),
+                certificate,
+                open_path=is_open(call.target.path),
+                der=(tls.getpeercert(binary_form=True) or b"") if tls is not None else b"",
+            )
         wanted = wanted_user(headers)
         if wanted is None:
             return user
@@ -268,7 +273,7 @@ class HttpServer:
             access = further
             allowed, reason = self.authorizer.allows(access)
         if not allowed:
-            if call.user.name == "system:anonymous" and not self.authenticator.anonymous:
+            if call.user is ANONYMOUS and not self.authenticator.anonymous:
                 raise Unauthorized("Unauthorized")
             raise refusal(access, reason)
 

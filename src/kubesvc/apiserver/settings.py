@@ -17,6 +17,7 @@ class ApiServerSettings:
     node_ports:           first and last node port, inclusive
     advertise_address:    the address written into Endpoints and slice `kubernetes` (KSVC-3)
     advertise_port:       its port; 0 means the port of the first TLS listener
+    authorization:        modes that are asked in turn, separated by commas: AlwaysAllow, Node, RBAC
     token_file:           path of a `token,user,uid,"group1,group2"` file, "" for none
     anonymous_auth:       whether requests without credentials get past authentication everywhere; without it only
                           health and version paths are open to them (HEALTH-1, HEALTH-2)
@@ -37,7 +38,7 @@ class ApiServerSettings:
     node_ports: tuple[int, int] = (30000, 32767)
     advertise_address: str = "172.30.0.1"
     advertise_port: int = 0
-    authorization: Literal["AlwaysAllow", "RBAC"] = "AlwaysAllow"
+    authorization: str = "AlwaysAllow"
     token_file: str = ""
     admin_token: str = ""
     anonymous_auth: bool = False
@@ -55,6 +56,10 @@ class ApiServerSettings:
     bootstrap: bool = True
     """Whether to make the system namespaces, the default ServiceCIDR and Service `kubernetes`."""
     service_account_issuer: str = "https://kubernetes.default.svc"
+
+    @property
+    def authorization_modes(self) -> tuple[str, ...]:
+        return tuple(mode for mode in self.authorization.split(",") if mode)
 
     @property
     def families(self) -> tuple[str, ...]:

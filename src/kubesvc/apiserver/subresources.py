@@ -264,6 +264,7 @@ class Subresources:
             raise BadRequest("name in URL does not match name in Eviction object")
         item = await self.registry.get(POD, namespace, name)
         pod = decode(item.value, item.revision)
+        self.registry.admission.evict(namespace, name)
         wanted = delete_options({}, eviction.get("deleteOptions") or {}, options.manager)
         dry_run = wanted.dry_run or options.dry_run
         done: Object = {**SUCCESS, "code": 201}
@@ -396,6 +397,7 @@ class Subresources:
         """POST of a TokenRequest (AUTH-6)."""
         item = await self.registry.get(kind, namespace, name)
         account = decode(item.value, item.revision)
+        self.registry.admission.token(namespace, name, body.get("spec") or {})
         return await self.tokens.issue(self.registry, account, body)
 
     # ------------------------------------------------------------------ what others answer

@@ -27,6 +27,9 @@ CONTROLLERS: dict[str, str] = {
     "replicationcontroller-controller": "kubesvc.controllers.replicaset:ReplicationControllerController",
     "disruption-controller": "kubesvc.controllers.disruption:DisruptionController",
     "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",
+    "clusterrole-aggregation-controller": (
+        "kubesvc.controllers.clusterroleaggregation:ClusterRoleAggregationController"
+    ),
     "service-lb-controller": "kubesvc.controllers.loadbalancer:LoadBalancerController",
     "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",
     "garbage-collector-controller": "kubesvc.controllers.garbagecollector:GarbageCollector",
