@@ -99,7 +99,7 @@ class Failing:
 
 NAMES = (
     "endpoints", "endpointslice", "endpointslice-mirroring", "namespace", "serviceaccount", "root-ca-cert-publisher",
-    "deployment", "replicaset", "statefulset", "daemonset", "job", "garbagecollector",
+    "deployment", "replicaset", "statefulset", "daemonset", "job", "cronjob", "garbagecollector",
 )  # fmt: skip
 KINDS = (
     DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB, CRON_JOB, POD, SERVICE, ENDPOINTS, ENDPOINT_SLICE,

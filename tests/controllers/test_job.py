@@ -15,7 +15,8 @@ from kubesvc.api.kinds import JOB, POD
 from kubesvc.api.meta import Object, typed
 from kubesvc.api.pod import Pod
 from kubesvc.clock import parse_rfc3339
-from kubesvc.controllers.job_plan import FINALIZER, INDEX, indexes_text, parse_indexes, plan_job
+from kubesvc.controllers.job_plan import FINALIZER, INDEX, plan_job
+from kubesvc.controllers.job_policies import indexes_text, parse_indexes
 
 from .house import House
 from .kubelet import Kubelet
@@ -49,7 +50,7 @@ CASES: tuple[tuple[str, Job, Sequence[str], str], ...] = (
     ("as many at a time as told", job(completions=5, parallelism=2), (), "make 2"),
     ("no more than are missing", job({"succeeded": 4}, completions=5, parallelism=2), (), "make 1"),
     ("ends not counted yet count", job(completions=2, parallelism=2), ("Succeeded", "Running"), ""),
-    ("too many go", job(completions=5, parallelism=1), ("Running", "Running"), "delete 1"),
+    ("too many go", job(completions=5, parallelism=1), ("Running", "Running"), "drop 1"),
     ("all done", job(completions=2, parallelism=2), ("Succeeded", "Succeeded"), "Complete CompletionsReached"),
     ("more than enough", job({"succeeded": 1}, completions=1), ("Running",), "delete 1 Complete CompletionsReached"),
     ("no count: one success stops new ones", job(parallelism=3), ("Succeeded", "Running"), ""),
@@ -59,7 +60,7 @@ CASES: tuple[tuple[str, Job, Sequence[str], str], ...] = (
      "delete 1 Failed BackoffLimitExceeded"),
     ("too late", job(completions=1, activeDeadlineSeconds=60), ("Running",), "delete 1 Failed DeadlineExceeded"),
     ("not too late yet", job(completions=1, activeDeadlineSeconds=61), ("Running",), "again 1"),
-    ("suspended", job(completions=1, suspend=True), ("Running",), "delete 1"),
+    ("suspended", job(completions=1, suspend=True), ("Running",), "drop 1"),
     ("indexes in turn", job(**INDEXED), (), "make #0 #1"),
     ("an index that is done or runs is left alone", job({"completedIndexes": "0"}, **INDEXED), ("Running/2",),
      "make #1"),
@@ -73,6 +74,7 @@ CASES: tuple[tuple[str, Job, Sequence[str], str], ...] = (
 def test_steps(name: str, of: Job, there: Sequence[str], expected: str) -> None:
     plan = plan_job(of, pods(*there), NOW)
     words = [f"delete {len(plan.delete)}"] if plan.delete else []
+    words += [f"drop {len(plan.drop)}"] if plan.drop else []
     if plan.create:
         indexes = [f"#{i}" for i in plan.create if i is not None]
         words.append(f"make {' '.join(indexes) or len(plan.create)}")

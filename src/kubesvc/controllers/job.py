@@ -53,21 +53,32 @@ class JobController(PodOwnerController[Job]):
             return
         now = self.ctx.clock.now()
         steps = plan.plan_job(job, pods, now, seen=self.expectations.met(key, self.ctx.clock.monotonic()))
-        if steps.delete:
-            self.expect(key, deletions=steps.delete)
-            await self.delete_pods(key, job, steps.delete)
+        if unwanted := [*steps.delete, *steps.drop]:
+            for pod in steps.drop:
+                await self.settle(pod)
+            self.expect(key, deletions=unwanted)
+            await self.delete_pods(key, job, unwanted)
         await self.write_status(job, steps)
         for pod in steps.settle:
             await self.settle(pod)
         if steps.again is not None:
             self.queue.add_after(key, steps.again + 0.05)
         if steps.create:
-            await self.make(key, job, steps.create)
+            await self.make(key, job, steps)
 
-    async def make(self, key: Key, job: Job, indexes: list[int | None]) -> None:
+    async def make(self, key: Key, job: Job, steps: plan.JobPlan) -> None:
         template = (await self.live(job))["spec"]["template"]
         chance = self.ctx.random
-        bodies = [plan.render_pod(job, template, i, "".join(chance.choices(SAFE_LETTERS, k=5))) for i in indexes]
+        bodies = [
+            plan.render_pod(
+                job,
+                template,
+                index,
+                "".join(chance.choices(SAFE_LETTERS, k=5)),
+                steps.replaced.get(index) if index is not None else None,
+            )
+            for index in steps.create
+        ]
         self.expect(key, creations=len(bodies))
         await self.create_pods(key, job, bodies)
 
@@ -85,6 +96,12 @@ class JobController(PodOwnerController[Job]):
             )
         except NotFound:
             return
+        suspended = {c["status"]: c for c in steps.status["conditions"] or () if c["type"] == "Suspended"}
+        before = next((c.status for c in job.status.conditions or () if c.type == "Suspended"), "")
+        if "True" in suspended and before != "True":
+            self.events.event(JOB, job, "Normal", "Suspended", "Job suspended")
+        if "False" in suspended and before != "False":
+            self.events.event(JOB, job, "Normal", "Resumed", "Job resumed")
         ended = {c["type"] for c in steps.status["conditions"] or ()} & {"Complete", "Failed"}
         if ended and steps.verdict is not None:
             if steps.verdict.type == "Complete":

@@ -23,13 +23,14 @@ CONTROLLERS: dict[str, str] = {
     "statefulset-controller": "kubesvc.controllers.statefulset:StatefulSetController",
     "daemonset-controller": "kubesvc.controllers.daemonset:DaemonSetController",
     "job-controller": "kubesvc.controllers.job:JobController",
+    "cronjob-controller": "kubesvc.controllers.cronjob:CronJobController",
     "ttl-after-finished-controller": "kubesvc.controllers.job:TtlAfterFinishedController",
     "replicationcontroller-controller": "kubesvc.controllers.replicaset:ReplicationControllerController",
     "disruption-controller": "kubesvc.controllers.disruption:DisruptionController",
-    "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",
     "clusterrole-aggregation-controller": (
         "kubesvc.controllers.clusterroleaggregation:ClusterRoleAggregationController"
     ),
+    "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",
     "service-lb-controller": "kubesvc.controllers.loadbalancer:LoadBalancerController",
     "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",
     "garbage-collector-controller": "kubesvc.controllers.garbagecollector:GarbageCollector",
