@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"api", "store", "kernel", "client", "instance", "why", "app", "lifetime", *PARTS},
     "clock": set(),
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"cli"},
 }
 ANYONE = {"clock"}
 

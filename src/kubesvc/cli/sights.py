@@ -45,16 +45,25 @@ def state_of(process: ProcessId | None) -> NodeState:
 
 
 async def look_into(
-    paths: InstancePaths, record: InstanceRecord, service: Service, snapshot: Snapshot, node: str = ""
+    paths: InstancePaths,
+    record: InstanceRecord,
+    service: Service,
+    snapshot: Snapshot,
+    node: str = "",
+    *,
+    knock: bool = False,
 ) -> Snapshot:
     """The snapshot with what was seen in the instance's real nodes about one Service.
 
+    knock: from every node also connect to the Service's own ClusterIP and TCP ports
     Nodes that cannot be looked into are left out; nothing is changed anywhere.
     """
     real = [n for n in record.nodes if not n.simulated and (not node or n.name == node)][:MOST_NODES]
     slices = stored(service, snapshot)
     asked = [
-        look_into_one(paths, record, n, questions_for(service, slices, snapshot, n, connects=i == 0), service, slices)
+        look_into_one(
+            paths, record, n, questions_for(service, slices, snapshot, n, connects=i == 0, knock=knock), service, slices
+        )
         for i, n in enumerate(real)
     ]
     seen = await asyncio.gather(*asked)
@@ -66,7 +75,13 @@ def stored(service: Service, snapshot: Snapshot) -> list[EndpointSlice]:
 
 
 def questions_for(
-    service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, node: NodeRecord, *, connects: bool
+    service: Service,
+    slices: Sequence[EndpointSlice],
+    snapshot: Snapshot,
+    node: NodeRecord,
+    *,
+    connects: bool,
+    knock: bool = False,
 ) -> Questions:
     """What to ask in one node; connections are tried from one node only, since the others would say the same."""
     knows = snapshot.knows(ENDPOINT_SLICE)
@@ -83,6 +98,8 @@ def questions_for(
                     (t.address, p.container_port)
                     for t in mine for p in declared_ports(pod) if (p.protocol or "TCP") == "TCP"
                 )  # fmt: skip
+    if knock:
+        connect |= dict.fromkeys((f.address, f.port) for f in fronts if f.protocol == "TCP")
     external = service.spec.type == "ExternalName"
     return Questions(
         own=node.address,

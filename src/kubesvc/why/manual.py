@@ -376,8 +376,9 @@ def not_ready(service: Service, endpoints: Endpoints | None, slices: Sequence[En
     if endpoints is not None and any(is_mirrored(s) for s in slices) and len(endpoints.subsets or ()) == 1:
         whole = [{"ip": a} for a in addresses(endpoints)]
         command = commands.json_patch(
-            service.namespace, "endpoints", service.name, ("add", "/subsets/0/addresses", whole),
-        ).replace(',"value":null', "")  # fmt: skip
+            service.namespace, "endpoints", service.name,
+            ("add", "/subsets/0/addresses", whole), ("remove", "/subsets/0/notReadyAddresses", None),
+        )  # fmt: skip
     elif len(slices) == 1:
         steps = [("add", f"/endpoints/{i}/conditions/ready", True) for i, _ in enumerate(slices[0].endpoints or ())]
         command = commands.json_patch(service.namespace, "endpointslice", slices[0].name, *steps)

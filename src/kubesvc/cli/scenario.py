@@ -1,0 +1,175 @@
+"""Start a Service that is broken in a known way, find out why, and repair it: for learners, and for our own tests.
+
+  kubesvc scenario list                  what there is, with a hint each (--answers: and what is wrong)
+  kubesvc scenario start typo-value      make it, in the namespace scenario-typo-value
+  kubesvc why svc/web -n scenario-typo-value
+  kubesvc scenario check typo-value      is it repaired?
+  kubesvc scenario fix typo-value        repair it: run what `kubesvc why` suggests, or what the scenario knows
+  kubesvc scenario stop typo-value       remove it with everything it made
+
+Exit status: 0 done (check: repaired), 1 not (check: still broken), 2 cannot tell, 64 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from . import WRONG_USAGE, Failure
+from .target import add_target
+
+if TYPE_CHECKING:
+    from kubesvc.why.scenarios import Scenario
+
+    from .staging import Stage
+
+ACTIONS = ("list", "show", "start", "check", "fix", "stop")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=ACTIONS, help="what to do; show: print the objects as YAML")
+    parser.add_argument("scenario", nargs="?", default="", metavar="SCENARIO", help="see `kubesvc scenario list`")
+    parser.add_argument("--answers", action="store_true", help="list: tell the causes too")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(namespace="")
+    add_target(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from kubesvc.why.scenarios import BY_NAME
+
+    if args.action == "list":
+        return tell_list(args)
+    scenario = BY_NAME.get(args.scenario)
+    if scenario is None:
+        from kubesvc.why.nearest import nearest
+
+        meant = nearest(args.scenario, BY_NAME) if args.scenario else ""
+        said = f"no scenario {args.scenario!r}" if args.scenario else f"{args.action} what?"
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise Failure(f"{said}{hint}\nnext: kubesvc scenario list", status=WRONG_USAGE)
+    if args.action == "show":
+        return show(scenario)
+    return asyncio.run(act(args, scenario))
+
+
+def tell_list(args: argparse.Namespace) -> int:
+    """All scenarios, by family of their cause."""
+    from kubesvc.why.causes import BY_CODE
+    from kubesvc.why.scenarios import SCENARIOS
+
+    if args.json:
+        rows = [
+            {"name": s.name, "code": s.code, "title": BY_CODE[s.code].title, "story": s.story, "alone": s.alone,
+             "without": list(s.without)}
+            for s in SCENARIOS
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=2))
+        return 0
+    family = ""
+    width = max(len(s.name) for s in SCENARIOS)
+    for s in sorted(SCENARIOS, key=lambda s: s.code):
+        cause = BY_CODE[s.code]
+        if cause.family != family:
+            family = cause.family
+            print(f"\n{family}")
+        text = f"{s.code} {cause.title}" if args.answers else first_sentence(s.story)
+        print(f"  {s.name:<{width}}  {text}")
+    print("\nnext: kubesvc scenario start NAME")
+    return 0
+
+
+def first_sentence(text: str) -> str:
+    for mark in (". ", "? "):
+        head, found, _ = text.partition(mark)
+        if found and (". " not in head):
+            return head + mark.strip()
+    return text
+
+
+def show(scenario: Scenario) -> int:
+    """The objects, as one would write them."""
+    import yaml
+
+    from .staging import filled, words_for
+
+    words = words_for(scenario, {})
+    print(yaml.safe_dump_all([filled(o, words) for o in scenario.objects], sort_keys=False).rstrip())
+    return 0
+
+
+async def act(args: argparse.Namespace, scenario: Scenario) -> int:
+    """start, check, fix, stop."""
+    from kubesvc.api.errors import ApiError
+    from kubesvc.client import Unreachable
+
+    from .cluster import CANNOT_TELL, open_cluster
+    from .staging import Stage, StageFailed
+
+    cluster = open_cluster(args, "kubesvc-scenario")
+    stage = Stage(cluster)
+    try:
+        await stage.find_words()
+        return await ACTS[args.action](stage, scenario)
+    except StageFailed as error:
+        raise Failure(str(error)) from error
+    except Unreachable as error:
+        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
+        raise Failure(text, status=CANNOT_TELL) from error
+    except ApiError as error:
+        raise Failure(f"the cluster refuses: {error.message}") from error
+    finally:
+        await cluster.client.close()
+
+
+async def start(stage: Stage, scenario: Scenario) -> int:
+    words = stage.words(scenario)
+    if scenario.alone:
+        print(f"note: {scenario.alone}", file=sys.stderr)
+    if scenario.without:
+        print(f"note: this needs a cluster without {', '.join(scenario.without)}: kubesvc up --controllers "
+              f"'*,{','.join('-' + w for w in scenario.without)}'", file=sys.stderr)  # fmt: skip
+    await stage.start(scenario)
+    namespace, subject = stage.question(scenario, after=False)
+    print(scenario.story)
+    print(f"\nlook:  kubectl -n {words['NAMESPACE']} get service,pods,endpointslices")
+    print(f"ask:   kubesvc why {' '.join(subject)} -n {namespace}")
+    print(f"then:  kubesvc scenario check {scenario.name}; kubesvc scenario fix {scenario.name}")
+    return 0
+
+
+async def check(stage: Stage, scenario: Scenario) -> int:
+    from kubesvc.why.render import headline
+
+    if not await stage.started(scenario):
+        raise Failure(f"{scenario.name} is not started\nnext: kubesvc scenario start {scenario.name}")
+    after = await stage.examine(scenario, after=True)
+    if stage.is_healed(scenario, after):
+        print(f"repaired: {after.verdict}")
+        return 0
+    found = await stage.examine(scenario)
+    print(headline(found))
+    return 1
+
+
+async def fix(stage: Stage, scenario: Scenario) -> int:
+    if not await stage.started(scenario):
+        raise Failure(f"{scenario.name} is not started\nnext: kubesvc scenario start {scenario.name}")
+    commands = await stage.repair(scenario)
+    for command in commands:
+        print(f"$ {command}")
+    after = await stage.healed(scenario)
+    print(after.verdict)
+    return 0
+
+
+async def stop(stage: Stage, scenario: Scenario) -> int:
+    await stage.stop(scenario)
+    print(f"{scenario.name} is removed")
+    return 0
+
+
+ACTS = {"start": start, "check": check, "fix": fix, "stop": stop}

@@ -1,0 +1,299 @@
+"""Puts a scenario on a cluster, asks `why` about it, repairs it as told, and takes it away again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, Forbidden, NotFound
+from kubesvc.api.kind import Kind
+from kubesvc.api.kinds import by_kind
+from kubesvc.api.namespace import NAMESPACE
+from kubesvc.api.node import NODE
+from kubesvc.clock import RealClock
+from kubesvc.instance.kubectl import find_kubectl
+from kubesvc.why.answer import diagnose
+from kubesvc.why.collect import read_for
+from kubesvc.why.diagnosis import Diagnosis
+from kubesvc.why.scenarios import Object, Scenario
+from kubesvc.why.subject import parse_subject
+
+from .cluster import Cluster
+from .sights import look_into
+
+PATIENCE_SECONDS = 40.0
+COMMAND_SECONDS = 60.0
+OURS = "example.com/scenario-"
+"""A label that a repair puts on a node is this and the scenario's name; `stop` takes it off."""
+RUNS_ON = "kubesvc controllers"
+"""A repair that begins so runs on until the Service works, and is ended then."""
+
+
+class StageFailed(Exception):
+    """A scenario could not be made, or did not do as it says; the text says what was seen."""
+
+
+def words_for(scenario: Scenario, found: Mapping[str, str]) -> dict[str, str]:
+    """What stands for the words with a dollar in a scenario."""
+    own = {"NAMESPACE": f"scenario-{scenario.name}", "OTHER": f"scenario-{scenario.name}-other"}
+    usual = {"NODE": "n1", "NODE2": "n2", "ADDRESS": "172.30.0.11", "PID2": "0"}
+    return {**usual, **found, **own}
+
+
+def filled(value: Any, words: Mapping[str, str]) -> Any:
+    """An object, or text, with its words replaced; longer words first."""
+    if isinstance(value, dict):
+        return {filled(k, words): filled(v, words) for k, v in value.items()}
+    if isinstance(value, list):
+        return [filled(v, words) for v in value]
+    if isinstance(value, str) and "$" in value:
+        for word in sorted(words, key=len, reverse=True):
+            value = value.replace(f"${word}", words[word])
+    return value
+
+
+@dataclasses.dataclass
+class Stage:
+    """A cluster on which scenarios are played; several may be at once."""
+
+    cluster: Cluster
+    found: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    async def find_words(self) -> None:
+        """Names and addresses of the cluster's first real nodes."""
+        if self.cluster.record is not None:
+            real = [n for n in self.cluster.record.nodes if not n.simulated]
+            for word, node in zip(("NODE", "NODE2"), real, strict=False):
+                self.found[word] = node.name
+            if real:
+                self.found["ADDRESS"] = real[0].address
+                last = real[-1]
+                self.found["PID2"] = str(last.agent.pid) if last.agent else "0"
+            return
+        listed = [json.loads(raw) for raw in (await self.cluster.client.list_raw(NODE, limit=2)).items]
+        for word, obj in zip(("NODE", "NODE2"), listed, strict=False):
+            self.found[word] = obj["metadata"]["name"]
+        for entry in (listed[0].get("status", {}).get("addresses") or ()) if listed else ():
+            if entry["type"] == "InternalIP":
+                self.found.setdefault("ADDRESS", entry["address"])
+
+    def words(self, scenario: Scenario) -> dict[str, str]:
+        return words_for(scenario, self.found)
+
+    # ------------------------------------------------------------ making and removing
+
+    async def started(self, scenario: Scenario) -> bool:
+        try:
+            await self.cluster.client.get(NAMESPACE, self.words(scenario)["NAMESPACE"])
+        except NotFound:
+            return False
+        return True
+
+    async def start(self, scenario: Scenario) -> None:
+        """Make everything; StageFailed if it is there already, or if a step fails."""
+        words = self.words(scenario)
+        objects = [filled(o, words) for o in scenario.objects]
+        names = [words["NAMESPACE"]]
+        if any(o["metadata"].get("namespace") == words["OTHER"] for o in objects):
+            names.append(words["OTHER"])
+        for name in names:
+            made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            try:
+                await self.cluster.client.create(NAMESPACE, made)
+            except AlreadyExists:
+                said = f"{scenario.name} is started already"
+                raise StageFailed(f"{said}\nnext: kubesvc scenario stop {scenario.name}") from None
+        for obj in objects:
+            await self.create(obj, words["NAMESPACE"])
+        for step in scenario.steps:
+            await self.execute(step, words)
+
+    async def create(self, obj: Object, namespace: str) -> None:
+        """One object; again for a while if the namespace is so new that Pods are refused in it."""
+        kind = kind_of(obj)
+        where = obj["metadata"].get("namespace") or namespace if kind.namespaced else ""
+        for attempt in range(50):
+            try:
+                await self.cluster.client.create(kind, obj, where)
+                return
+            except Forbidden:
+                if attempt == 49:
+                    raise
+                await asyncio.sleep(0.1)
+            except AlreadyExists:
+                if where == namespace:
+                    raise
+                return  # what is made outside of the scenario's own namespace may be there
+
+    async def stop(self, scenario: Scenario) -> None:
+        """Remove it all; what is gone already is no error."""
+        words = self.words(scenario)
+        if any("$PID2" in step for step in scenario.steps) and int(words["PID2"]):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(words["PID2"]), signal.SIGCONT)
+        for obj in (filled(o, words) for o in scenario.objects):
+            kind, where = kind_of(obj), obj["metadata"].get("namespace", "")
+            if not kind.namespaced or where not in ("", words["NAMESPACE"], words["OTHER"]):
+                with contextlib.suppress(NotFound):
+                    await self.cluster.client.delete(kind, obj["metadata"]["name"], where)
+        for name in (words["NAMESPACE"], words["OTHER"]):
+            with contextlib.suppress(NotFound, Conflict):
+                await self.cluster.client.delete(NAMESPACE, name)
+        await self.take_label_off(f"{OURS}{scenario.name}")
+
+    async def take_label_off(self, label: str) -> None:
+        for raw in (await self.cluster.client.list_raw(NODE)).items:
+            meta = json.loads(raw)["metadata"]
+            if label in (meta.get("labels") or ()):
+                patch = {"metadata": {"labels": {label: None}}}
+                with contextlib.suppress(ApiError):
+                    await self.cluster.client.patch(NODE, meta["name"], "", patch, "merge")
+
+    # ------------------------------------------------------------ asking
+
+    def question(self, scenario: Scenario, *, after: bool) -> tuple[str, list[str]]:
+        """(namespace, words for `why`)."""
+        words = self.words(scenario)
+        asked = filled((scenario.after if after else "") or scenario.ask, words).split()
+        if asked[0] == words["OTHER"]:
+            return asked[0], asked[1:]
+        return words["NAMESPACE"], asked
+
+    async def examine(self, scenario: Scenario, *, after: bool = False) -> Diagnosis:
+        """What `why` says now."""
+        namespace, words = self.question(scenario, after=after)
+        subject = parse_subject(words)
+        snapshot = await read_for(self.cluster.client, RealClock(), subject, namespace)
+        service = snapshot.services.get((namespace, subject.service))
+        instance, record = self.cluster.instance, self.cluster.record
+        if scenario.looks and service is not None and instance is not None and record is not None:
+            snapshot = await look_into(instance, record, service, snapshot)
+        return diagnose(subject, snapshot, namespace)
+
+    async def planted(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
+        """The diagnosis once the planted cause comes first; StageFailed if it does not."""
+        found: Diagnosis | None = None
+        for _ in range(int(seconds / 0.3)):
+            found = await self.examine(scenario)
+            if found.code == scenario.code and found.status == scenario.status:
+                return found
+            await asyncio.sleep(0.3)
+        assert found is not None
+        raise StageFailed(
+            f"{scenario.name}: why should name {scenario.code} ({scenario.status}) first and says: {found.verdict} "
+            f"[{found.code or 'no cause'}, {found.status}]"
+        )
+
+    def is_healed(self, scenario: Scenario, found: Diagnosis) -> bool:
+        certain = found.status == scenario.healed
+        return certain and scenario.code not in {f.code for f in found.findings}
+
+    async def repair(self, scenario: Scenario) -> list[str]:
+        """Run what `why` suggests, or where that only shows more what the scenario knows; the commands."""
+        if scenario.repair:
+            commands = [filled(c, self.words(scenario)) for c in scenario.repair]
+        else:
+            found = await self.examine(scenario)
+            first = next((f for f in found.findings if f.code == scenario.code), None)
+            if first is None:
+                raise StageFailed(f"{scenario.name}: nothing to repair: {found.verdict}")
+            if not first.repairs:
+                raise StageFailed(f"{scenario.name}: why suggests nothing that repairs: {first.text}")
+            commands = [first.command]
+        for command in commands:
+            if command.startswith(RUNS_ON):
+                await self.run_meanwhile(command, scenario)
+            else:
+                await self.execute(command, self.words(scenario))
+        return commands
+
+    async def healed(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
+        """The diagnosis once all is well; StageFailed if that does not come."""
+        found: Diagnosis | None = None
+        for _ in range(int(seconds / 0.3)):
+            found = await self.examine(scenario, after=True)
+            if self.is_healed(scenario, found):
+                return found
+            await asyncio.sleep(0.3)
+        assert found is not None
+        codes = ", ".join(f.code for f in found.findings)
+        raise StageFailed(f"{scenario.name}: repaired, and still: {found.verdict} [{codes}, {found.status}]")
+
+    # ------------------------------------------------------------ commands
+
+    def environment(self, words: Mapping[str, str]) -> dict[str, str]:
+        """Where `kubectl` and `kubesvc` are on the PATH and mean this cluster."""
+        paths = [os.environ.get("PATH", "")]
+        if self.cluster.instance is not None:
+            paths.insert(0, str(programs(self.cluster.instance.root / "bin")))
+        config = os.path.abspath(os.path.expanduser(self.cluster.kubeconfig))
+        return {**os.environ, **words, "PATH": os.pathsep.join(paths), "KUBECONFIG": config}
+
+    async def execute(self, command: str, words: Mapping[str, str]) -> None:
+        """Run one line in a shell, as a user would paste it. StageFailed if it fails."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", command,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=self.environment(words),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                said, _ = await process.communicate()
+        except TimeoutError:
+            raise StageFailed(f"{command}: took more than {COMMAND_SECONDS:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise StageFailed(f"{command}: {said.decode(errors='replace').strip() or f'status {process.returncode}'}")
+
+    async def run_meanwhile(self, command: str, scenario: Scenario) -> None:
+        """Run a part until the Service works, then end it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *command.split(),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            env=self.environment(self.words(scenario)),
+        )  # fmt: skip
+        try:
+            await self.healed(scenario)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+
+def kind_of(obj: Object) -> Kind:
+    kind = by_kind(obj["apiVersion"], obj["kind"])
+    assert kind is not None, obj["kind"]
+    return kind
+
+
+def programs(directory: Path) -> Path:
+    """A directory with `kubectl` (stock, if installed with us) and `kubesvc` (this one)."""
+    directory.mkdir(exist_ok=True)
+    stock = find_kubectl()
+    if stock is not None:
+        replace(directory / "kubectl", f'#!/bin/sh\nexec "{stock}" "$@"\n')
+    replace(directory / "kubesvc", f'#!/bin/sh\nexec "{sys.executable}" -m kubesvc "$@"\n')
+    return directory
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a program, unless it is there as it should be; several commands may do so at once."""
+    with contextlib.suppress(OSError):
+        if path.read_text() == text:
+            return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.chmod(0o755)
+    fresh.replace(path)
