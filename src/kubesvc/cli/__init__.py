@@ -21,6 +21,8 @@ COMMANDS = {
     "down": "stop an instance and remove everything it left on the machine",
     "status": "show what an instance runs and where it answers",
     "why": "say why a Service, a Pod, an address or a name works or does not, and what repairs it",
+    "wait": "wait until a Service routes: listed, programmed, and answering",
+    "scenario": "start a Service broken in a known way, find out why, repair it",
     "demo": "watch a Service of real Pods work, break and be repaired",
     "doctor": "say what this machine can and cannot do, and how to change it",
     "kubectl": "run stock kubectl against an instance",
