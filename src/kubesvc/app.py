@@ -291,6 +291,7 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
         cluster_dns=options.dns_address if options.nodes else "",
         load_balancer_ranges=options.load_balancer_range if options.nodes else (),
+        account_token=control.server.tokens.legacy_token,
         node_monitor_grace_period=options.node_monitor_grace_period,
     )
     client, clock, random = control.server.client, control.clock, control.random

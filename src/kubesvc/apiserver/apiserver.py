@@ -80,6 +80,7 @@ class ApiServer:
         self.registry.admission.nodes.audience_allowed = self._audience_allowed
         self.health = Health()
         self.metrics = Metrics()
+        self.authenticator.audiences = self.tokens.audiences
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
         self.audit = AuditLog(settings.audit_log, settings.audit_level) if settings.audit_log else None
         self.watches = WatchRequests(self.registry, clock)

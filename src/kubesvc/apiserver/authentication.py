@@ -102,13 +102,15 @@ class Authenticator:
     def __init__(self, tokens: Mapping[str, User], *, anonymous: bool) -> None:
         self.tokens = dict(tokens)
         self.anonymous = anonymous
+        self.audiences: list[str] = []
+        """Whom tokens that say nothing of it are meant for: the API server."""
         self.others: list[TokenAuthenticator] = []
 
     def user_of_token(self, token: str, audiences: Sequence[str] = ()) -> User | None:
         """The user of a bearer token, None if nobody knows it. `audiences`: whom it must be meant for, () the API."""
         found = self.tokens.get(token)
         if found is not None:
-            return found
+            return found if not audiences or set(audiences) & set(self.audiences) else None
         for other in self.others:
             user = other(token, audiences)
             if user is not None:

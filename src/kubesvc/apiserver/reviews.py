@@ -111,10 +111,11 @@ class Reviews:
             user, why = None, e.why
         if user is None:
             return {"user": {}, "error": f"[invalid bearer token, {why}]" if why else "invalid bearer token"}
+        tokens = self.subresources.tokens
+        asked = spec.get("audiences") or tokens.audiences
+        meant_for = tokens.audiences_of(token) or tokens.audiences
         status: Object = {"authenticated": True, "user": user_info(user)}
-        audiences = spec.get("audiences") or (self.subresources.tokens.audiences if user.extra else ())
-        if audiences:
-            status["audiences"] = list(audiences)
+        status["audiences"] = [a for a in asked if a in meant_for]
         return status
 
     def access_status(self, user: User, spec: Object) -> Object:

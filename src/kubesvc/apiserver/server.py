@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, Unauthorized
@@ -37,6 +38,7 @@ from .resources import Resources
 from .reviews import Reviews
 from .routing import NO_METHOD, not_allowed, not_served, parse_target
 from .swaggerproto import ASKED_AS, MEDIA_TYPE
+from .tokens import CONFIGURATION_PATH, JWKS_PATH
 
 log = logging.getLogger("kubesvc.apiserver")
 
@@ -292,6 +294,8 @@ class HttpServer:
             return call.object(VERSION)
         if parts[0] == "openapi":
             return await self.openapi_answer(call, parts)
+        if path in (CONFIGURATION_PATH, JWKS_PATH):
+            return self.issuer_answer(call, path)
         if parts == ["metrics"]:
             return call.text(self.metrics.render())
         if parts == [""]:
@@ -303,7 +307,29 @@ class HttpServer:
         for group in self.discovery.groups:
             found.append(f"/apis/{group}")
             found += [f"/apis/{group}/{v}" for v in self.discovery.versions_of(group)]
-        return [*found, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+        return [
+            "/.well-known/openid-configuration",
+            *found,
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+
+    def issuer_answer(self, call: Call, path: str) -> web.Response:
+        """How others check the tokens of service accounts."""
+        tokens = self.reviews.subresources.tokens
+        document, media_type = tokens.configuration(self.address), "application/json"
+        if path == JWKS_PATH:
+            document, media_type = tokens.key_set(), "application/jwk-set+json"
+        response = web.Response(body=msgspec.json.encode(document), headers=call.headers())
+        response.headers["Content-Type"] = media_type
+        response.headers["Cache-Control"] = "public, max-age=3600"
+        return response
 
     async def api(self, call: Call) -> web.StreamResponse:
         target = call.target

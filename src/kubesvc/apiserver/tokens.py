@@ -1,17 +1,23 @@
-"""Tokens of service accounts: issued on request, known again when they come back (AUTH-5 to AUTH-7)."""
+"""Tokens of service accounts: issued on request, known again when they come back (AUTH-5 to AUTH-7).
+
+There are two sorts. Those of TokenRequests expire and are bound to objects; they end with what they are bound to. Those
+that Secrets of their own type hold do neither, and end with the Secret. `documents` tells others how to check the
+first sort.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubesvc.api import fields
 from kubesvc.api.errors import BadRequest
+from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT
 from kubesvc.api.meta import Object
-from kubesvc.clock import Clock, Random, rfc3339
+from kubesvc.clock import Clock, Random, parse_rfc3339, rfc3339
 
 from . import refusals
 from .authentication import ALL_AUTHENTICATED, BadToken, User
@@ -27,8 +33,26 @@ DEFAULT_SECONDS = 3600
 LEAST_SECONDS = 600
 MOST_SECONDS = 1 << 32
 MOST_KNOWN = 4096
+WARN_SECONDS = 3607
+"""Who asks for just this gets a token that lives longer and only warns after it: old clients never read it again."""
+EXTENDED_SECONDS = 365 * 24 * 3600
+LEEWAY_SECONDS = 60
 BOUND_KINDS = {"Pod": POD, "Secret": SECRET, "Node": NODE}
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+LEGACY = "kubernetes.io/serviceaccount/"
+JWKS_PATH = "/openid/v1/jwks"
+CONFIGURATION_PATH = "/.well-known/openid-configuration"
 GROUP, KIND = "authentication.k8s.io", "TokenRequest"
+
+
+def new_key() -> bytes:
+    """A signing key, as PEM."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 class TokenIssuer:
@@ -109,9 +133,12 @@ class TokenIssuer:
         now = int(self.clock.now())
         private: Object = {"namespace": namespace, "serviceaccount": {"name": name, "uid": meta["uid"]}, **bound}
         audiences = spec.get("audiences") or self.audiences
+        lifetime = seconds
+        if seconds == WARN_SECONDS and "pod" in bound and set(audiences) <= set(self.audiences):
+            private["warnafter"], lifetime = now + seconds, EXTENDED_SECONDS
         claims = {
             "aud": audiences,
-            "exp": now + seconds,
+            "exp": now + lifetime,
             "iat": now,
             "iss": self.issuer,
             "jti": new_uid(self.random),
@@ -177,9 +204,13 @@ class TokenIssuer:
                 self._known.pop(next(iter(self._known)))
             self._known[token] = claims
         now = self.clock.now()
-        if claims["exp"] <= now or claims["nbf"] > now + 60:
-            raise BadToken
         wanted = audiences or self.audiences
+        if claims["iss"] == LEGACY_ISSUER:
+            return self.user_of_legacy(token, claims, wanted)
+        if claims["exp"] <= now - LEEWAY_SECONDS:
+            raise BadToken("service account token has expired")
+        if claims["nbf"] > now + LEEWAY_SECONDS:
+            raise BadToken("service account token is not valid yet")
         if not set(wanted) & set(claims["aud"]):
             found, target = (json.dumps(list(a), separators=(" ", ":")) for a in (claims["aud"], wanted))
             raise BadToken(f"token audiences {found} is invalid for the target audiences {target}")
@@ -189,20 +220,97 @@ class TokenIssuer:
         for part, kind in (("pod", POD), ("secret", SECRET)):
             if part in private:
                 self.check_alive(kind, namespace, private[part])
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", ALL_AUTHENTICATED)
+        if "node" in private and "pod" not in private:  # beside a pod it only tells where that runs
+            self.check_alive(NODE, "", private["node"])
         extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims['jti']}",)}
         for part in ("node", "pod"):
             if part in private:
                 extra[f"authentication.kubernetes.io/{part}-name"] = (private[part]["name"],)
                 if "uid" in private[part]:
                     extra[f"authentication.kubernetes.io/{part}-uid"] = (private[part]["uid"],)
-        return User(claims["sub"], account["uid"], groups, extra)
+        return User(claims["sub"], account["uid"], account_groups(namespace), extra)
 
-    def check_alive(self, kind: Any, namespace: str, reference: Object) -> None:
-        """AUTH-7: what a token is bound to still exists."""
+    def check_alive(self, kind: Kind, namespace: str, reference: Object) -> None:
+        """AUTH-7: what a token is bound to still exists, and is not long on its way out."""
         item = self.cache.of(kind).get(namespace, reference["name"]) if self.cache is not None else None
-        if item is None or item.typed().metadata.uid != reference["uid"]:
-            raise BadToken
+        account = kind is SERVICE_ACCOUNT
+        if item is None:
+            gone = f"serviceaccounts {fields.quote(reference['name'])} not found"
+            raise BadToken(gone if account else "service account token has been invalidated")
+        meta = item.typed().metadata
+        deleted = meta.deletion_timestamp
+        if deleted and parse_rfc3339(deleted) < self.clock.now() - LEEWAY_SECONDS:
+            what = "service account" if account else "service account token"
+            raise BadToken(f"{what} has been {'deleted' if account else 'invalidated'}")
+        if meta.uid != reference["uid"]:
+            what = "service account UID" if account else f"{kind.name.lower()} UID"
+            claim = "claim" if account else f"service account {kind.name.lower()} ref claim"
+            raise BadToken(f"{what} ({meta.uid}) does not match {claim} ({reference['uid']})")
+
+    def user_of_legacy(self, token: str, claims: Mapping[str, Any], wanted: Sequence[str]) -> User | None:
+        """The account of a token that a Secret holds; Unauthorized if the Secret does so no more."""
+        if not set(wanted) & set(self.audiences):
+            return None
+        namespace, account = str(claims[LEGACY + "namespace"]), str(claims[LEGACY + "service-account.name"])
+        uid = str(claims[LEGACY + "service-account.uid"])
+        self.check_alive(SERVICE_ACCOUNT, namespace, {"name": account, "uid": uid})
+        secret = str(claims[LEGACY + "secret.name"])
+        item = self.cache.of(SECRET).get(namespace, secret) if self.cache is not None else None
+        held = (json.loads(item.value).get("data") or {}).get("token") or "" if item is not None else ""
+        if item is None or item.terminating:
+            raise BadToken("service account token has been invalidated")
+        if base64.b64decode(held) != token.encode():
+            raise BadToken("service account token does not match server's copy")
+        return User(f"system:serviceaccount:{namespace}:{account}", uid, account_groups(namespace))
+
+    def audiences_of(self, token: str) -> list[str] | None:
+        """Whom a token of this issuer is meant for; None if it is none, or of the sort that is meant for the server."""
+        claims = self._known.get(token)
+        return None if claims is None or claims["iss"] == LEGACY_ISSUER else list(claims["aud"])
+
+    def legacy_token(self, account: Object, secret: str) -> str:
+        """A token for a Secret to hold: it neither expires nor says whom it is meant for."""
+        import jwt
+
+        meta = account["metadata"]
+        claims = {
+            "iss": LEGACY_ISSUER,
+            LEGACY + "namespace": meta["namespace"],
+            LEGACY + "secret.name": secret,
+            LEGACY + "service-account.name": meta["name"],
+            LEGACY + "service-account.uid": meta["uid"],
+            "sub": f"system:serviceaccount:{meta['namespace']}:{meta['name']}",
+        }
+        key = self.key()
+        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
+
+    def configuration(self, address: str) -> Object:
+        """The discovery document of the issuer. `address`: host and port at which the keys are found."""
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": f"https://{address}{JWKS_PATH}",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+
+    def key_set(self) -> Object:
+        """The public keys that check tokens."""
+        numbers = self.key().public_key().public_numbers()
+
+        def coordinate(number: int) -> str:
+            return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
+
+        key = {
+            "use": "sig",
+            "kty": "EC",
+            "kid": self._key_id,
+            "crv": "P-256",
+            "alg": "ES256",
+            "x": coordinate(numbers.x),
+            "y": coordinate(numbers.y),
+        }
+        return {"keys": [key]}
 
     def verified(self, token: str) -> dict[str, Any] | None:
         """The claims of a token signed here; None for anything else."""
@@ -210,7 +318,10 @@ class TokenIssuer:
             return None
         try:
             part = token.split(".")[1]
-            if json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("iss") != self.issuer:
+            if json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("iss") not in (
+                self.issuer,
+                LEGACY_ISSUER,
+            ):
                 return None
         except (ValueError, AttributeError):
             return None
@@ -226,6 +337,14 @@ class TokenIssuer:
             )
         except jwt.InvalidTokenError:
             raise BadToken from None
+        if found["iss"] == LEGACY_ISSUER:
+            parts = ("namespace", "service-account.name", "service-account.uid", "secret.name")
+            return found if all(LEGACY + part in found for part in parts) else None
         if not isinstance(found.get("aud"), list):
             found["aud"] = [found.get("aud")]
         return found
+
+
+def account_groups(namespace: str) -> tuple[str, ...]:
+    """AUTH-5."""
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", ALL_AUTHENTICATED)

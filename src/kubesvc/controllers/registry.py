@@ -17,6 +17,7 @@ CONTROLLERS: dict[str, str] = {
     "endpointslice-mirroring-controller": "kubesvc.controllers.mirroring:MirroringController",
     "namespace-controller": "kubesvc.controllers.namespace:NamespaceController",
     "serviceaccount-controller": "kubesvc.controllers.serviceaccount:ServiceAccountController",
+    "serviceaccount-token-controller": "kubesvc.controllers.accounttoken:AccountTokenController",
     "root-ca-certificate-publisher-controller": "kubesvc.controllers.rootca:RootCaPublisher",
     "deployment-controller": "kubesvc.controllers.deployment:DeploymentController",
     "replicaset-controller": "kubesvc.controllers.replicaset:ReplicaSetController",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -26,6 +27,8 @@ class ControllerSettings:
     """The certificate (PEM) published to every namespace; "" publishes none."""
     cluster_cidrs: tuple[str, ...] = ()
     """Ranges that nodes get their pod addresses from, one per family; () assigns none."""
+    account_token: Callable[[Object, str], str] | None = None
+    """Signs a token of an account for the Secret of a name; None fills no such Secrets."""
     cluster_dns: str = ""
     """Address of Service kube-system/kube-dns; "" makes no such Service."""
     load_balancer_ranges: tuple[str, ...] = ()
