@@ -54,13 +54,9 @@ class StartFailed(Exception):
 
 def open_store(options: UpOptions, paths: InstancePaths) -> Store:
     """The store that `--store` names."""
-    if options.store == "memory":
-        from kubesvc.store.memory import MemoryStore
+    from kubesvc import store
 
-        return MemoryStore()
-    from kubesvc.store.embedded import SqliteStore
-
-    return SqliteStore(Path(options.store) if options.store else paths.store)
+    return store.open_store(options.store or str(paths.store))
 
 
 @dataclass
@@ -171,12 +167,12 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     try:
         await store.start()
     except StoreError as error:
-        raise StartFailed(f"{error}\nnext: kubesvc up --store PATH with another path, or --store memory") from None
+        raise StartFailed(f"{error}\nnext: {advice(options.store)}") from None
     stack.push_async_callback(store.close)
     settings = ApiServerSettings(
         service_ranges=options.service_cluster_ip_range,
         node_ports=options.service_node_port_range,
-        advertise_address=API_ADDRESS,
+        advertise_address=options.advertise_address or API_ADDRESS,
         token_file=options.token_auth_file,
         authorization=options.authorization_mode,
         anonymous_auth=bool(options.anonymous_auth),
@@ -225,6 +221,13 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     control.save()
     url = f"https://{loopback}:{port}"
     write_private(paths.kubeconfig, render_kubeconfig(paths.name, url, pki))
+
+
+def advice(store: str) -> str:
+    """What to do when the store cannot be opened."""
+    if store.startswith("etcd"):
+        return "start etcd there (etcdctl endpoint health tells), or give its address to --store etcd://HOST:PORT"
+    return "kubesvc up --store PATH with another path, or --store memory"
 
 
 class Doors:

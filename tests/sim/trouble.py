@@ -87,6 +87,18 @@ class MortalStore:
         return await self.alive().revision()
 
     @property
+    def shared(self) -> bool:
+        return self.inner.shared
+
+    @property
+    def newest(self) -> int:
+        return self.inner.newest
+
+    @property
+    def trouble(self) -> str:
+        return "the server has died" if self.dead else self.inner.trouble
+
+    @property
     def compacted(self) -> int:
         return self.inner.compacted
 

@@ -19,14 +19,14 @@ import tempfile
 from pathlib import Path
 
 from kubesvc.clock import RealClock
-from kubesvc.store import Store
+from kubesvc.store import open_store
 
 from .settings import ApiServerSettings
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kubesvc.apiserver", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--store", default="memory", help="memory, or the path of a store")
+    parser.add_argument("--store", default="memory", help="memory, etcd://HOST:PORT, or the path of a store")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--unix", default="", help="also serve plain HTTP on this unix socket, trusted")
@@ -70,16 +70,6 @@ def make_certificate(directory: Path, host: str) -> tuple[str, str]:
     )
     key_path.chmod(0o600)
     return str(cert_path), str(key_path)
-
-
-def open_store(text: str) -> Store:
-    if text == "memory":
-        from kubesvc.store.memory import MemoryStore
-
-        return MemoryStore()
-    from kubesvc.store.embedded import SqliteStore
-
-    return SqliteStore(Path(text))
 
 
 async def serve(arguments: argparse.Namespace) -> None:

@@ -7,14 +7,16 @@ import logging
 
 import msgspec
 
+from kubesvc.api.errors import ApiError
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import EVENT, KINDS
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.interface import Client
 from kubesvc.clock import Clock, Random, parse_rfc3339
-from kubesvc.store import Delete, Moved, Store, StoreError
+from kubesvc.store import Delete, Moved, Put, Store, StoreError
 
 from .allocators import Allocations
+from .apistore import ApiStore
 from .audit import AuditLog
 from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
 from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
@@ -35,17 +37,20 @@ from .repair import Repairer
 from .resources import Resources
 from .reviews import Reviews
 from .server import HttpServer, Listener
+from .servers import Leases
 from .service_rest import ServiceHooks
 from .settings import ApiServerSettings
 from .storage import decode
 from .subresources import Backends, Subresources
-from .tokens import TokenIssuer
+from .tokens import TokenIssuer, new_key
 from .watching import WatchRequests
 
 log = logging.getLogger("kubesvc.apiserver")
 
 EXPIRY_SECONDS = 60.0
 COMPACTION_TURNS = 5
+TOKEN_KEY = "/keys/service-accounts"
+"""Where servers that share a store keep the key that signs service accounts' tokens."""
 
 
 class ApiServer:
@@ -57,7 +62,7 @@ class ApiServer:
     def __init__(
         self, store: Store, settings: ApiServerSettings, clock: Clock, random: Random, *, token_key: bytes = b""
     ) -> None:
-        self.store = store
+        self.store = store = ApiStore(store)
         self.settings = settings
         self.clock = clock
         self.random = random
@@ -102,9 +107,11 @@ class ApiServer:
         )
         self.port = 0
         self.local = LocalClient(self.registry, self.subresources, "kube-apiserver")
-        self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port)
+        leases = Leases(store, clock)
+        self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port, leases)
         self.stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self.health.follow_store(lambda: not store.trouble)
         self.health.ready["informer-sync"] = lambda: self.cache.loaded
         self.health.ready["poststarthook/start-system-namespaces-controller"] = lambda: (
             self.bootstrap.done or not settings.bootstrap
@@ -166,6 +173,9 @@ class ApiServer:
 
     async def start(self) -> None:
         """Load the caches, make the server's own objects, and begin to look after them."""
+        if self.store.shared:
+            self.tokens.key_pem = await self._shared_key()
+            await self.registry.guards.start()
         await self.cache.start()
         self._observe()
         quotas = self.registry.admission.quotas
@@ -178,6 +188,20 @@ class ApiServer:
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
             self._repair()
         self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+
+    async def _shared_key(self) -> bytes:
+        """The signing key of all servers on this store: that of the server which came first."""
+        stored = await self.store.get(TOKEN_KEY)
+        if stored is None:
+            own = self.tokens.key_pem or await asyncio.to_thread(new_key)
+            try:
+                await self.store.commit(Put(TOKEN_KEY, own, expect=0))
+            except Moved as e:
+                assert e.found is not None
+                stored = e.found
+            else:
+                return own
+        return stored.value
 
     def _repair(self) -> None:
         """Begin to keep IPAddresses in line with Services (REPAIR-1 to REPAIR-3)."""
@@ -230,7 +254,7 @@ class ApiServer:
         if self.settings.bootstrap and self.bootstrap.done:
             try:
                 await self.bootstrap.withdraw()
-            except StoreError as e:
+            except (ApiError, StoreError) as e:
                 log.warning("own address not withdrawn: %s", e)
         if self.subresources.backends is not None:
             self.subresources.backends.stop()
@@ -258,7 +282,7 @@ class ApiServer:
                     if revision_then > self.store.compacted:
                         await self.store.compact(revision_then)
                     revision_then = self.cache.revision
-            except StoreError as e:
+            except (ApiError, StoreError) as e:
                 log.warning("history not tidied: %s", e)
 
     async def _expire_events(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kubesvc.api.kind import Kind
@@ -16,6 +16,7 @@ from kubesvc.client.interface import Client
 from kubesvc.clock import Clock, rfc3339
 
 from .admission import PRIORITY_CLASSES
+from .servers import Leases, Server
 from .settings import ApiServerSettings
 
 log = logging.getLogger("kubesvc.apiserver.bootstrap")
@@ -32,11 +33,18 @@ CLASS_DESCRIPTIONS = {
 CIDR_READY = "Kubernetes default Service CIDR is ready"
 
 
+def port_of(number: int) -> Object:
+    return {"name": "https", "port": number, "protocol": "TCP"}
+
+
 class Bootstrap:
     """Keeps the server's own objects. `port`: the secure port as clients reach it, once known."""
 
-    def __init__(self, client: Client, settings: ApiServerSettings, clock: Clock, port: Callable[[], int]) -> None:
+    def __init__(
+        self, client: Client, settings: ApiServerSettings, clock: Clock, port: Callable[[], int], leases: Leases
+    ) -> None:
         self.client = client
+        self.leases = leases
         self.settings = settings
         self.clock = clock
         self.port = port
@@ -45,10 +53,13 @@ class Bootstrap:
     async def once(self) -> None:
         """Make everything that is missing."""
         await self.namespaces()
-        await self.service_cidr()
+        try:
+            await self.service_cidr()
+        except Conflict:
+            pass  # another server does the same; the next turn looks again
         await self.priority_classes()
         await self.kubernetes_service()
-        await self.endpoints([self.settings.advertise_address])
+        await self.own_endpoints()
         self.done = True
 
     async def run(self) -> None:
@@ -73,7 +84,7 @@ class Bootstrap:
     async def withdraw(self) -> None:
         """Take this server's address out of the endpoints (KSVC-8)."""
         try:
-            await self.endpoints([])
+            await self.endpoints(await self.leases.withdraw(self.me()))
         except ApiError as e:
             log.warning("own address not withdrawn: %s", e)
 
@@ -154,15 +165,28 @@ class Bootstrap:
         except AlreadyExists:
             pass
 
-    async def own_endpoints(self) -> None:
-        await self.endpoints([self.settings.advertise_address])
+    def me(self) -> Server:
+        return Server(self.settings.advertise_address, self.port())
 
-    async def endpoints(self, addresses: list[str]) -> None:
-        """Endpoints and slice `kubernetes` with these addresses of API servers (KSVC-3, KSVC-4)."""
+    async def own_endpoints(self) -> None:
+        """Renew this server's lease, and list all servers that live (KSVC-5)."""
+        await self.endpoints(await self.leases.renew(self.me()))
+
+    async def endpoints(self, servers: Sequence[Server]) -> None:
+        """Endpoints and slice `kubernetes` with these API servers (KSVC-3, KSVC-4); the slice, which has room for one
+        port, has those of the first subset."""
         endpoints, slices = by_resource("", "v1", "endpoints"), by_resource("discovery.k8s.io", "v1", "endpointslices")
-        port = {"name": "https", "port": self.port(), "protocol": "TCP"}
+        by_port: dict[int, list[str]] = {}
+        for server in servers:
+            by_port.setdefault(server.port, []).append(server.address)
+        first = min(by_port, default=self.port())
+        addresses = by_port.get(first, [])
+        port = port_of(first)
         if endpoints is not None:
-            subsets = [{"addresses": [{"ip": a} for a in addresses], "ports": [port]}] if addresses else []
+            subsets = [
+                {"addresses": [{"ip": a} for a in by_port[number]], "ports": [port_of(number)]}
+                for number in sorted(by_port)
+            ]
             await self.put(
                 endpoints,
                 {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},

@@ -290,11 +290,15 @@ class Cache:
             cache = KindCache(kind, history_events)
             self.kinds[kind] = cache
             self.by_prefix[cache.prefix] = cache
-        self.revision = 0
         self.loaded = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._early: list[Change] = []
         self._end: Callable[[], None] | None = None
+
+    @property
+    def revision(self) -> int:
+        """Also moves when others write to the same store what is no object."""
+        return self.store.newest if self.loaded else 0
 
     def of(self, kind: Kind) -> KindCache:
         return self.kinds[kind]
@@ -311,7 +315,6 @@ class Cache:
                 found.setdefault(cache.prefix, []).append(item)
         for cache in self.kinds.values():
             cache.load(found.get(cache.prefix, []), page.revision)
-        self.revision = page.revision
         self.loaded = True
         early, self._early = self._early, []
         self._sink([c for c in early if c.revision > page.revision])
@@ -339,7 +342,6 @@ class Cache:
                 event = cache.apply(change, at)
                 if event is not None:
                     told.setdefault(cache, []).append(event)
-        self.revision = max(self.revision, changes[-1].revision)
         for cache, events in told.items():
             for sink in tuple(cache.sinks):
                 sink(events)

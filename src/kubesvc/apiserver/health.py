@@ -34,6 +34,11 @@ class Health:
         self.live: dict[str, Check] = {"ping": lambda: True, "log": lambda: True}
         self.ready: dict[str, Check] = {}
 
+    def follow_store(self, well: Check) -> None:
+        """Have the checks that upstream names after its store, whatever the store is."""
+        self.live["etcd"] = well
+        self.ready["etcd-readiness"] = well
+
     def checks(self, path: str) -> dict[str, Check] | None:
         """The checks of `livez`, `readyz` or `healthz`, None for another word."""
         if path == "readyz":

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
+from kubesvc.store import Operation
 
 Verb = Literal["create", "delete"]
 
@@ -47,6 +48,8 @@ class Reservation:
     on_rollback: Callable[[], None] | None = None
     warnings: list[str] = field(default_factory=list)
     """Further warnings for the answer (WARN-1)."""
+    guards: list[Operation] = field(default_factory=list)
+    """Writes beside the objects, needed where other servers write to the same store (`guards`)."""
 
     def confirm(self) -> None:
         self.finish(self.on_confirm)

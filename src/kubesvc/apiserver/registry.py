@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -29,8 +29,10 @@ from .admission import Admission, asked_of
 from .apply import Applied, equal_but_for_times, update_managed_fields
 from .cache import Cache, Item, KindCache
 from .deletion import gone_with_update, plan_deletion
+from .guards import QuotaGuards
 from .hooks import Reservation, WriteHooks
 from .options import DeleteOptions, ListOptions, WriteOptions
+from .quotas import nothing_held
 from .settings import ApiServerSettings
 from .storage import answer, decode, encode, head, kind_prefix, list_item, storage_key
 from .streams import Selection
@@ -38,6 +40,8 @@ from .streams import Selection
 TRIES = 5
 """How often a write without a resourceVersion is tried when others write the object meanwhile (PATCH-3)."""
 NAME_TRIES = 8
+GUARD_TRIES = 100
+"""How often a write is judged anew because other servers wrote into the same namespace with quotas meanwhile."""
 SCAN_PAGE = 500
 
 Edit = Callable[[Object], Object]
@@ -145,6 +149,7 @@ class Registry:
         self.committed: Callable[[float], None] = nothing
         """Told how many seconds each write to the store took."""
         self.admission = Admission(settings, cache, clock, random)
+        self.guards = QuotaGuards(store)
 
     # ------------------------------------------------------------------ reading
 
@@ -152,10 +157,15 @@ class Registry:
         return self.cache.of(base_of(kind))
 
     async def fresh(self) -> None:
-        """Wait until the cache has everything that was committed before now (consistent reads)."""
+        """Wait until the cache has everything that was committed before now, by any server (consistent reads)."""
         revision = await self.store.revision()
         if revision > self.cache.revision and not await self.cache.seen(revision):
             raise refusals.too_large_version(revision, self.cache.revision)
+
+    async def current(self) -> None:
+        """Before a write: where others write too, what it is judged by must not be older than what they have done."""
+        if self.store.shared:
+            await self.fresh()
 
     async def not_older_than(self, text: str, *, listing: bool) -> None:
         """Wait until the cache is as new as a resourceVersion parameter asks (READ-1, LIST-8)."""
@@ -164,6 +174,8 @@ class Registry:
         if not text:
             return await self.fresh()
         wanted = refusals.version_of(text, listing=listing)
+        if wanted > self.cache.revision:
+            await self.store.revision()
         if wanted > self.cache.revision and not await self.cache.seen(wanted):
             raise refusals.too_large_version(wanted, self.cache.revision)
         return None
@@ -272,6 +284,7 @@ class Registry:
         check_namespace(kind, meta, namespace)
         if meta.get("resourceVersion") not in (None, "", "0"):
             raise refusals.plain_failure("resourceVersion should not be set on objects to be created")
+        await self.current()
         return await self._create(view, kind, namespace, obj, options, warnings)
 
     async def _create(
@@ -349,31 +362,77 @@ class Registry:
             self._release(reservation)
             raise
         key = storage_key(kind, namespace, meta["name"])
-        try:
-            revision = await self._commit(reservation, options.manager, Put(key, value, 0))
-        finally:
-            release()
+        put = Put(key, value, 0)
+        revision = await self._commit_held(kind, namespace, obj, None, release, reservation, options.manager, put)
         return Written(view, value, revision, created=True)
 
-    async def _commit(self, reservation: Reservation | None, manager: str, operation: Operation) -> int:
-        """Write an object with its companions, and settle what was reserved for it.
+    async def _commit_held(
+        self,
+        kind: Kind,
+        namespace: str,
+        new: Object,
+        old: Object | None,
+        release: Callable[[], None],
+        reservation: Reservation | None,
+        manager: str,
+        put: Put,
+    ) -> int:
+        """Write what quotas have let pass, as long as they still would: other servers may have written meanwhile."""
+        if release is nothing_held or not self.store.shared:
+            try:
+                return await self._commit(reservation, manager, put)
+            finally:
+                release()
+        release()
+        async with self.guards.turn(namespace) as guard:
+            tries = 0
+            while True:
+                tries += 1
+                try:
+                    release = self.admission.hold(kind, namespace, new, old, dry_run=False)
+                except BaseException:
+                    self._release(reservation)
+                    raise
+                try:
+                    return await self._commit(reservation, manager, put, self.guards.operation(guard))
+                except Moved as e:
+                    if e.key != guard or tries == GUARD_TRIES:
+                        self._release(reservation)
+                        raise
+                finally:
+                    release()
+
+    async def _commit(
+        self, reservation: Reservation | None, manager: str, operation: Operation, *guards: Operation
+    ) -> int:
+        """Write an object with its companions, and settle what was reserved for it: that stays reserved if a quota's
+        guard has moved.
 
         Once begun this runs to its end even if the caller is cancelled: whether the write happened decides whether what
         it reserved is given back, so nobody may leave in between.
         """
         if reservation is None:
             began = self.clock.monotonic()
-            revision = await self.store.commit(operation)
+            revision = await self.store.commit(operation, *guards)
             self.committed(self.clock.monotonic() - began)
             return revision
-        return await asyncio.shield(self._commit_reserved(reservation, manager, operation))
-
-    async def _commit_reserved(self, reservation: Reservation, manager: str, operation: Operation) -> int:
-        began = self.clock.monotonic()
+        task = asyncio.ensure_future(self._commit_reserved(reservation, manager, operation, guards))
         try:
-            revision = await self.store.commit(operation, *self._companions(reservation, manager))
-        except BaseException:
-            reservation.rollback()
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda _: reservation.rollback())  # which does nothing if it was written
+            raise
+
+    async def _commit_reserved(
+        self, reservation: Reservation, manager: str, operation: Operation, guards: Sequence[Operation]
+    ) -> int:
+        began = self.clock.monotonic()
+        ports = reservation.guards if self.store.shared else ()
+        try:
+            revision = await self.store.commit(operation, *self._companions(reservation, manager), *ports, *guards)
+        except BaseException as e:
+            if not (isinstance(e, Moved) and any(e.key == guard.key for guard in guards)):
+                reservation.rollback()
             raise
         reservation.confirm()
         self.committed(self.clock.monotonic() - began)
@@ -434,6 +493,7 @@ class Registry:
         if found_name != name:
             raise BadRequest(f"the name of the object ({found_name}) does not match the name on the URL ({name})")
         check_namespace(kind, meta, namespace)
+        await self.current()
         sent_uid, sent_version = meta.get("uid") or "", meta.get("resourceVersion") or ""
         if sent_version and (problem := refusals.version_problem(sent_version)):
             raise refusals.plain_failure(problem)
@@ -447,7 +507,7 @@ class Registry:
         if not sent_version and not kind.unversioned_update:
             error = fields.invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise fields.invalid_object(view.group, view.name, name, [error])
-        original = b"" if sent_version else _json.encode(obj)
+        original = b"" if sent_version and kind not in self.hooks else _json.encode(obj)
         first: list[Object] = [obj]
 
         def edit(old: Object) -> Object:
@@ -457,7 +517,7 @@ class Registry:
             result: Object = wanted
             return result
 
-        return await self.change(
+        return await self._change(
             view, namespace, name, edit, options, warnings, subresource=subresource, tries=1 if sent_version else TRIES
         )
 
@@ -488,6 +548,27 @@ class Registry:
                    own rules, such as binding, are exempt)
         copies:    the edit neither changes what it is given nor returns anything that shares content with it
         """
+        await self.current()
+        return await self._change(
+            kind, namespace, name, edit, options, warnings, subresource=subresource, applying=applying, tries=tries,
+            check=check, copies=copies,
+        )  # fmt: skip
+
+    async def _change(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        edit: Edit,
+        options: WriteOptions,
+        warnings: list[str],
+        *,
+        subresource: str = "",
+        applying: bool = False,
+        tries: int = TRIES,
+        check: bool = True,
+        copies: bool = False,
+    ) -> Written:
         view, kind = kind, base_of(kind)
         key = storage_key(kind, namespace, name)
         item = self.of(kind).get(namespace, name)
@@ -498,7 +579,8 @@ class Registry:
                 raise refusals.not_found(view, name)
             value, revision = entry.value, entry.modified
         collected: list[str] = []
-        for attempt in range(1, tries + 1):
+        attempt, names = 1, 1
+        while attempt <= tries and names <= NAME_TRIES:
             collected = []
             try:
                 written = await self._change_once(
@@ -509,12 +591,14 @@ class Registry:
                 return written
             except Moved as e:
                 if e.key != key:
-                    continue  # a companion's name was taken: allocate another
+                    names += 1  # a companion's name was taken: allocate another
+                    continue
                 if e.found is None:
                     raise refusals.not_found(view, name) from None
                 if attempt == tries:
                     raise refusals.conflict(view, name) from None
                 value, revision = e.found.value, e.found.modified
+                attempt += 1
             except ApiError:
                 warn(warnings, collected)
                 raise
@@ -608,10 +692,8 @@ class Registry:
         except BaseException:
             self._release(reservation)
             raise
-        try:
-            written = await self._commit(reservation, options.manager, Put(key, fresh, revision))
-        finally:
-            release()
+        put = Put(key, fresh, revision)
+        written = await self._commit_held(kind, namespace, new, old, release, reservation, options.manager, put)
         return Written(view, fresh, written)
 
     async def _remove_after_update(
@@ -637,6 +719,7 @@ class Registry:
     ) -> Written:
         """Server-side apply: `merge` makes the wanted object of the live one, or of None if it is missing, in which
         case the object is created (PATCH-2, APPLY-2)."""
+        await self.current()
         view, kind = kind, base_of(kind)
         if self.of(kind).get(namespace, name) is None and await self._absent(kind, namespace, name):
             if subresource:
@@ -657,7 +740,9 @@ class Registry:
             warn(warnings, applied.warnings)
             return applied.obj
 
-        return await self.change(view, namespace, name, edit, options, warnings, subresource=subresource, applying=True)
+        return await self._change(
+            view, namespace, name, edit, options, warnings, subresource=subresource, applying=True
+        )
 
     # ------------------------------------------------------------------ deleting
 
@@ -665,6 +750,7 @@ class Registry:
         """Delete one object, at once or in its time (DEL)."""
         view, kind = kind, base_of(kind)
         key = storage_key(kind, namespace, name)
+        await self.current()
         await self.admission.delete(kind, namespace, name)
         item = self.of(kind).get(namespace, name)
         if item is None:

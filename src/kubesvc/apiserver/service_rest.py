@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.ipaddress import IP_ADDRESS, address_object
 from kubesvc.api.kind import Kind
@@ -10,7 +12,8 @@ from kubesvc.api.service import SERVICE
 from kubesvc.api.servicecidr import SERVICE_CIDR
 from kubesvc.clock import Random
 
-from .allocators import AllocationPlan, Allocations, owner_of, plan_create, plan_release, plan_update
+from .allocators import AllocationPlan, Allocations, owner_of, plan_create, plan_release, plan_update, service_ports
+from .guards import port_guards
 from .hooks import Companion, Reservation
 
 
@@ -37,19 +40,21 @@ class ServiceHooks:
 
     async def before_update(self, new: Object, old: Object, dry_run: bool) -> Reservation:
         """The same for a changed one; what it no longer names is given back with the write (VIP-8)."""
-        return self.reservation(new, plan_update(new, old, self.allocations, self.random, dry_run=dry_run))
+        plan = plan_update(new, old, self.allocations, self.random, dry_run=dry_run)
+        kept = service_ports(new["spec"])
+        return self.reservation(new, plan, [port for port in service_ports(old["spec"]) if port not in kept])
 
     def before_delete(self, old: Object, dry_run: bool) -> Reservation:
         """Its addresses and the Endpoints of its name go in the same commit (SVCX-5, SVCX-6)."""
         if dry_run:
             return Reservation()
-        reservation = self.reservation(old, plan_release(old, self.allocations))
+        reservation = self.reservation(old, plan_release(old, self.allocations), service_ports(old["spec"]))
         namespace, name = owner_of(old)
         endpoints = {"metadata": {"namespace": namespace, "name": name}}
         reservation.companions.append(Companion(ENDPOINTS, endpoints, "delete"))
         return reservation
 
-    def reservation(self, service: Object, plan: AllocationPlan) -> Reservation:
+    def reservation(self, service: Object, plan: AllocationPlan, freed_ports: Sequence[int] = ()) -> Reservation:
         """Hold what the plan takes until the registry tells how the write went; what is stored by then holds it."""
         self.allocations.reserve(plan)
         namespace, name = owner_of(service)
@@ -59,4 +64,5 @@ class ServiceHooks:
         def release() -> None:
             self.allocations.release(plan)
 
-        return Reservation(companions, on_confirm=release, on_rollback=release)
+        guards = port_guards(dict.fromkeys(plan.ports), dict.fromkeys(freed_ports), (namespace, name))
+        return Reservation(companions, on_confirm=release, on_rollback=release, guards=guards)

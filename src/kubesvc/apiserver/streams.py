@@ -99,6 +99,8 @@ class Watcher:
         self.cut: Callable[[], None] | None = None
         """Ends the reader's connection: one that reads so slowly may wait in the middle of a write (WATCH-18)."""
         self.wake = asyncio.Event()
+        self.after = 0
+        """Events up to this revision its reader has had from another server, which was ahead of this one."""
         cache.sinks.append(self._sink)
 
     def _sink(self, events: list[Event]) -> None:
@@ -106,7 +108,7 @@ class Watcher:
         added = False
         for event in events:
             type = seen_as(event)
-            if type is not None:
+            if type is not None and event.revision > self.after:
                 self.queue.append(Seen(type, event))
                 added = True
         if added:
@@ -120,6 +122,7 @@ class Watcher:
     def replay(self, revision: int) -> bool:
         """Put the known events after `revision` in front; False if some of them are forgotten. Call at once after
         making the watcher, before any await."""
+        self.after = revision
         events = self.cache.since(revision)
         if events is None:
             return False

@@ -38,9 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--zones", type=comma, default=(), metavar="A,B", help="zones of the nodes, in turn")
     parser.add_argument(
-        "--store", default="", metavar="PATH|memory", help="where objects are kept (default: the instance's own file)"
+        "--store",
+        default="",
+        metavar="PATH|memory|etcd://…",
+        help="where objects are kept (default: the instance's own file); in an etcd several API servers share them: "
+        "etcd://HOST:PORT[,HOST:PORT][/PREFIX], or etcds://…?cacert=FILE&cert=FILE&key=FILE",
     )
     parser.add_argument("--port", type=port, default=0, metavar="PORT", help="of the API server (default: any free)")
+    parser.add_argument(
+        "--advertise-address", type=address, default="", metavar="IP", help="of this API server, for clients in Pods"
+    )
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
     parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
@@ -106,6 +113,13 @@ def port(text: str) -> int:
     return number
 
 
+def address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
 def networks(text: str) -> tuple[str, ...]:
     """One or two networks, of different families."""
     found = comma(text)
@@ -159,6 +173,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
             raise Failure(f"--{name.replace('_', '-')} {path}: no such file", status=64)
     from kubesvc.controllers.registry import CONTROLLERS
     from kubesvc.controllers.runner import select
+    from kubesvc.store import is_address, open_store
 
     try:
         if args.controllers:
@@ -166,7 +181,12 @@ def options_of(args: argparse.Namespace) -> UpOptions:
     except ValueError as error:
         raise Failure(str(error), status=64) from error
     store = args.store
-    if store and store != "memory":
+    if is_address(store):
+        try:
+            open_store(store)
+        except ValueError as error:
+            raise Failure(str(error), status=64) from None
+    elif store and store != "memory":
         store = os.path.abspath(store)
     return UpOptions(
         nodes=args.nodes,
@@ -174,6 +194,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         zones=args.zones,
         store=store,
         port=args.port,
+        advertise_address=args.advertise_address,
         controllers=args.controllers,
         authorization_mode=args.authorization_mode,
         token_auth_file=args.token_auth_file,

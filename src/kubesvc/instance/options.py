@@ -14,7 +14,8 @@ MOST_NODES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
-    """store: "" for the instance's own durable file, "memory", or a path. port: 0 for any free one.
+    """store: "" for the instance's own durable file, "memory", a path, or an etcd's address. port: 0 for any free one.
+    advertise_address: of the API server in Endpoints `kubernetes`; "" for the one that nodes reach it by.
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
     `run_controllers` takes it; () for none at all. load_balancer_range: where Services of type LoadBalancer get
@@ -25,6 +26,7 @@ class UpOptions:
     zones: tuple[str, ...] = ()
     store: str = ""
     port: int = 0
+    advertise_address: str = ""
     simulated_nodes: int = 0
     controllers: tuple[str, ...] = ("*",)
     authorization_mode: str = "Node,RBAC"

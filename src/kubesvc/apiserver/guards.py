@@ -1,0 +1,64 @@
+"""Guards: keys beside the objects that keep several API servers on one store from giving the same thing twice.
+
+What a server hands out it knows from its cache, which may be a moment behind what another server has just written. An
+address is safe all the same, because its IPAddress object is created in the same transaction. What has no object gets
+a guard, which goes into the transaction too:
+
+    a node port      one key per port, created with the Service that takes it and deleted with the one that frees it
+    a quota's room   one key per namespace, rewritten by each write that a quota judges, if nobody else has since the
+                     cache was looked at; who was late looks again
+
+With a store of its own a server needs none of this, and writes none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from kubesvc.store import Change, Delete, Operation, Put, Store
+
+ROOT = "/guards/"
+PORTS = f"{ROOT}node-ports/"
+QUOTAS = f"{ROOT}quotas/"
+
+
+def port_guards(taken: Iterable[int], freed: Iterable[int], owner: tuple[str, str]) -> list[Operation]:
+    """What goes into the transaction of a Service that takes and frees node ports."""
+    value = "/".join(owner).encode()
+    operations: list[Operation] = [Put(f"{PORTS}{port}", value, expect=0) for port in taken]
+    return operations + [Delete(f"{PORTS}{port}") for port in freed]
+
+
+def is_guard(key: str) -> bool:
+    return key.startswith(ROOT)
+
+
+class QuotaGuards:
+    """The guards of namespaces, as this server has seen them; in step with the cache, since both follow one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.revisions: dict[str, int] = {}
+        self.locks: dict[str, asyncio.Lock] = {}
+
+    async def start(self) -> None:
+        """Begin to follow. Call before the cache starts."""
+        self.store.subscribe(QUOTAS, self._sink)
+        for entry in (await self.store.scan(QUOTAS)).entries:
+            self.revisions[entry.key] = max(self.revisions.get(entry.key, 0), entry.modified)
+
+    def _sink(self, changes: list[Change]) -> None:
+        for change in changes:
+            self.revisions[change.key] = change.revision if change.value is not None else 0
+
+    @asynccontextmanager
+    async def turn(self, namespace: str) -> AsyncIterator[str]:
+        """One writer of this server at a time, so that none runs into another one's guard; the guard's key."""
+        async with self.locks.setdefault(namespace, asyncio.Lock()):
+            yield f"{QUOTAS}{namespace}"
+
+    def operation(self, key: str) -> Operation:
+        """The write that only succeeds if nobody judged by a quota of this namespace since."""
+        return Put(key, b"", expect=self.revisions.get(key, 0))
