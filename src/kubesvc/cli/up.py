@@ -114,8 +114,9 @@ def port(text: str) -> int:
 
 
 def address(text: str) -> str:
+    """An IP address; none stays none."""
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text)) if text else ""
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
