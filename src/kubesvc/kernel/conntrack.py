@@ -21,6 +21,7 @@ from .netlink import (
     NetlinkSocket,
     attribute,
     attribute_map,
+    be16,
     nested,
     u8,
     u32,
@@ -39,7 +40,7 @@ GENERIC = struct.Struct(">BBH")  # family, version, resource
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One UDP flow: what its first packet said, and where replies come from; they differ where it was translated.
+    """One flow: what its first packet said, and where replies come from; they differ where it was translated.
 
     handle: what the kernel knows it by
     """
@@ -97,6 +98,24 @@ class KernelConntrack:
                 self.filters = False
         return self.socket.dump(CTNETLINK << 8 | CT_GET, head)
 
+    def find(
+        self, protocol: int, source: str, source_port: int, destination: str, destination_port: int
+    ) -> Flow | None:
+        """The flow of any protocol with ports whose first packet said this; None if the kernel knows none."""
+        six = ":" in source
+        family = socket.AF_INET6 if six else socket.AF_INET
+        types = (IP_V6_SRC, IP_V6_DST) if six else (IP_V4_SRC, IP_V4_DST)
+        ends = [attribute(t, socket.inet_pton(family, a)) for t, a in zip(types, (source, destination), strict=True)]
+        ports = (be16(PROTO_SRC_PORT, source_port), be16(PROTO_DST_PORT, destination_port))
+        tuple_ = nested(TUPLE_ORIG, nested(TUPLE_IP, *ends), nested(TUPLE_PROTO, u8(PROTO_NUM, protocol), *ports))
+        try:
+            found = self.socket.request(CTNETLINK << 8 | CT_GET, GENERIC.pack(family, 0, 0) + tuple_)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return decode_flow(found[0].payload, protocol) if found else None
+
     async def forget(self, family: int, flows: Iterable[Flow]) -> int:
         removed = 0
         for number, flow in enumerate(flows):
@@ -111,11 +130,11 @@ class KernelConntrack:
         return removed
 
 
-def decode_flow(payload: bytes) -> Flow | None:
-    """The flow in a message; None if it is not UDP."""
+def decode_flow(payload: bytes, wanted: int = UDP) -> Flow | None:
+    """The flow in a message; None if it is not of the wanted protocol."""
     found = attribute_map(payload, GENERIC.size)
     source, source_port, destination, destination_port, protocol = decode_tuple(found[TUPLE_ORIG])
-    if protocol != UDP:
+    if protocol != wanted:
         return None
     reply_source, reply_source_port, *_ = decode_tuple(found[TUPLE_REPLY])
     handle = attribute(TUPLE_ORIG | NLA_F_NESTED, found[TUPLE_ORIG])

@@ -151,7 +151,10 @@ def _no_port_words(flow: NewFlow, ports: Sequence[PortTraffic], decision: Decisi
     owners = sorted({f"svc/{p.name.name} ({p.name.namespace})" for p in ports if p.cluster_ip == flow.destination})
     if decision.verdict == "refuse":
         known = sorted({f"{p.port}/{p.name.protocol}" for p in ports if p.cluster_ip == flow.destination})
-        return f"{flow.destination} is the cluster IP of {', '.join(owners)}, which has no port {front.rsplit(':', 1)[1]}: it has {', '.join(known)}"  # noqa: E501
+        return (
+            f"{flow.destination} is the cluster IP of {', '.join(owners)}, which has no port "
+            f"{flow.port}/{flow.protocol}: it has {', '.join(known)}"
+        )
     if decision.verdict == "drop":
         return f"{flow.destination} lies in the service range {', '.join(at.service_cidrs)}, and no Service owns it"
     return f"{front} is no address of a Service: the proxy leaves it alone"
@@ -188,8 +191,8 @@ def _words(
             found.append(f"the endpoint sees {flow.source} as its client")
         if port.affinity_seconds is not None:
             found.append(
-                f"sessionAffinity ClientIP: a client that connected within {port.affinity_seconds} s goes where it went "
-                "before (PROXY-59)"
+                f"sessionAffinity ClientIP: a client that connected within {port.affinity_seconds} s goes where it "
+                "went before (PROXY-59)"
             )
     del source, at
     return tuple(found)
@@ -247,9 +250,7 @@ def _behind(slices: Sequence[EndpointSlice], port: PortTraffic, family: Family) 
     return found
 
 
-def _reason(
-    e: Endpoint, group: Sequence[Endpoint], place: Place, node: str, *, inside: bool, local_only: bool
-) -> str:
+def _reason(e: Endpoint, group: Sequence[Endpoint], place: Place, node: str, *, inside: bool, local_only: bool) -> str:
     """Why an endpoint is in or out."""
     if inside:
         if not e.ready:
