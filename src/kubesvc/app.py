@@ -180,6 +180,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         writers_in_flight=options.max_mutating_requests_inflight,
         audit_log=options.audit_log,
         audit_level=options.audit_level,
+        audit_policy=options.audit_policy_file,
         enabled_admission=frozenset(options.enable_admission_plugins),
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
@@ -189,6 +190,8 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         )
     except OSError as error:
         raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
+    except BadFile as error:
+        raise StartFailed(f"{error}\nnext: mend that file and start again") from None
     control.pki = pki
     server.serve_backends(NodeStreams(server.registry, Doors(control)))
     try:
@@ -291,10 +294,10 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     options = control.options
     settings = ControllerSettings(
         root_ca=(control.paths.pki / "ca.crt").read_text(),
+        account_token=control.server.tokens.legacy_token,
         cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
         cluster_dns=options.dns_address if options.nodes else "",
         load_balancer_ranges=options.load_balancer_range if options.nodes else (),
-        account_token=control.server.tokens.legacy_token,
         node_monitor_grace_period=options.node_monitor_grace_period,
     )
     client, clock, random = control.server.client, control.clock, control.random
@@ -313,6 +316,8 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         if options.nodes:
             group.create_task(run_ways_in(control, keeper, client, factory))
             group.create_task(relay_names(control))
+        if options.nodes and options.images != "offline":
+            group.create_task(pull_images(control))
 
 
 async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, factory: InformerFactory) -> None:
@@ -359,6 +364,15 @@ async def hold(claim: socket.socket) -> None:
     """Keep a socket open until cancelled."""
     with claim:
         await asyncio.Event().wait()
+
+
+async def pull_images(control: Control) -> None:
+    """Fetch images for the nodes, which have no way out of their own."""
+    from kubesvc.node.imagestore import ImageStore
+    from kubesvc.node.pulling import Puller, serve_pulls
+
+    puller = Puller(ImageStore(control.paths.images), control.clock, dict(control.options.registry_mirrors))
+    await serve_pulls(control.paths.pull_socket, puller)
 
 
 async def relay_names(control: Control) -> None:

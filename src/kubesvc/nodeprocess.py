@@ -61,6 +61,8 @@ def node_parts(
         simulated=process.simulated,
         images_map=Path(process.images_map) if process.images_map else None,
         image_store=InstancePaths(Path(process.instance_root)).images,
+        pull_socket=Path(process.pull_socket) if process.pull_socket else None,
+        registries_first=process.registries_first,
         hidden_paths=(process.instance_root,),
         group=f"{InstancePaths(Path(process.instance_root)).group}/{process.node_name}"
         if process.instance_root

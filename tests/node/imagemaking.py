@@ -8,7 +8,7 @@ import io
 import json
 import platform
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,11 @@ def docker_save(path: Path, layers: Sequence[bytes], names: Sequence[str] = ("sh
 
 
 def oci_files(
-    layers: Sequence[bytes], config: dict[str, Any], name: str = "shop:1", *, zipped: bool = True
+    layers: Sequence[bytes],
+    config: dict[str, Any],
+    name: str = "shop:1",
+    *,
+    pack: Callable[[bytes], bytes] = gzip.compress,
 ) -> dict[str, bytes]:
     """The files of an OCI layout."""
     blobs: dict[str, bytes] = {}
@@ -74,7 +78,7 @@ def oci_files(
         blobs[f"blobs/sha256/{sha(data)[7:]}"] = data
         return {"digest": sha(data), "size": len(data)}
 
-    stored = [put(gzip.compress(data) if zipped else data) for data in layers]
+    stored = [put(pack(data)) for data in layers]
     manifest = put(json.dumps({"config": put(configuration(layers, **config)), "layers": stored}).encode())
     notes = {"org.opencontainers.image.ref.name": name}
     foreign = {"digest": "sha256:" + "0" * 64, "platform": {"os": "windows", "architecture": MACHINE}}

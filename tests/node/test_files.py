@@ -20,7 +20,17 @@ from kubesvc.kernel.links import Route
 from kubesvc.node.agent import plan_routes
 from kubesvc.node.environment import Sources
 from kubesvc.node.hostsfile import pod_fqdn, pod_hostname, render_host_network_hosts, render_hosts
-from kubesvc.node.images import ImageMap, ImageProblem, MapEntry, full_name, load_map, parse_name, resolve
+from kubesvc.node.images import (
+    ImageMap,
+    ImageProblem,
+    MapEntry,
+    advice,
+    full_name,
+    load_map,
+    mapped_image,
+    parse_name,
+    stand_in,
+)
 from kubesvc.node.ipam import AddressPool, Exhausted
 from kubesvc.node.logs import LogFile, LogOptions, LogPipe, read_log, split_lines, stored_lines, wanted_lines
 from kubesvc.node.records import PodRecord, Records
@@ -94,7 +104,8 @@ def test_wrong_image_names(name: str) -> None:
 
 def test_the_map_comes_first_then_stand_ins_then_words(tmp_path: Path) -> None:
     entry = MapEntry(command=["/bin/mine"], args=["--x"])
-    mapped = resolve("nginx:1.25", ImageMap({"nginx:*": entry}))
+    mapped = mapped_image("nginx:1.25", ImageMap({"nginx:*": entry}))
+    assert mapped is not None and mapped_image("nginx:1.25", ImageMap({"httpd:*": entry})) is None
     assert mapped.argv([], []) == ["/bin/mine", "--x"]
     assert mapped.argv([], ["--y"]) == ["/bin/mine", "--y"]
     assert mapped.argv(["sh"], []) == ["sh"]
@@ -105,10 +116,11 @@ def test_the_map_comes_first_then_stand_ins_then_words(tmp_path: Path) -> None:
         "registry.example/pause:3.9",
         "registry.example/tests/agnhost:2",
     ):
-        assert resolve(name, ImageMap()).said
-    with pytest.raises(ImageProblem, match=r'images\.toml.*\[images\."no/such:\*"\]') as caught:
-        resolve("no/such:1", ImageMap(), tmp_path / "images.toml")
-    assert caught.value.reason == "ErrImagePull"
+        image = stand_in(name)
+        assert image is not None and image.said
+    assert stand_in("no/such:1") is None
+    words = advice("no/such:1", tmp_path / "images.toml")
+    assert "images.toml" in words and '[images."no/such:*"]' in words and "kubesvc image load" in words
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Images for Pods, loaded from files: OCI layouts, and what `docker save` and `podman save` write.
+"""Images for Pods: pulled from registries, or loaded from files (OCI layouts, `docker save`, `podman save`).
 
   docker save shop:1 | gzip > shop.tar.gz
   kubesvc image load shop.tar.gz         Pods with `image: shop:1` run it from now on
   kubesvc image load layout/ --tag shop:1
+  kubesvc image pull ghcr.io/shop/web:1  what a Pod that needs it would do by itself
   kubesvc image list
   kubesvc image rm shop:1
 
@@ -12,11 +13,14 @@ Names are those that Pods write. An instance keeps its images until they are rem
 from __future__ import annotations
 
 import argparse
+import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import Failure
 from .target import add_name, instance_paths
+from .up import mirror
 
 if TYPE_CHECKING:
     from kubesvc.node.imagestore import ImageStore
@@ -24,7 +28,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_name(parser)
-    acts = parser.add_subparsers(dest="act", required=True, metavar="load|list|rm")
+    acts = parser.add_subparsers(dest="act", required=True, metavar="pull|load|list|rm")
+    pull = acts.add_parser("pull", help="pull images from registries")
+    pull.add_argument("image", nargs="+")
+    pull.add_argument("--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL")
     load = acts.add_parser("load", help="load images from archives or layouts")
     load.add_argument("file", nargs="+", type=Path)
     load.add_argument("--tag", action="append", default=[], metavar="IMAGE", help="name it so, not as it names itself")
@@ -38,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     paths = instance_paths(args.name)
     store = ImageStore(paths.images)
+    if args.act == "pull":
+        return asyncio.run(pull(store, args.image, dict(args.registry_mirror)))
     if args.act == "load":
         return load(store, args.file, tuple(args.tag))
     if args.act == "rm":
@@ -65,6 +74,44 @@ def load(store: ImageStore, files: list[Path], tags: tuple[str, ...]) -> int:
         for name, identity in loaded:
             print(f"{name}  {identity.removeprefix('sha256:')[:12]}")
     return 0
+
+
+async def pull(store: ImageStore, images: list[str], mirrors: dict[str, str]) -> int:
+    """Pull one after the other; what is there stays when a later one fails."""
+    from kubesvc.clock import RealClock
+    from kubesvc.node.pulling import Puller, Wanted
+    from kubesvc.node.registry import PullFailed
+
+    puller = Puller(store, RealClock(), mirrors)
+    for image in images:
+        shown = Meter(image)
+        try:
+            told = await puller.pull(Wanted(image), shown.show)
+        except PullFailed as error:
+            shown.clear()
+            raise Failure(str(error)) from None
+        shown.clear()
+        print(f"{image}  {told.identity.removeprefix('sha256:')[:12]}")
+    return 0
+
+
+class Meter:
+    """How far a pull is, on one line of a terminal; nothing where nobody looks."""
+
+    def __init__(self, image: str) -> None:
+        self.image = image
+        self.alive = sys.stderr.isatty()
+        self.said = ""
+
+    def show(self, here: int, whole: int) -> None:
+        line = f"{self.image}: {size_text(here)} of {size_text(whole)}"
+        if self.alive and line != self.said:
+            self.said = line
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.said:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def remove(store: ImageStore, images: list[str], root: Path) -> int:

@@ -49,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--advertise-address", type=address, default="", metavar="IP", help="of this API server, for clients in Pods"
     )
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
+    parser.add_argument(
+        "--images", default="stand-ins", choices=("stand-ins", "registries", "offline"),
+        help="what this machine can stand in for runs at once, all else is pulled (stand-ins, the default); pull "
+        "everything (registries); pull nothing (offline)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL",
+        help="ask there instead: docker.io=http://127.0.0.1:5000",
+    )  # fmt: skip
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
     parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
     parser.add_argument("--authorization-mode", type=modes, default="Node,RBAC", metavar="MODE[,MODE]")
@@ -71,8 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--audit-log", "--audit-log-path", default="", metavar="FILE", help="one line of JSON per request"
     )
     parser.add_argument(
-        "--audit-level", default="Metadata", choices=("Metadata", "Request"), help="Request: bodies too"
+        "--audit-level",
+        default="Metadata",
+        choices=("Metadata", "Request", "RequestResponse"),
+        help="Request: bodies too; RequestResponse: answers too",
     )
+    parser.add_argument("--audit-policy-file", default="", metavar="FILE", help="rules that say what is logged")
     parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
@@ -84,6 +97,14 @@ def count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text}: must not be negative")
     return number
+
+
+def mirror(text: str) -> tuple[str, str]:
+    """A registry, and the base address to ask instead of it."""
+    registry, _, url = text.partition("=")
+    if not registry or "/" in registry or not re.fullmatch(r"https?://[^/\s]+/?", url):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be REGISTRY=URL, such as docker.io=http://127.0.0.1:5000")
+    return registry, url
 
 
 def duration(text: str) -> float:
@@ -168,7 +189,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         raise Failure(f"--nodes: at most {MOST_NODES} nodes fit on the network between them", status=64)
     if clash := overlap(args):
         raise Failure(clash, status=64)
-    for name in ("images_map", "token_auth_file"):
+    for name in ("images_map", "token_auth_file", "audit_policy_file"):
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise Failure(f"--{name.replace('_', '-')} {path}: no such file", status=64)
@@ -209,8 +230,11 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
         audit_level=args.audit_level,
+        audit_policy_file=os.path.abspath(args.audit_policy_file) if args.audit_policy_file else "",
         enable_admission_plugins=args.enable_admission_plugins,
         disable_admission_plugins=args.disable_admission_plugins,
+        images=args.images,
+        registry_mirrors=tuple(args.registry_mirror),
         images_map=os.path.abspath(args.images_map) if args.images_map else "",
     )
 

@@ -177,6 +177,8 @@ class NodeKeeper:
             images_map=options.images_map,
             instance_root=str(paths.root),
             dns_socket=str(paths.dns_socket),
+            pull_socket="" if options.images == "offline" else str(paths.pull_socket),
+            registries_first=options.images == "registries",
         )
 
     async def ready(self, client: Client, plans: Sequence[NodePlan]) -> None:

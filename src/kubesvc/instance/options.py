@@ -12,6 +12,11 @@ NODE_ADDRESS_BASE = ipaddress.IPv4Address("172.30.0.10")
 MOST_NODES = 200
 
 
+ImageSource = Literal["stand-ins", "registries", "offline"]
+"""Where images come from that are neither mapped nor loaded: what this machine can stand in for before registries,
+registries first, or no registry at all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
     """store: "" for the instance's own durable file, "memory", a path, or an etcd's address. port: 0 for any free one.
@@ -41,9 +46,12 @@ class UpOptions:
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200
     audit_log: str = ""
-    audit_level: Literal["Metadata", "Request"] = "Metadata"
+    audit_level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
+    audit_policy_file: str = ""
     enable_admission_plugins: tuple[str, ...] = ()
     disable_admission_plugins: tuple[str, ...] = ()
+    images: ImageSource = "stand-ins"
+    registry_mirrors: tuple[tuple[str, str], ...] = ()
     images_map: str = ""
     labels: dict[str, str] = field(default_factory=dict)
 
@@ -77,6 +85,8 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's process is told, as JSON in its state directory: where to find what, and what to be.
 
     api_socket, api_tls_socket: the control process's doors, without and with TLS
+    pull_socket:                where images are pulled, in the host's network; "" for nowhere
+    registries_first:           pull also what something here could stand in for
     dns_socket:                 where names outside the cluster are looked up, in the host's network; "" for nowhere
     instance_root:              the instance's directory, which Pods must not see
     """
@@ -96,3 +106,5 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     images_map: str = ""
     instance_root: str = ""
     dns_socket: str = ""
+    pull_socket: str = ""
+    registries_first: bool = False

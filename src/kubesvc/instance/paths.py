@@ -93,6 +93,11 @@ class InstancePaths:
         return self.root / "dns.sock"
 
     @property
+    def pull_socket(self) -> Path:
+        """Where nodes, which have no way out of their own, ask for images."""
+        return self.root / "pull.sock"
+
+    @property
     def log(self) -> Path:
         return self.root / "control.log"
 

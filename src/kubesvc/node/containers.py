@@ -32,6 +32,7 @@ from .context import NodeContext
 from .environment import MissingSource, expand, needed_sources, plan_environment
 from .execution import Execution, go_words
 from .images import Image, ImageProblem, full_name, python_binds
+from .imagewait import await_image
 from .limits import container_limits, needed_controllers, rlimits
 from .output import ContainerOutput
 from .probe_plan import (
@@ -247,46 +248,15 @@ class ContainerRunner:
         return True
 
     async def pull(self) -> Image:
-        """The image, waited for with back-off while nothing stands for it (NODE-28)."""
-        name, policy = self.container.image, self.container.image_pull_policy
-        back_off: BackOff | None = None
-        while True:
-            try:
-                image = self.node.image(name)
-                break
-            except ImageProblem as error:
-                self.launched.set()
-                if error.reason == "InvalidImageName":
-                    self.wait_for("InvalidImageName", str(error))
-                    self.event("Warning", "InspectFailed", str(error))
-                    await asyncio.sleep(CONFIG_RETRY_SECONDS * 5)
-                    continue
-                if policy == "Never":
-                    words = f'Container image "{name}" is not present with pull policy of Never'
-                    self.wait_for("ErrImageNeverPull", words)
-                    self.event("Warning", "ErrImageNeverPull", words)
-                    await asyncio.sleep(CONFIG_RETRY_SECONDS * 5)
-                    continue
-                if back_off is None:
-                    self.event("Normal", "Pulling", f'Pulling image "{name}"')
-                self.event("Warning", "Failed", f'Failed to pull image "{name}": {error}')
-                self.event("Warning", "Failed", "Error: ErrImagePull")
-                self.wait_for("ErrImagePull", str(error))
-                cap = self.node.settings.image_back_off_cap_seconds
-                back_off = advance(back_off, self.node.clock.monotonic(), cap)
-                await asyncio.sleep(min(SHOWN_SECONDS, back_off.seconds))
-                words = f'Back-off pulling image "{name}"'
-                self.event("Normal", "BackOff", words)
-                self.event("Warning", "Failed", "Error: ImagePullBackOff")
-                self.wait_for("ImagePullBackOff", f"{words}: ErrImagePull: {error}")
-                await asyncio.sleep(max(0.0, back_off.seconds - SHOWN_SECONDS))
-        self.event("Normal", "Pulled", f'Container image "{name}" already present on machine')
-        self.image_shown = full_name(name)
-        self.image_id = image.identity
-        if not image.identity:
-            self.event("Normal", "StandIn", f'Image "{name}" is stood in for by {image.said}')
-            self.image_id = f"kubesvc.standin/{image.said}"
+        """The image, waited for until there is one."""
+        image = await await_image(self)
+        self.image_shown = full_name(self.container.image)
+        self.image_id = image.origin or image.identity or f"kubesvc.standin/{image.said}"
         return image
+
+    def late(self) -> None:
+        """The start takes longer than the containers after it wait."""
+        self.launched.set()
 
     async def configure(self, image: Image) -> tuple[dict[str, str], list[Mount]]:
         """Environment and volume mounts, waited for while something they need does not exist (NODE-78)."""

@@ -18,7 +18,7 @@ from kubesvc.kernel.process import Spawner
 from .environment import Sources
 from .events import NodeEvents
 from .hostports import HostPorts
-from .images import Image, load_map, resolve
+from .images import Image, advice, load_map, mapped_image, stand_in
 from .imagestore import ImageStore
 from .ipam import AddressPool
 from .records import Records
@@ -65,9 +65,21 @@ class NodeContext:
     tokens: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)
     """By Pod uid, audience and seconds: the token, and when a new one is due."""
 
-    def image(self, name: str) -> Image:
-        """What an image runs here, by the map and the store as they are now. ImageProblem if nothing does."""
-        return resolve(name, load_map(self.settings.images_map), self.settings.images_map, self.loaded_image)
+    def held_image(self, name: str) -> Image | None:
+        """What the user's map says or the store holds now; None if neither does. ImageProblem for what is no name."""
+        return mapped_image(name, load_map(self.settings.images_map)) or self.loaded_image(name)
+
+    def stand_in(self, name: str) -> Image | None:
+        """What of this machine stands in for an image, None if nothing does."""
+        return stand_in(name)
+
+    def image(self, name: str) -> Image | None:
+        """What an image runs here as things are now, without pulling it."""
+        return self.held_image(name) or self.stand_in(name)
+
+    def image_advice(self, name: str) -> str:
+        """What a user can do about an image that is not to be had."""
+        return f"; {advice(name, self.settings.images_map)}"
 
     def loaded_image(self, name: str) -> Image | None:
         """An image that was loaded from a file."""

@@ -51,6 +51,7 @@ class Image:
     binds:       files or directories of the machine that are needed where parts of it are hidden
     directory:   root directory instead of the machine's, "" for the machine's
     identity:    digest of a loaded image's configuration; "" for what only stands in
+    origin:      where it was pulled from, `registry/repository@digest`
     said:        which program stands in, for the Event
     """
 
@@ -68,6 +69,7 @@ class Image:
     user: int | None = None
     group: int | None = None
     identity: str = ""
+    origin: str = ""
     said: str = ""
 
     def argv(self, command: Sequence[str], args: Sequence[str]) -> list[str]:
@@ -313,33 +315,30 @@ STAND_INS: Mapping[str, Callable[[str], Image]] = {
 """By the last part of the repository's name."""
 
 
-def resolve(
-    image: str,
-    images: ImageMap,
-    map_path: Path | None = None,
-    loaded: Callable[[str], Image | None] = lambda name: None,
-) -> Image:
-    """What this image runs: by the map, else loaded, else a stand-in.
-
-    ImageProblem when nothing stands for it, with words that say how to load or map it.
-    """
+def mapped_image(image: str, images: ImageMap) -> Image | None:
+    """What the user's map says of an image, None if nothing. ImageProblem for what is no image name."""
     repository, tag = parse_name(image)
-    full = full_name(image)
+    names = (image, full_name(image), repository, f"{repository}:{tag}")
     for pattern, entry in images.images.items():
-        if any(fnmatch.fnmatchcase(n, pattern) for n in (image, full, repository, f"{repository}:{tag}")):
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names):
             return mapped(image, pattern, entry)
-    held = loaded(image)
-    if held is not None:
-        return held
+    return None
+
+
+def stand_in(image: str) -> Image | None:
+    """What of this machine stands in for an image, None if nothing does."""
+    repository, _ = parse_name(image)
     make = STAND_INS.get(repository.rpartition("/")[2])
-    if make is not None:
-        return make(image)
+    return make(image) if make is not None else None
+
+
+def advice(image: str, map_path: Path | None = None) -> str:
+    """What to do about an image that cannot be had."""
+    repository, _ = parse_name(image)
     place = map_path or "images.toml"
-    raise ImageProblem(
-        "ErrImagePull",
-        f"no program stands for this image on this node: there is no container engine here; "
-        f"load it from a file (kubesvc image load), or "
-        f'say what it runs in {place}: [images."{repository}:*"] command = ["/path/of/program", "argument"]',
+    return (
+        f"load it from a file (kubesvc image load), or say what it runs in {place}: "
+        f'[images."{repository}:*"] command = ["/path/of/program", "argument"]'
     )
 
 

@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 
@@ -57,6 +57,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     group: int | None = None
     size_bytes: int = 0
     created: str = ""
+    origins: list[str] = []
+    """Where it was pulled from, `registry/repository@digest`; none for one that was loaded from a file."""
 
 
 # -- what is in an archive --------------------------------------------------------------------------------------------
@@ -169,6 +171,8 @@ OPENERS: tuple[tuple[bytes, Callable[[Any], Source]], ...] = (
     (b"\xfd7zXZ\0", lambda source: lzma.LZMAFile(source)),  # noqa: SIM115
 )
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
+ZSTANDARD_WINDOW = 128 << 20
+"""The most memory that a layer may ask for to be decompressed."""
 
 
 class Peeked:
@@ -199,7 +203,9 @@ def decompressed(source: Source) -> Iterator[Source]:
     """The bytes without their compression, whichever it is. BadArchive, also later, where it cannot be undone."""
     peeked = Peeked(source)
     if peeked.start.startswith(ZSTANDARD):
-        raise BadArchive("a layer compressed by zstd, which is not understood: save the image with gzip layers")
+        with zstandard_stream(peeked) as plain:
+            yield plain
+        return
     try:
         for magic, opened in OPENERS:
             if peeked.start.startswith(magic):
@@ -207,6 +213,27 @@ def decompressed(source: Source) -> Iterator[Source]:
                 return
         yield peeked
     except (zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
+        raise BadArchive(f"a layer that cannot be decompressed: {error}") from None
+
+
+@contextlib.contextmanager
+def zstandard_stream(source: Source) -> Iterator[Source]:
+    """A stream compressed by zstd, for which Python before 3.14 needs a package."""
+    try:
+        import zstandard
+    except ImportError:
+        raise BadArchive(
+            "a layer compressed by zstd, for which the package zstandard is missing: pip install 'kubesvc[zstd]', or "
+            "save the image with gzip layers"
+        ) from None
+    reader = zstandard.ZstdDecompressor(max_window_size=ZSTANDARD_WINDOW).stream_reader(
+        cast(IO[bytes], source),
+        read_across_frames=True,
+        closefd=False,  # it only reads
+    )
+    try:
+        yield reader
+    except zstandard.ZstdError as error:
         raise BadArchive(f"a layer that cannot be decompressed: {error}") from None
 
 
@@ -355,8 +382,16 @@ class ImageStore:
             user=loaded.user,
             group=loaded.group,
             identity=loaded.id,
+            origin=next((o for o in reversed(loaded.origins) if full_name(name).startswith(o.partition("@")[0])), ""),
             said="",
         )
+
+    def pulled(self, name: str, digest: str) -> Loaded | None:
+        """The image of this name if it is what a registry has under the digest of its manifest."""
+        loaded = self.loaded(self.names().get(full_name(name), ""))
+        if loaded is None or not any(origin.endswith(f"@{digest}") for origin in loaded.origins):
+            return None
+        return loaded
 
     def loaded(self, identity: str) -> Loaded | None:
         try:
@@ -374,9 +409,10 @@ class ImageStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def load(self, path: Path, tags: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    def load(self, path: Path, tags: tuple[str, ...] = (), origin: str = "") -> list[tuple[str, str]]:
         """Load every image of an archive or layout: (name, identity) of what is there now. `tags` name the image
-        instead of the names that it brings. BadArchive if it cannot be, and then nothing has changed."""
+        instead of the names that it brings; `origin` says where it was pulled from. BadArchive if it cannot be, and
+        then nothing has changed."""
         with self.locked():
             for old in self.directory.glob("draft-*"):  # of a load that was cut off
                 shutil.rmtree(old, ignore_errors=True)
@@ -385,13 +421,15 @@ class ImageStore:
             try:
                 archive = Archive(path, room, budget)
                 try:
-                    return self.load_all(archive, room, budget, tags)
+                    return self.load_all(archive, room, budget, tags, origin)
                 finally:
                     archive.close()
             finally:
                 shutil.rmtree(room, ignore_errors=True)
 
-    def load_all(self, archive: Archive, room: Path, budget: Budget, tags: tuple[str, ...]) -> list[tuple[str, str]]:
+    def load_all(
+        self, archive: Archive, room: Path, budget: Budget, tags: tuple[str, ...], origin: str
+    ) -> list[tuple[str, str]]:
         images = describe(archive)
         if not images:
             raise BadArchive("no image for this machine is in it")
@@ -408,6 +446,8 @@ class ImageStore:
             except ImageProblem as error:
                 raise BadArchive(str(error)) from None
             identity = self.unpack(archive, described, room / str(n), budget)
+            if origin:
+                self.note_origin(identity, origin)
             for name in full:
                 named[name] = identity
                 done.append((name, identity))
@@ -450,6 +490,15 @@ class ImageStore:
         shutil.rmtree(place, ignore_errors=True)
         room.rename(place)
         return identity
+
+    def note_origin(self, identity: str, origin: str) -> None:
+        """Keep where an image was pulled from."""
+        loaded = self.loaded(identity)
+        if loaded is None or origin in loaded.origins:
+            return
+        draft = self.room(identity) / "image.json.new"
+        draft.write_bytes(msgspec.json.encode(msgspec.structs.replace(loaded, origins=[*loaded.origins, origin])))
+        draft.replace(self.room(identity) / "image.json")
 
     def write_index(self, named: dict[str, str]) -> None:
         draft = self.directory / "index.json.new"

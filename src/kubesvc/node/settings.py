@@ -18,7 +18,9 @@ class NodeSettings:
     pod_cidrs:       ranges that its Pods' addresses come from, primary family first; empty: those of Node.spec
     node_addresses:  its own addresses, primary family first
     simulated:       Pods become what a script says, without processes (NODE-116 to 119)
-    image_store:     where images are that were loaded from files
+    image_store:     where images are that were loaded from files or pulled
+    pull_socket:     where images are asked for that are not there; None: nothing is pulled
+    registries_first: ask registries also for images that something here could stand in for
     own_network:     the agent is alone in its network namespace and may set routes and forwarding there
     hidden_paths:    directories of the host that containers see empty, such as the instance's state
     pod_pids_limit:  processes and threads that one Pod may have
@@ -37,6 +39,8 @@ class NodeSettings:
     simulated: bool = False
     images_map: Path | None = None
     image_store: Path | None = None
+    pull_socket: Path | None = None
+    registries_first: bool = False
     resolver_file: str = "/etc/resolv.conf"
     own_network: bool = True
     hidden_paths: tuple[str, ...] = ()
