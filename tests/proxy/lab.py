@@ -23,15 +23,15 @@ from typing import Self, TypeVar
 
 from kubesvc.proxy.traffic import Family
 
-from .objects import ADDRESSES, BALANCERS, HERE, OUTSIDE, POD_CIDRS, SERVICE_CIDRS, A, B, C
+from .objects import ADDRESSES, ALSO_HERE, BALANCERS, HERE, OUTSIDE, POD_CIDRS, SERVICE_CIDRS, A, B, C
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 FAR = "far"
 GATEWAY = {"IPv4": "169.254.1.1", "IPv6": "fe80::1"}
 LINK: dict[str, dict[str, str]] = {
-    "IPv4": {HERE: "172.30.1.1", FAR: "172.30.1.2"},
-    "IPv6": {HERE: "fd00:172:31::1", FAR: "fd00:172:31::2"},
+    "IPv4": {HERE: ALSO_HERE["IPv4"], FAR: "172.30.1.2"},
+    "IPv6": {HERE: ALSO_HERE["IPv6"], FAR: "fd00:172:31::2"},
 }
 PORTS = (8080, 9090)
 HOMES = {A: A, B: B, C: FAR, HERE: HERE, OUTSIDE: OUTSIDE}

@@ -13,6 +13,9 @@ from kubesvc.proxy.traffic import Family, Place
 
 A, B, C, HERE, OUTSIDE = "a", "b", "c", "node", "outside"
 """Pods a and b run on this node, pod c on another; then the node itself and a host outside the cluster."""
+ALSO_HERE: dict[Family, str] = {"IPv4": "172.30.1.1", "IPv6": "fd00:172:31::1"}
+"""Another address of this node, on another interface."""
+LOOPBACK: dict[Family, str] = {"IPv4": "127.0.0.1", "IPv6": "::1"}
 
 ADDRESSES: dict[Family, dict[str, str]] = {
     "IPv4": {A: "10.244.1.2", B: "10.244.1.3", C: "10.244.2.2", HERE: "172.30.0.11", OUTSIDE: "172.30.0.100"},

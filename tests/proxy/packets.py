@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ from kubesvc.proxy.traffic import Family, PortTraffic, plan_service
 
 from .objects import (
     ADDRESSES,
+    ALSO_HERE,
     BALANCERS,
     EXTERNALS,
     HERE,
+    LOOPBACK,
     OUTSIDE,
     A,
     At,
@@ -30,7 +32,8 @@ from .objects import (
     vip,
 )
 
-REFUSED, DROPPED = "refused", "dropped"
+REFUSED, DROPPED, PASSED = "refused", "dropped", "passed"
+"""Answered with RST or ICMP; lost; left alone, though it is no pod's address: then it depends on the network."""
 UDP_PORTS = ({"name": "dns", "port": 53, "protocol": "UDP"},)
 UDP_SLICE = ({"name": "dns", "port": 8080, "protocol": "UDP"},)
 
@@ -42,7 +45,7 @@ class Case:
     """One packet: who sends it where, and the set of what may become of it.
 
     `fate` is a set of names of endpoints, with ` masqueraded` if they do not see the sender's address; or REFUSED,
-    or DROPPED.
+    DROPPED or PASSED. `differs` has another fate by backend, or by backend and family; the sentence says by which rule.
     """
 
     name: str
@@ -55,6 +58,11 @@ class Case:
     zone: str = ""
     families: tuple[Family, ...] = ("IPv4", "IPv6")
     tags: tuple[str, ...] = field(default=())
+    differs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def fate_by(self, mode: str, family: Family) -> frozenset[str]:
+        """What becomes of it with a backend."""
+        return self.differs.get(f"{mode} {family}", self.differs.get(mode, self.fate))
 
 
 def plain(endpoints: Sequence[At] = (), **spec: Any) -> Make:
@@ -71,10 +79,14 @@ def node_port(endpoints: Sequence[At] = (), **spec: Any) -> Make:
     return plain(endpoints, type="NodePort", ports=ports, **spec)
 
 
-def balancer(endpoints: Sequence[At] = (), **spec: Any) -> Make:
+def balanced_node_port(endpoints: Sequence[At] = ()) -> Make:
+    return balancer(endpoints, ports=({"name": "http", "port": 80, "nodePort": 30080},))
+
+
+def balancer(endpoints: Sequence[At] = (), *, ipMode: str | None = None, **spec: Any) -> Make:
     def make(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
         given = {k: v[family] if isinstance(v, dict) else v for k, v in spec.items()}
-        status = balanced(family)
+        status = balanced(family, **({"ipMode": ipMode} if ipMode else {}))
         made = service(family=family, type="LoadBalancer", status=status, **given)
         return [made], [slice_of(endpoints=endpoints, family=family)]
 
@@ -172,6 +184,14 @@ def external_ip(family: Family) -> str:
     return EXTERNALS[family]
 
 
+def also_node(family: Family) -> str:
+    return ALSO_HERE[family]
+
+
+def loopback(family: Family) -> str:
+    return LOOPBACK[family]
+
+
 def pod(who: str) -> Callable[[Family], str]:
     return lambda family: ADDRESSES[family][who]
 
@@ -186,12 +206,16 @@ INTERNAL = {"internalTrafficPolicy": "Local"}
 RANGES_OUTSIDE = {"IPv4": ["172.30.0.96/28"], "IPv6": ["fd00:172:30::100/124"]}
 RANGES_ELSEWHERE = {"IPv4": [" 198.51.100.0/24 "], "IPv6": ["fd00:5::/64"]}
 RANGES_NODE = {"IPv4": ["172.30.0.11/32"], "IPv6": ["fd00:172:30::11/128"]}
+RANGES_OVERLAP = {"IPv4": ["172.30.0.0/16", "172.30.0.96/28"], "IPv6": ["fd00:172:30::/64", "fd00:172:30::100/124"]}
+EXTERNAL_LIST = {f: [EXTERNALS[f]] for f in EXTERNALS}
 RANGES_ALL = {"IPv4": ["0.0.0.0/0"], "IPv6": ["::/0"]}
 RANGES_PODS = {"IPv4": ["10.244.0.0/16"], "IPv6": ["fd00:244::/32"]}
 AFFINITY: dict[str, Any] = {
     "sessionAffinity": "ClientIP",
     "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 100}},
 }
+
+PASSED_BY_IPTABLES = {"iptables": fates(PASSED)}
 
 CASES = (
     # ClusterIP.
@@ -223,10 +247,12 @@ CASES = (
     Case("PROXY-38: the node is refused too", plain(), HERE, web, 80, fates(REFUSED)),
     Case("PROXY-38: a host outside is refused too", plain(), OUTSIDE, web, 80, fates(REFUSED)),
     Case("PROXY-28: an unready endpoint gets nothing", plain([At(B, ready=False)]), A, web, 80, fates(REFUSED)),
-    Case("PROXY-42: a port the Service does not have is refused", plain(ready(B)), A, web, 81, fates(REFUSED)),
-    Case("PROXY-42: an address of the range that nobody owns is dropped", plain(ready(B)), A, unowned, 80,
-         fates(DROPPED)),
-    Case("PROXY-42: the node is dropped there too", plain(ready(B)), HERE, unowned, 80, fates(DROPPED)),
+    Case("PROXY-42: a port the Service does not have is refused; by iptables passed", plain(ready(B)), A, web, 81,
+         fates(REFUSED), differs=PASSED_BY_IPTABLES),
+    Case("PROXY-42: an address of the range that nobody owns is dropped; by iptables passed", plain(ready(B)), A,
+         unowned, 80, fates(DROPPED), differs=PASSED_BY_IPTABLES),
+    Case("PROXY-42: the node is dropped there too; by iptables passed", plain(ready(B)), HERE, unowned, 80,
+         fates(DROPPED), differs=PASSED_BY_IPTABLES),
     # Terminating endpoints.
     Case("PROXY-25: draining endpoints are used when nothing is ready", plain([draining(A), draining(C)]), B, web, 80,
          fates(A, C)),
@@ -272,7 +298,21 @@ CASES = (
          node, 30080, fates(A)),
     Case("PROXY-41: the external policy does not touch the ClusterIP", node_port(ready(C), **LOCAL), A, web, 80,
          fates(C)),
-    Case("PROXY-49: the port number alone is no front elsewhere", node_port(ready(B)), A, web, 30080, fates(REFUSED)),
+    Case("PROXY-49: the port number alone is no front elsewhere", node_port(ready(B)), A, web, 30080, fates(REFUSED),
+         differs=PASSED_BY_IPTABLES),
+    Case("PROXY-68: node ports are at the node's first address alone; with iptables at all", node_port(ready(A)),
+         OUTSIDE, also_node, 30080, fates(PASSED), differs={"iptables": fates(A + M)}),
+    Case("PROXY-70: node ports are not at the loopback address; with iptables for IPv4 they are", node_port(ready(A)),
+         HERE, loopback, 30080, fates(PASSED),
+         differs={"iptables IPv4": fates(A + M), "userspace": fates(A + M)}),
+    Case("PROXY-49: a balanced Service has node ports too", balanced_node_port(ready(A)), OUTSIDE, node, 30080,
+         fates(A + M)),
+    Case("PROXY-46: pods reach a Local node port by any endpoint, unmasqueraded", node_port(ready(B, C), **LOCAL), A,
+         node, 30080, fates(B, C)),
+    Case("PROXY-26: a ready endpoint elsewhere does not end the fall-back here",
+         node_port([draining(A), At(C)], **LOCAL), OUTSIDE, node, 30080, fates(A)),
+    Case("PROXY-27: hints do not count for Local",
+         node_port([At(A, zones=["z2"]), At(C, zones=["z1"])], **LOCAL), OUTSIDE, node, 30080, fates(A), zone="z1"),
     # External addresses.
     Case("PROXY-44: an external IP, masqueraded", external(ready(A)), OUTSIDE, external_ip, 80, fates(A + M)),
     Case("PROXY-48: a pod reaches it without leaving the node", external(ready(B)), A, external_ip, 80, fates(B + M)),
@@ -280,7 +320,24 @@ CASES = (
          external_ip, 80, fates(DROPPED)),
     Case("the first Service by name keeps a front that two claim", two_services, OUTSIDE, external_ip, 80,
          fates(A + M)),
+    Case("PROXY-50: ranges do not filter external IPs",
+         balancer(ready(A), externalIPs=EXTERNAL_LIST, loadBalancerSourceRanges=RANGES_ELSEWHERE), OUTSIDE, external_ip,
+         80, fates(A + M)),
+    Case("PROXY-38: an external IP without endpoints refuses", external(), OUTSIDE, external_ip, 80, fates(REFUSED)),
     # Load balancers.
+    Case("PROXY-44: with ipMode Proxy the address is not served here", balancer(ready(A), ipMode="Proxy"), OUTSIDE,
+         balancer_ip, 80, fates(PASSED)),
+    Case("PROXY-44: with ipMode VIP it is", balancer(ready(A), ipMode="VIP"), OUTSIDE, balancer_ip, 80, fates(A + M)),
+    Case("PROXY-38: a balancer's address without endpoints refuses", balancer(), OUTSIDE, balancer_ip, 80,
+         fates(REFUSED)),
+    Case("PROXY-39: Local without an endpoint here drops there too", balancer(ready(C), **LOCAL), OUTSIDE, balancer_ip,
+         80, fates(DROPPED)),
+    Case("PROXY-48: a pod reaches a Local balancer's address by any endpoint", balancer(ready(C), **LOCAL), A,
+         balancer_ip, 80, fates(C)),
+    Case("PROXY-51: overlapping ranges are one", balancer(ready(A), loadBalancerSourceRanges=RANGES_OVERLAP), OUTSIDE,
+         balancer_ip, 80, fates(A + M)),
+    Case("PROXY-51: ranges and Local: who may keeps its address",
+         balancer(ready(A, C), loadBalancerSourceRanges=RANGES_OUTSIDE, **LOCAL), OUTSIDE, balancer_ip, 80, fates(A)),
     Case("PROXY-44: a balancer's address is served here", balancer(ready(A)), OUTSIDE, balancer_ip, 80, fates(A + M)),
     Case("PROXY-46: Local keeps the client's address there", balancer(ready(A, C), **LOCAL), OUTSIDE, balancer_ip, 80,
          fates(A)),

@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 
+from kubesvc.kernel.iptables import apply_restore, fresh_tables, walk
 from kubesvc.kernel.nft import FakeNft
-from kubesvc.kernel.nft.walk import Host, Packet, outcomes
+from kubesvc.kernel.nft.walk import Host, Outcome, Packet, outcomes
 from kubesvc.proxy.decision import NewFlow, Surroundings, decide
 from kubesvc.proxy.frame import FrameOptions
+from kubesvc.proxy.iptables import IptablesRuleset
 from kubesvc.proxy.nftables import Ruleset
 from kubesvc.proxy.traffic import PROTOCOLS, Family
 
-from .objects import ADDRESSES, HERE, OUTSIDE, POD_CIDRS, SERVICE_CIDRS, A, B, ready, vip
-from .packets import CASES, DROPPED, REFUSED, Case, M, plain, planned, web
+from .objects import ADDRESSES, ALSO_HERE, HERE, LOOPBACK, OUTSIDE, POD_CIDRS, SERVICE_CIDRS, A, B, C, ready, vip
+from .packets import CASES, DROPPED, PASSED, REFUSED, Case, M, plain, planned, web
 
 ROWS = [(case, family) for case in CASES for family in case.families]
+PODS = (A, B, C, HERE)
 NUMBERS = dict(zip(PROTOCOLS, (6, 17, 132), strict=True))
 
 
@@ -34,14 +37,53 @@ def ruleset_of(case: Case, family: Family) -> Ruleset:
     return ruleset
 
 
+def iptables_of(case: Case, family: Family) -> IptablesRuleset:
+    ruleset = IptablesRuleset(options(family), None)
+    ruleset.change(planned(case, family))
+    return ruleset
+
+
+def packet_of(case: Case, family: Family) -> Packet:
+    interface = "" if case.sender == HERE else "eth0"
+    source = ADDRESSES[family][case.sender]
+    return Packet(source, case.to(family), case.port, NUMBERS[case.protocol], interface=interface)
+
+
+def host_of(family: Family) -> Host:
+    return Host(frozenset((ADDRESSES[family][HERE], ALSO_HERE[family])))
+
+
 def who(address: str, family: Family) -> str:
     return next(name for name, known in ADDRESSES[family].items() if known == address)
 
 
+def named(address: str, family: Family) -> str:
+    """Who has an address; PASSED if no endpoint does."""
+    return next((name for name, known in ADDRESSES[family].items() if known == address and name in PODS), PASSED)
+
+
+def fate_of(outcome: Outcome, family: Family) -> str:
+    """The word of the packet table for what a walker found."""
+    match outcome.verdict:
+        case "accept":
+            return named(outcome.destination, family) + (M if outcome.masqueraded else "")
+        case "drop":
+            return DROPPED
+    return REFUSED
+
+
+def surroundings(mode: str, family: Family) -> Surroundings:
+    """What the decision depends on, as a backend sees it."""
+    here, own = ADDRESSES[family][HERE], (ADDRESSES[family][HERE], ALSO_HERE[family], LOOPBACK[family])
+    if mode == "iptables":
+        return Surroundings(POD_CIDRS[family], own, own[: 3 if family == "IPv4" else 2], guarded=False)
+    return Surroundings(POD_CIDRS[family], own, (here,), (SERVICE_CIDRS[family],))
+
+
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
 @pytest.mark.parametrize(("case", "family"), ROWS, ids=row_id)
-def test_decision(case: Case, family: Family) -> None:
-    node = ADDRESSES[family][HERE]
-    at = Surroundings(POD_CIDRS[family], (node,), (node,), (SERVICE_CIDRS[family],))
+def test_decision(case: Case, family: Family, mode: str) -> None:
+    at = surroundings(mode, family)
     ports = [port for ports in planned(case, family).values() for port in ports]
     source, destination = ADDRESSES[family][case.sender], case.to(family)
     decision = decide(ports, NewFlow(source, destination, case.port, case.protocol), at)
@@ -51,10 +93,10 @@ def test_decision(case: Case, family: Family) -> None:
         case "drop":
             found = {DROPPED}
         case "pass":
-            found = {who(destination, family)}
+            found = {named(destination, family)}
         case "endpoint":
             found = {who(t.address, family) + (M if decision.masquerades(t, source) else "") for t in decision.targets}
-    assert found == case.fate, decision.reason
+    assert found == case.fate_by(mode, family), decision.reason
 
 
 @pytest.mark.parametrize(("case", "family"), ROWS, ids=row_id)
@@ -64,28 +106,24 @@ def test_rules(case: Case, family: Family) -> None:
     for transaction in ruleset.repair(None):
         nft.run_now(transaction)
     table = nft.tables[ruleset.words.nfproto, "kubesvc"]
-    packet = Packet(
-        ADDRESSES[family][case.sender],
-        case.to(family),
-        case.port,
-        NUMBERS[case.protocol],
-        interface="" if case.sender == HERE else "eth0",
-    )
-    host = Host(frozenset((ADDRESSES[family][HERE],)))
-    found = set()
-    for outcome in outcomes(table, packet, host):
-        match outcome.verdict:
-            case "accept":
-                found.add(who(outcome.destination, family) + (M if outcome.masqueraded else ""))
-            case "drop":
-                found.add(DROPPED)
-            case "reject tcp-reset":
-                assert case.protocol == "TCP"
-                found.add(REFUSED)
-            case "reject icmp":
-                assert case.protocol != "TCP"
-                found.add(REFUSED)
-    assert found == case.fate
+    packet = packet_of(case, family)
+    found = outcomes(table, packet, host_of(family))
+    assert {fate_of(outcome, family) for outcome in found} == case.fate_by("nftables", family)
+    for outcome in found:
+        if outcome.verdict.startswith("reject"):
+            assert (outcome.verdict == "reject tcp-reset") == (case.protocol == "TCP")
+
+
+@pytest.mark.parametrize(("case", "family"), ROWS, ids=row_id)
+def test_iptables_rules(case: Case, family: Family) -> None:
+    """Every endpoint is as likely as the others (PROXY-110)."""
+    tables = apply_restore(fresh_tables(), iptables_of(case, family).whole(), family)
+    found = walk.outcomes(tables, packet_of(case, family), host_of(family))
+    for outcome in found:
+        if outcome.verdict.startswith("reject"):
+            assert (outcome.verdict == "reject tcp-reset") == (case.protocol == "TCP")
+    assert {fate_of(outcome, family) for outcome in found} == case.fate_by("iptables", family)
+    assert all(abs(chance - 1 / len(found)) < 1e-8 for chance in found.values())
 
 
 DETECTORS: tuple[tuple[str, dict[str, Any], str, str, set[str]], ...] = (

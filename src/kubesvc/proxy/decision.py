@@ -34,6 +34,8 @@ class Surroundings:
     own_addresses:   all addresses of this node: who has one of them as source is the node itself
     node_addresses:  where node ports are reached (PROXY-67)
     service_cidrs:   ranges whose unowned addresses are dropped (PROXY-42)
+    guarded:         whether ports that a ClusterIP does not have are refused, and such addresses dropped; iptables does
+                     neither (PROXY-42)
     """
 
     pod_cidr: str = ""
@@ -41,6 +43,7 @@ class Surroundings:
     node_addresses: tuple[str, ...] = ()
     service_cidrs: tuple[str, ...] = ()
     masquerade_all: bool = False
+    guarded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ def decide(ports: Sequence[PortTraffic], flow: NewFlow, at: Surroundings) -> Dec
             if kind == "cluster IP":
                 return _internal(port, flow, at)
             return _external(port, kind, flow, at)
-    if any(flow.destination == p.cluster_ip for p in ports):
+    if at.guarded and any(flow.destination == p.cluster_ip for p in ports):
         return Decision("refuse", "the Service has no such port (PROXY-42)")
-    if within(flow.destination, at.service_cidrs):
+    if at.guarded and within(flow.destination, at.service_cidrs):
         return Decision("drop", "no Service owns this address of the service range (PROXY-42)")
     return Decision("pass", "not an address of a Service")
 

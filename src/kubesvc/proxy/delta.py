@@ -192,6 +192,14 @@ def transactions(
 def _put(out: _Cutter, delta: Delta, name: str) -> None:
     items, spec = delta.put.get(name, {}), delta.sets[name]
     changed = delta.changed.get(name, set())
+    if spec.intervals and (drop := delta.drop.get(name)):
+        # The kernel takes no intervals that overlap: former ones leave in the step in which the new ones come.
+        former = [key for key in drop if any(spec.overlap(key, new) for new in items)]
+        if former:
+            add = AddElements(spec, tuple(items.items()))
+            out.add(DeleteElements(spec, tuple(former)), add, weight=len(former) + len(items))
+            delta.drop[name] = {key: None for key in drop if key not in former}
+            return
     for keys in _batches([key for key in items if key in changed], out.limit // 2):
         add = AddElements(spec, tuple((key, items[key]) for key in keys))
         out.add(DeleteElements(spec, tuple(keys)), add, weight=2 * len(keys))

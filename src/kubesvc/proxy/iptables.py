@@ -370,8 +370,10 @@ class IptablesRuleset:
         return comment(f"{name} has no local endpoints" if port.usable else f"{name} has no endpoints")
 
     def _verdict(self, port: PortTraffic) -> str:
-        """PROXY-38, 39."""
-        return "-j DROP" if port.usable else "-j REJECT"
+        """PROXY-38, 39. A TCP client is sent a reset: Linux takes word of an ICMPv6 error a second late."""
+        if port.usable:
+            return "-j DROP"
+        return "-j REJECT" + (" --reject-with tcp-reset" if port.name.protocol == "TCP" else "")
 
     def _render_external(
         self, share: Share, port: PortTraffic, claim: Claim, to: str, chain: str, has_external: bool

@@ -79,7 +79,8 @@ class Isolation:
         wanted: Plans = {key: tuple(ports) for key, ports in changes.items()}
         suspects: dict[ServiceKey, None] = {}
         while True:
-            more = [key for key in refused.suspects or wanted if key not in suspects]
+            more = [key for key in refused.suspects if key not in suspects]
+            more = more or [key for key in wanted if key not in suspects]  # it was none of those
             if not more:
                 raise refused
             for key in more:

@@ -9,7 +9,7 @@ import functools
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -313,13 +313,13 @@ def _plan_port(
 def source_ranges(
     ranges: Iterable[str], family: Family, place: Place, balancers: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """Who may use the load balancer's addresses, as networks of the family; None: everyone, as when no range is of
-    this family (PROXY-50, 51).
+    """Who may use the load balancer's addresses, as networks of the family that do not overlap (the kernel's intervals
+    may not); None: everyone, as when no range is of this family (PROXY-50, 51).
 
     When the node itself lies in a range, the balancer's addresses may be sources as well: a process of this node that
     talks to an address bound here uses it as its own.
     """
-    networks = []
+    networks: list[Any] = []  # all of one family
     for text in (r.strip() for r in ranges):
         try:
             network = ipaddress.ip_network(text, strict=False)
@@ -334,4 +334,4 @@ def source_ranges(
     own = [ipaddress.ip_address(a) for a in of_family(family, place.addresses)]
     if any(address in network for address in own for network in networks):
         networks += [ipaddress.ip_network(a) for a in balancers]
-    return tuple(dict.fromkeys(str(n) for n in networks))
+    return tuple(str(n) for n in ipaddress.collapse_addresses(networks))

@@ -114,8 +114,8 @@ class KernelIptables:
         return output.decode(errors="replace")
 
 
-_LINE = re.compile(r"line (\d+)")
-_PASSING = ("Permission denied", "lock", "Resource temporarily unavailable", "you must be root", "RULE_REPLACE")
+_LINE = re.compile(r"line:? (\d+)")
+_PASSING = ("Permission denied", "xtables lock", "Resource temporarily unavailable", "you must be root")
 
 
 def _refusal(program: str, status: int, complaint: str, text: str) -> IptablesError:
@@ -128,7 +128,7 @@ def _refusal(program: str, status: int, complaint: str, text: str) -> IptablesEr
     if line == "COMMIT":
         number, line = 0, ""
     said = f"{program}: {words or f'ended with {status}'}" + (f" ({line})" if line else "")
-    return IptablesError(said, number, line, passing=status == 4 or any(p in complaint for p in _PASSING))
+    return IptablesError(said, number, line, passing=any(p in complaint for p in _PASSING))
 
 
 class Abilities(msgspec.Struct, frozen=True):

@@ -230,6 +230,8 @@ class AddElements(msgspec.Struct, frozen=True):
                 raise NoSuchObject(f"set {self.set.name!r}: no such chain {value.chain!r}")
             if elements.get(key, value) != value:
                 raise AlreadyExists(f"set {self.set.name!r}: element {key.hex()} exists with another value")
+            if self.set.intervals and any(other != key and self.set.overlap(key, other) for other in elements):
+                raise AlreadyExists(f"set {self.set.name!r}: element {key.hex()} overlaps another")
             elements[key] = value
         held.elements[self.set.name] = elements
 

@@ -112,6 +112,20 @@ class SetSpec(msgspec.Struct, frozen=True):
         if not fits:
             raise ValueError(f"set {self.name!r}: value {value!r} does not fit")
 
+    def overlap(self, one: bytes, other: bytes) -> bool:
+        """Whether two intervals of this set share a value; the kernel takes no two that do, unless they are equal."""
+        size = fields.width(self.key)
+        offset = 0
+        for part in self.key:
+            end = offset + part.size_bytes
+            if (
+                one[offset:end] > other[size + offset : size + end]
+                or other[offset:end] > one[size + offset : size + end]
+            ):
+                return False
+            offset += part.width_bytes
+        return True
+
 
 class Base(msgspec.Struct, frozen=True):
     """Where a base chain is hooked in; its policy is accept."""
