@@ -190,7 +190,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         )
     except OSError as error:
         raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
-    except BadFile as error:
+    except ValueError as error:  # a file that was named is malformed
         raise StartFailed(f"{error}\nnext: mend that file and start again") from None
     control.pki = pki
     server.serve_backends(NodeStreams(server.registry, Doors(control)))

@@ -18,6 +18,7 @@ from kubesvc.store import Delete, Moved, Put, Store, StoreError
 from .allocators import Allocations
 from .apistore import ApiStore
 from .audit import AuditLog
+from .auditpolicy import read_policy, simple_policy
 from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
 from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
 from .bootstrap import Bootstrap
@@ -87,7 +88,7 @@ class ApiServer:
         self.metrics = Metrics()
         self.authenticator.audiences = self.tokens.audiences
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
-        self.audit = AuditLog(settings.audit_log, settings.audit_level) if settings.audit_log else None
+        self.audit = self._audit_log()
         self.watches = WatchRequests(self.registry, clock)
         resources = Resources(self.registry, self.watches, self.subresources)
         resources.authorizer = self.authorizer
@@ -161,6 +162,14 @@ class ApiServer:
         if "Node" in self.settings.authorization_modes:
             made["Node"] = NodeAuthorizer(self.cache)
         return AnyOf([made[mode] for mode in self.settings.authorization_modes])
+
+    def _audit_log(self) -> AuditLog | None:
+        """Where requests are told, None for nowhere. Raises OSError, BadPolicy."""
+        settings = self.settings
+        if not settings.audit_log:
+            return None
+        policy = read_policy(settings.audit_policy) if settings.audit_policy else simple_policy(settings.audit_level)
+        return AuditLog(settings.audit_log, policy, self.clock)
 
     def _audience_allowed(self, audience: str, namespace: str, account: str) -> bool:
         """Whether the requester, a node, may ask for tokens with an audience that no pod of its own names."""

@@ -1,7 +1,7 @@
-"""The audit log: one line of JSON per request, an Event of audit.k8s.io/v1, written when the answer is known.
+"""The audit log: one line of JSON per stage of a request, an Event of audit.k8s.io/v1.
 
-Level Metadata tells who asked for what and how it ended; Request adds the body that was sent, but for resources whose
-bodies hold secrets. Health paths and the watching of them are not told.
+How much is told of a request is the policy's to say: who asked for what and how it ended (Metadata), the body that was
+sent besides (Request), the answer besides that (RequestResponse), or nothing.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from kubesvc.clock import rfc3339_micro
+from kubesvc.clock import Clock, rfc3339_micro
 
+from .auditpolicy import UNTOLD, Policy, Rule, Stage
 from .authentication import User
 from .calls import Call
+from .inflight import is_lasting
 
 log = logging.getLogger("kubesvc.apiserver")
 
-Level = Literal["Metadata", "Request"]
-SECRETIVE = frozenset({"secrets", "configmaps", "tokenreviews"})
-"""Resources whose bodies are not logged."""
-UNTOLD = ("/livez", "/readyz", "/healthz", "/version", "/metrics")
 MOST_BODY_BYTES = 256 * 1024
 _json = msgspec.json.Encoder()
 
 
 class AuditLog:
-    """Appends to a file, readable by its owner only. OSError if it cannot be opened."""
+    """Appends to a file, readable by its owner only; `-` is standard output. OSError if it cannot be opened."""
 
-    def __init__(self, path: str, level: Level) -> None:
+    def __init__(self, path: str, policy: Policy, clock: Clock) -> None:
         self.path = Path(path)
-        self.level = level
-        self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.policy = policy
+        self.clock = clock
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self.file = os.dup(1) if path == "-" else os.open(self.path, flags, 0o600)
         self.failed = 0
 
     def close(self) -> None:
@@ -42,21 +42,62 @@ class AuditLog:
             os.close(self.file)
         self.file = -1
 
-    def wants_body(self, call: Call) -> bool:
-        target = call.target
-        return self.level == "Request" and target.resource not in SECRETIVE and target.subresource != "token"
+    def follow(self, call: Call) -> Followed:
+        """What becomes of a request is told to the answer; call its methods in their order."""
+        return Followed(self, call, self.clock.now())
 
-    def write(self, call: Call, stage: str, code: int, received: float, now: float) -> None:
-        """Tell one stage of a request: ResponseStarted of a stream, ResponseComplete of everything."""
-        if call.target.path.startswith(UNTOLD) or self.file < 0:
+    def write(self, event: dict[str, Any]) -> None:
+        if self.file < 0:
             return
-        line = _json.encode(event_of(call, stage, code, received, now, with_body=self.wants_body(call))) + b"\n"
         try:
-            os.write(self.file, line)
+            os.write(self.file, _json.encode(event) + b"\n")
         except OSError as e:
             if not self.failed:
                 log.error("audit log %s: %s", self.path, e.strerror)
             self.failed += 1
+
+
+class Followed:
+    """One request on its way through the server, told stage by stage."""
+
+    __slots__ = ("call", "log", "received", "rule", "unknown")
+
+    def __init__(self, audit: AuditLog, call: Call, received: float) -> None:
+        self.log = audit
+        self.call = call
+        self.received = received
+        self.rule: Rule = UNTOLD
+        self.unknown = True
+
+    def known(self, user: User) -> None:
+        """The request's sender is known: now it is decided what is told."""
+        self.unknown = False
+        self.rule = self.log.policy.rule_for(user, self.call.target)
+        self.tell("RequestReceived", 0)
+        if is_lasting(self.call.target):
+            self.call.on_stream = lambda status: self.tell("ResponseStarted", status)
+
+    def answered(self, status: int, *, panicked: bool = False) -> None:
+        """The request is over."""
+        if self.unknown and self.call.authenticated is not None:  # refused when it asked to act as somebody else
+            self.known(self.call.authenticated)
+        if self.unknown:  # nobody we know: told at the level of those who are nobody in particular
+            self.rule = self.log.policy.rule_for(User(""), self.call.target)
+            self.tell("ResponseStarted", status)
+            return
+        self.tell("Panic" if panicked else "ResponseComplete", status)
+
+    def tell(self, stage: Stage, status: int) -> None:
+        rule = self.rule
+        if rule.level == "None" or stage in rule.omitted:
+            return
+        event = event_of(self.call, rule, stage, status, self.received, self.log.clock.now())
+        if self.unknown:
+            event["user"] = {}
+            header = self.call.request.headers.get("Authorization", "")
+            told = f"attempted: {header.partition(' ')[0].lower()}" if header else "no credentials provided"
+            event["responseStatus"]["message"] = f"Authentication failed, {told}"
+        self.log.write(event)
 
 
 def user_info(user: User) -> dict[str, Any]:
@@ -69,10 +110,10 @@ def user_info(user: User) -> dict[str, Any]:
     return info
 
 
-def event_of(call: Call, stage: str, code: int, received: float, now: float, *, with_body: bool) -> dict[str, Any]:
+def event_of(call: Call, rule: Rule, stage: Stage, code: int, received: float, now: float) -> dict[str, Any]:
     """The Event of one stage.
 
-    code:          HTTP status of the answer
+    code:          HTTP status of the answer, 0 while there is none
     received, now: seconds since 1970 of the request's arrival and of this stage
     """
     target, request = call.target, call.request
@@ -80,7 +121,7 @@ def event_of(call: Call, stage: str, code: int, received: float, now: float, *, 
     event: dict[str, Any] = {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
-        "level": "Request" if with_body and call.sent else "Metadata",
+        "level": rule.level,
         "auditID": call.id,
         "stage": stage,
         "requestURI": request.raw_path,
@@ -89,6 +130,8 @@ def event_of(call: Call, stage: str, code: int, received: float, now: float, *, 
     }
     if user is not call.user:
         event["impersonatedUser"] = user_info(call.user)
+        if call.constraint:
+            event["authenticationMetadata"] = {"impersonationConstraint": call.constraint}
     event["sourceIPs"] = [request.remote] if request.remote else []
     event["userAgent"] = call.user_agent
     if target.is_resource:
@@ -101,15 +144,18 @@ def event_of(call: Call, stage: str, code: int, received: float, now: float, *, 
             "subresource": target.subresource,
         }
         event["objectRef"] = {k: v for k, v in reference.items() if v}
-    status: dict[str, Any] = {"metadata": {}}
-    if call.failure is not None:
-        status.update({"status": "Failure", "message": call.failure.message, "reason": call.failure.status_reason})
-    event["responseStatus"] = {**status, "code": code}
-    if with_body and call.sent:
-        event["requestObject"] = body_of(call.sent)
+    if code:
+        status: dict[str, Any] = {"metadata": {}}
+        if call.failure is not None:
+            status.update({"status": "Failure", "message": call.failure.message, "reason": call.failure.status_reason})
+        event["responseStatus"] = {**status, "code": code}
+    if rule.level in ("Request", "RequestResponse") and call.sent:
+        event["requestObject"] = body_of(call.sent, call.media_type, rule)
+    if rule.level == "RequestResponse" and stage == "ResponseComplete" and call.answered:
+        event["responseObject"] = body_of(call.answered, "application/json", rule)
     event["requestReceivedTimestamp"] = rfc3339_micro(received)
     event["stageTimestamp"] = rfc3339_micro(now)
-    if call.decision:
+    if call.decision and code:
         event["annotations"] = {
             "authorization.k8s.io/decision": call.decision,
             "authorization.k8s.io/reason": call.reason,
@@ -117,12 +163,43 @@ def event_of(call: Call, stage: str, code: int, received: float, now: float, *, 
     return event
 
 
-def body_of(sent: bytes) -> Any:
-    """A sent body as the log has it: JSON as it is, anything else by its size."""
-    if len(sent) <= MOST_BODY_BYTES:
+def body_of(body: bytes, media_type: str, rule: Rule) -> Any:
+    """A body as the log has it: an object as it is, anything else by its size."""
+    if len(body) <= MOST_BODY_BYTES:
         try:
-            msgspec.json.decode(sent)
-            return msgspec.Raw(sent.replace(b"\n", b" ").replace(b"\r", b" "))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if media_type.endswith("yaml"):
+                found = from_yaml(body)
+            elif not rule.without_managed_fields:
+                msgspec.json.decode(body)
+                return msgspec.Raw(body.replace(b"\n", b" ").replace(b"\r", b" "))
+            else:
+                found = msgspec.json.decode(body)
+            encoded = _json.encode(without_managed_fields(found) if rule.without_managed_fields else found)
+            return msgspec.Raw(encoded)
+        except (ValueError, TypeError, RecursionError, OverflowError):
             pass
-    return {"bytes": len(sent)}
+    return {"bytes": len(body)}
+
+
+def from_yaml(body: bytes) -> Any:
+    """The plain value of a YAML text; ValueError if it is none, or one that aliases make large."""
+    import yaml
+
+    if b"*" in body and b"&" in body:
+        raise ValueError("aliases are not followed")
+    try:
+        return yaml.load(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as e:
+        raise ValueError(str(e)) from None
+
+
+def without_managed_fields(found: Any) -> Any:
+    """An object, or the objects of a list, without metadata.managedFields."""
+    if not isinstance(found, dict):
+        return found
+    meta = found.get("metadata")
+    if isinstance(meta, dict) and "managedFields" in meta:
+        found = {**found, "metadata": {k: v for k, v in meta.items() if k != "managedFields"}}
+    if isinstance(found.get("items"), list):
+        found = {**found, "items": [without_managed_fields(i) for i in found["items"]]}
+    return found

@@ -31,8 +31,8 @@ class Call:
     """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
 
     __slots__ = (
-        "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "query", "reason", "request",
-        "sent", "target", "trusted", "user", "warnings",
+        "answered", "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "query", "reason",
+        "request", "sent", "target", "trusted", "user", "warnings",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, *, trusted: bool) -> None:
@@ -49,6 +49,8 @@ class Call:
         self.form: Form = PLAIN
         self.sent = b""
         """The body, once it was read."""
+        self.answered = b""
+        """The JSON of the object that was answered, whatever form it went out in."""
         self.failure: ApiError | None = None
         self.decision = ""
         """What authorization decided: allow or forbid; "" if it was not asked."""
@@ -105,6 +107,7 @@ class Call:
     def formatted(
         self, body: bytes, status: int, format: Format, media_type: str, headers: Mapping[str, str] | None = None
     ) -> web.Response:
+        self.answered = body
         if format == "yaml":
             body = to_yaml(body)
         elif not media_type.endswith("+protobuf") and wants_pretty(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -24,11 +24,12 @@ from kubesvc.clock import Clock, Random
 from .audit import AuditLog
 from .authentication import ADMIN, ANONYMOUS, Authenticator, User, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
+from .bookkeeping import new_uid
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
 from .impersonation import impersonate, wanted_user
-from .inflight import InFlight, is_lasting
+from .inflight import InFlight
 from .metrics import Metrics, request_labels
 from .negotiation import negotiate
 from .openapi import OpenApi
@@ -46,6 +47,7 @@ OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/version")
 """Paths that answer anonymous users whatever the settings (HEALTH-1, HEALTH-2)."""
 HEADER_BYTES = 64 * 1024
 LINE_BYTES = 64 * 1024
+LONGEST_ID = 64
 NOT_FOUND_TEXT = "404 page not found\n"
 
 
@@ -194,15 +196,16 @@ class HttpServer:
         query = parse_query(raw_query)
         watch = first(query, "watch") in TRUE or ("watch" in query and first(query, "watch") == "")
         target = parse_target(request.method, raw_path, watch=watch)
-        call = Call(request, target, query, f"{self.random.getrandbits(64):016x}", trusted=trusted)
-        received = self.clock.now()
-        if self.audit is not None and is_lasting(target):
-            call.on_stream = self.tell_start(self.audit, call, received)
+        call = Call(request, target, query, self.request_id(request), trusted=trusted)
+        followed = self.audit.follow(call) if self.audit is not None else None
+        panicked = False
         response: web.StreamResponse
         try:
             if not speaks:
                 raise BadRequest("malformed HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here")
             call.user = self.authenticate(call)
+            if followed is not None:
+                followed.known(call.authenticated or call.user)
             requester.set(call.user)
             place = self.inflight.enter(target, call.user)
             try:
@@ -217,6 +220,7 @@ class HttpServer:
         except ConnectionError:
             raise
         except Exception:
+            panicked = True
             log.exception("request %s: %s %s", call.id, request.method, raw_path)
             response = call.error(InternalError(f"Internal error occurred: see the server's log for request {call.id}"))
         if not speaks:
@@ -225,17 +229,16 @@ class HttpServer:
         applying = target.verb == "patch" and call.media_type == "application/apply-patch+yaml"
         labels = request_labels(target, applying=applying, dry_run="dryRun" in query)
         self.metrics.request(labels, response.status, seconds)
-        if self.audit is not None:
-            self.audit.write(call, "ResponseComplete", response.status, received, self.clock.now())
+        if followed is not None:
+            followed.answered(response.status, panicked=panicked)
         return response
 
-    def tell_start(self, audit: AuditLog, call: Call, received: float) -> Callable[[int], None]:
-        """Tells the audit log that a stream begins."""
-
-        def tell(status: int) -> None:
-            audit.write(call, "ResponseStarted", status, received, self.clock.now())
-
-        return tell
+    def request_id(self, request: web.BaseRequest) -> str:
+        """What names a request in answers and logs: what its sender calls it, or else a new UUID."""
+        given = request.headers.get("Audit-Id", "")
+        if given and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
+            return given
+        return new_uid(self.random)
 
     def authenticate(self, call: Call) -> User:
         """The user, after impersonation (AUTH-1, AUTH-3)."""
@@ -255,7 +258,7 @@ class HttpServer:
         wanted = wanted_user(headers)
         if wanted is None:
             return user
-        call.authenticated = user
+        call.user = call.authenticated = user
         done = impersonate(attributes_of(call.target, user, call.query), wanted, self.may)
         call.constraint = done.constraint
         return done.user

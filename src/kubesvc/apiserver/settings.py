@@ -30,7 +30,8 @@ class ApiServerSettings:
     readers_in_flight:    most reading requests under way at once, 0 for no limit
     writers_in_flight:    most writing requests under way at once, 0 for no limit
     audit_log:            path of the audit log, "" for none
-    audit_level:          "Metadata", or "Request" to log bodies too
+    audit_level:          how much is told of a request, where no policy says so
+    audit_policy:         path of an audit policy, "" for none
     event_ttl_seconds:    age at which Events vanish (EVENT-2)
     """
 
@@ -51,7 +52,8 @@ class ApiServerSettings:
     readers_in_flight: int = 400
     writers_in_flight: int = 200
     audit_log: str = ""
-    audit_level: Literal["Metadata", "Request"] = "Metadata"
+    audit_level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
+    audit_policy: str = ""
     event_ttl_seconds: float = 3600.0
     bootstrap: bool = True
     """Whether to make the system namespaces, the default ServiceCIDR and Service `kubernetes`."""
