@@ -42,23 +42,43 @@ class Spelled(str):
     """A value printed as it is, without quotes: the JSON of a struct under its internal field names (ERR-3)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Path:
-    """A field's place: `Path("spec") / "ports" @ 0 / "port"` prints `spec.ports[0].port`."""
+    """A field's place: `Path("spec") / "ports" @ 0 / "port"` prints `spec.ports[0].port`.
 
-    text: str = ""
+    Checks walk objects far more often than they find something wrong, so the text is put together when asked for.
+    """
+
+    __slots__ = ("_above", "_step", "_text")
+    _above: Path
+    _step: str | int
+
+    def __init__(self, text: str = "") -> None:
+        self._text: str | None = text
 
     def __truediv__(self, name: str) -> Path:
-        return Path(f"{self.text}.{name}" if self.text else name)
+        below = new_path(Path)
+        below._text, below._above, below._step = None, self, name
+        return below
 
     def __matmul__(self, index: int) -> Path:
-        return Path(f"{self.text}[{index}]")
+        below = new_path(Path)
+        below._text, below._above, below._step = None, self, index
+        return below
 
     def key(self, key: str) -> Path:
-        return Path(f"{self.text}[{key}]")
+        return Path(f"{self}[{key}]")
 
     def __str__(self) -> str:
-        return self.text
+        if self._text is None:
+            above, step = str(self._above), self._step
+            if isinstance(step, int):
+                self._text = f"{above}[{step}]"
+            else:
+                self._text = f"{above}.{step}" if above else step
+        return self._text
+
+
+new_path = object.__new__
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,31 @@ import types
 import typing
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from . import quantity
 from .meta import Object
 
-Rule = Callable[[Object, str], None]
-"""Brings one field (by its wire name) of one object into its spelling."""
-
 PLAIN = {str: "", int: 0, bool: False, float: 0.0}
 NUMBERS = (int, float)
+GONE: Any = object()
+"""What a rule says of a value that is left out."""
+
+
+class Rules(NamedTuple):
+    """How the fields of one type are spelled, by wire name.
+
+    A write of an object goes through here for every struct in it, so only what may need something is looked at.
+    """
+
+    filled: dict[str, Callable[[Any], Any]]
+    """Of fields whose values may need work though they are not empty: the value as it is printed."""
+    empty: dict[str, Callable[[Any], Any]]
+    """Of all known fields: what stands for an empty value (null, zero, no items), or GONE."""
+    made: tuple[tuple[str, Callable[[Any], Any]], ...]
+    """The fields that are printed even when nobody gave them, in the type's order."""
 
 
 def normalize(obj: Object, type_: type[msgspec.Struct]) -> None:
@@ -31,19 +44,46 @@ def normalize(obj: Object, type_: type[msgspec.Struct]) -> None:
 
     Quantities become canonical. Values of a wrong JSON type stay as they are: refusing them is not done here.
     """
-    rules = rules_of(type_)
-    for name in [n for n, v in obj.items() if v is None and n not in rules]:
-        del obj[name]
-    for name, rule in rules.items():
-        rule(obj, name)
+    filled, empty, made = rules_of(type_)
+    gone: list[str] | None = None
+    for name, value in obj.items():
+        if value:
+            rule = filled.get(name)
+            if rule is None:
+                continue
+        else:
+            rule = empty.get(name, drop_null)
+        found = rule(value)
+        if found is GONE:
+            gone = [name] if gone is None else [*gone, name]
+        elif found is not value:
+            obj[name] = found  # of a key that is there: the dict keeps its shape
+    if gone is not None:
+        for name in gone:
+            del obj[name]
+    for name, rule in made:
+        if name not in obj:
+            obj[name] = rule(None)
 
 
 @cache
-def rules_of(type_: type[msgspec.Struct]) -> dict[str, Rule]:
-    """Wire name to rule, for the fields in their order."""
+def rules_of(type_: type[msgspec.Struct]) -> Rules:
     hints = typing.get_type_hints(type_)
     always: tuple[str, ...] = getattr(type_, "always", ())
-    return {f.encode_name: rule_of(hints[f.name], f.name in always) for f in msgspec.structs.fields(type_)}
+    rules = Rules({}, {}, ())
+    made: list[tuple[str, Callable[[Any], Any]]] = []
+    for field in msgspec.structs.fields(type_):
+        filled, empty, is_made = rule_of(hints[field.name], field.name in always)
+        if filled is not None:
+            rules.filled[field.encode_name] = filled
+        rules.empty[field.encode_name] = empty
+        if is_made:
+            made.append((field.encode_name, empty))
+    return rules._replace(made=tuple(made))
+
+
+Rule = tuple[Callable[[Any], Any] | None, Callable[[Any], Any], bool]
+"""What is done with a value that is not empty (None: nothing), with an empty one, and whether to make it from none."""
 
 
 def rule_of(hint: Any, always: bool) -> Rule:
@@ -54,48 +94,46 @@ def rule_of(hint: Any, always: bool) -> Rule:
     if set(options) == {str, int, float}:
         return quantity_rule(nullable)
     if set(options) == {str, int}:
-        return plain_rule(0, True) if always else drop_null
+        return plain_rule(0, True) if always else (None, drop_null, False)
     inner = options[0]
     origin = typing.get_origin(inner) or inner
     if inner in PLAIN:
-        return drop_null if nullable and not always else plain_rule(None if nullable else PLAIN[inner], always)
+        if nullable and not always:
+            return None, drop_null, False
+        return plain_rule(None if nullable else PLAIN[inner], always)
     if origin is list:
         return list_rule(typing.get_args(inner)[0], always)
     if origin is dict:
         value_type = typing.get_args(inner)[1]
-        return drop_null if value_type is Any else map_rule(value_type)
+        return (None, drop_null, False) if value_type is Any else map_rule(value_type)
     if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
         return struct_rule(inner, nullable)
-    return drop_null
+    return None, drop_null, False
 
 
-def drop_null(obj: Object, name: str) -> None:
-    if obj.get(name) is None:
-        obj.pop(name, None)
+def drop_null(value: Any) -> Any:
+    return GONE if value is None else value
+
+
+def drop(value: Any) -> Any:
+    return GONE
 
 
 def plain_rule(zero: Any, always: bool) -> Rule:
-    def printed(obj: Object, name: str) -> None:
-        if obj.get(name) is None:
-            obj[name] = zero
+    def printed(value: Any) -> Any:
+        return zero if value is None else value
 
-    def left_out(obj: Object, name: str) -> None:
-        value = obj.get(name)
-        if value is None or (value == zero and type(value) is type(zero)):
-            obj.pop(name, None)
+    def left_out(value: Any) -> Any:
+        return GONE if value is None or (value == zero and type(value) is type(zero)) else value
 
-    return printed if always else left_out
+    return (None, printed, True) if always else (None, left_out, False)
 
 
 def quantity_rule(nullable: bool) -> Rule:
-    def canonical(obj: Object, name: str) -> None:
-        value = obj.get(name)
-        if value is None or (value == "" and not nullable):
-            obj.pop(name, None)
-        else:
-            obj[name] = canonical_or_same(value)
+    def empty(value: Any) -> Any:
+        return GONE if value is None or (value == "" and not nullable) else canonical_or_same(value)
 
-    return canonical
+    return canonical_or_same, empty, False
 
 
 def canonical_or_same(value: Any) -> Any:
@@ -106,34 +144,28 @@ def canonical_or_same(value: Any) -> Any:
 
 
 def list_rule(item: Any, always: bool) -> Rule:
-    struct = item if isinstance(item, type) and issubclass(item, msgspec.Struct) else None
-
-    def each(obj: Object, name: str) -> None:
-        value = obj.get(name)
-        if not value:
-            if always:
-                obj[name] = None if value is None else value
-            else:
-                obj.pop(name, None)
-        elif struct is not None and isinstance(value, list):
+    def each(value: Any) -> Any:
+        if isinstance(value, list):
             for i, entry in enumerate(value):
                 if entry is None:
                     entry = value[i] = {}  # Go decodes a null struct as an empty one
                 if isinstance(entry, dict):
-                    normalize(entry, struct)
+                    normalize(entry, item)
+        return value
 
-    return each
+    def same(value: Any) -> Any:
+        return value
+
+    structs = isinstance(item, type) and issubclass(item, msgspec.Struct)
+    return (each if structs else None), (same if always else drop), always
 
 
 def map_rule(value_type: Any) -> Rule:
     quantities = set(typing.get_args(value_type)) == {str, int, float}
     struct = value_type if isinstance(value_type, type) and issubclass(value_type, msgspec.Struct) else None
 
-    def each(obj: Object, name: str) -> None:
-        value = obj.get(name)
-        if not value:
-            obj.pop(name, None)
-        elif isinstance(value, dict):
+    def each(value: Any) -> Any:
+        if isinstance(value, dict):
             for key, entry in value.items():
                 if quantities:
                     value[key] = canonical_or_same("0" if entry is None else entry)
@@ -141,19 +173,22 @@ def map_rule(value_type: Any) -> Rule:
                     normalize(entry, struct)
                 elif value_type is str and entry is None:
                     value[key] = ""
+        return value
 
-    return each
+    return each, drop, False
 
 
 def struct_rule(struct: type[msgspec.Struct], nullable: bool) -> Rule:
-    def inside(obj: Object, name: str) -> None:
-        value = obj.get(name)
-        if value is None:
-            if nullable:
-                obj.pop(name, None)
-                return
-            value = obj[name] = {}
+    def inside(value: Any) -> Any:
         if isinstance(value, dict):
             normalize(value, struct)
+        return value
 
-    return inside
+    def empty(value: Any) -> Any:
+        if value is None:
+            if nullable:
+                return GONE
+            value = {}
+        return inside(value)
+
+    return inside, empty, not nullable

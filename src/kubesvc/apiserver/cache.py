@@ -173,21 +173,26 @@ class SortedKeys:
         else:
             del self.blocks[at], self.firsts[at]
 
-    def range(self, prefix: str, start: str = "") -> Iterator[str]:
-        """Keys that begin with `prefix` and are >= `start`, in order. The set must not change meanwhile."""
+    def slices(self, prefix: str, start: str = "") -> Iterator[list[str]]:
+        """The same keys as `range`, in lists."""
         low = max(prefix, start)
+        high = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
         at = bisect_left(self.firsts, low)
         at = at - 1 if at and (at == len(self.firsts) or self.firsts[at] != low) else at
         for index in range(at, len(self.blocks)):
             block = self.blocks[index]
             begin = bisect_left(block, low) if block[0] < low else 0
-            if not prefix:
-                yield from block[begin:]
+            if not high or block[-1] < high:
+                yield block[begin:] if begin else block
                 continue
-            for i in range(begin, len(block)):
-                if not block[i].startswith(prefix):
-                    return
-                yield block[i]
+            if block[0] < high:
+                yield block[begin : bisect_left(block, high)]
+            return
+
+    def range(self, prefix: str, start: str = "") -> Iterator[str]:
+        """Keys that begin with `prefix` and are >= `start`, in order. The set must not change meanwhile."""
+        for keys in self.slices(prefix, start):
+            yield from keys
 
 
 Sink = Callable[[list[Event]], None]
@@ -222,6 +227,20 @@ class KindCache:
         prefix = f"{namespace}/" if namespace and self.kind.namespaced else ""
         for key in self.keys.range(prefix, start):
             yield items[key]
+
+    def listed(self, namespace: str = "", start: str = "") -> list[Item]:
+        """As `select`, all at once: a moment even for very many."""
+        items = self.items
+        prefix = f"{namespace}/" if namespace and self.kind.namespaced else ""
+        found: list[Item] = []
+        for keys in self.keys.slices(prefix, start):
+            found += [items[key] for key in keys]
+        return found
+
+    def count(self, namespace: str = "", start: str = "") -> int:
+        """How many objects `select` gives."""
+        prefix = f"{namespace}/" if namespace and self.kind.namespaced else ""
+        return sum(map(len, self.keys.slices(prefix, start)))
 
     def apply(self, change: Change, at: float) -> Event | None:
         """Move to the state after a change of one of this kind's keys; the event it makes, None if there is none."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable, Mapping
+import asyncio
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from kubesvc.api.errors import ApiError, BadRequest, RequestTooLarge
 from kubesvc.api.meta import Object
@@ -19,6 +20,7 @@ from .routing import NO_METHOD, NO_RESOURCE, Target
 from .settings import MAX_BODY_BYTES
 
 GZIP_FROM_BYTES = 128 * 1024
+GZIP_FORM = zlib.MAX_WBITS | 16
 WARNINGS_BUDGET = 4096
 WARNING_CUT = 256
 BARE_DETAILS = (NO_RESOURCE, NO_METHOD, "406: Not Acceptable", "415: Unsupported Media Type")
@@ -110,18 +112,59 @@ class Call:
         self.answered = body
         if format == "yaml":
             body = to_yaml(body)
-        elif not media_type.endswith("+protobuf") and wants_pretty(
-            first(self.query, "pretty") if "pretty" in self.query else None, self.user_agent
-        ):
+        elif not media_type.endswith("+protobuf") and self.pretty:
             body = msgspec.json.format(body, indent=2) + b"\n"
         response = web.Response(body=body, status=status, headers={**self.headers(), **(headers or {})})
         response.headers["Content-Type"] = media_type
-        if len(body) >= GZIP_FROM_BYTES and "gzip" in self.request.headers.get("Accept-Encoding", ""):
-            response.body = gzip.compress(body, compresslevel=1, mtime=0)
+        if len(body) >= GZIP_FROM_BYTES and self.takes_gzip:
+            response.body = zlib.compress(body, 1, GZIP_FORM)
             response.headers["Content-Encoding"] = "gzip"
             response.headers["Vary"] = "Accept-Encoding"
         self.add_warnings(response)
         return response
+
+    @property
+    def pretty(self) -> bool:
+        """Whether JSON is indented for this client (TABLE-7)."""
+        return wants_pretty(first(self.query, "pretty") if "pretty" in self.query else None, self.user_agent)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the answer is compact JSON, which may be sent as it comes."""
+        return self.form.format == "json" and not self.pretty
+
+    async def stream(self, chunks: Iterator[bytes]) -> web.StreamResponse:
+        """An answer of compact JSON from its pieces; if there is but one, as any other answer."""
+        ready, following = next(chunks), next(chunks, None)
+        if following is None:
+            return self.answer(ready)
+        if self.request.version < HttpVersion11:  # cannot be told where an answer of unknown length ends
+            return self.answer(b"".join((ready, following, *chunks)))
+        response = web.StreamResponse(headers=self.headers())
+        response.headers["Content-Type"] = self.form.media_type
+        press: Callable[[bytes], bytes] | None = None
+        if self.takes_gzip:
+            packer = zlib.compressobj(1, zlib.DEFLATED, GZIP_FORM)
+            press = packer.compress
+            response.headers["Content-Encoding"] = "gzip"
+            response.headers["Vary"] = "Accept-Encoding"
+        self.add_warnings(response)
+        response.enable_chunked_encoding()
+        await response.prepare(self.request)
+        while ready:
+            piece = press(ready) if press is not None else ready
+            if piece:
+                await response.write(piece)
+            await asyncio.sleep(0)  # a fast reader makes no write wait: others have their turn all the same
+            ready, following = following or b"", next(chunks, None)
+        if press is not None:
+            await response.write(packer.flush())
+        await response.write_eof()
+        return response
+
+    @property
+    def takes_gzip(self) -> bool:
+        return "gzip" in self.request.headers.get("Accept-Encoding", "")
 
     def object(self, obj: Any, status: int = 200) -> web.Response:
         return self.answer(_json.encode(obj), status)

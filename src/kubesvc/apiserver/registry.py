@@ -201,19 +201,18 @@ class Registry:
         await self.not_older_than(version, listing=True)
         if version == "0" and options.match != "Exact":
             limit = 0
-        return self._list_now(kind, cache, selection, "", limit, self.cache.revision)
+        return await self._list_now(kind, cache, selection, "", limit, self.cache.revision)
 
-    def _list_now(
+    async def _list_now(
         self, kind: Kind, cache: KindCache, selection: Selection, start: str, limit: int, revision: int
     ) -> ListPage:
-        items: list[Item] = []
         if not limit:
-            return ListPage(kind, revision, list(selection.items(cache, start)))
+            return ListPage(kind, revision, await selection.listed(cache, start))
+        items: list[Item] = []
         left = 0
-        found = iter(selection.items(cache, start))
-        for item in found:
+        for item in selection.items(cache, start):
             if len(items) == limit:
-                left = 1 if selection.selective else 1 + sum(1 for _ in found)
+                left = 1 if selection.selective else cache.count(selection.namespace, start) - limit
                 break
             items.append(item)
         if not left:
@@ -227,7 +226,7 @@ class Registry:
         revision, start = parse_continue_token(options.continue_token)
         if revision < 0:
             await self.fresh()
-            return self._list_now(kind, cache, selection, start, options.limit, self.cache.revision)
+            return await self._list_now(kind, cache, selection, start, options.limit, self.cache.revision)
         await self.not_older_than(str(revision), listing=True)
         return await self._list_at(kind, cache, selection, revision, start, options.limit, options.continue_token)
 
@@ -245,7 +244,7 @@ class Registry:
         if revision < self.store.compacted:
             raise refusals.expired_token(continue_token(-1, start[:-1])) if token else refusals.expired_list()
         if cache.changed <= revision:
-            return self._list_now(kind, cache, selection, start, limit, revision)
+            return await self._list_now(kind, cache, selection, start, limit, revision)
         prefix = cache.prefix + selection.prefix
         cursor = cache.prefix + start if start else ""
         items: list[Item] = []

@@ -24,7 +24,7 @@ from .options import DeleteOptions, delete_options, first, list_options, patch_o
 from .patches import MEDIA_TYPES, Patched, patch_object
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
-from .storage import decode
+from .storage import decode, list_chunks
 from .subresources import Subresources
 from .tables import check_include, partial, row, table
 from .watching import WatchRequests
@@ -35,6 +35,8 @@ STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
 STATUS_PARTS = frozenset({"apiVersion", "kind", "metadata", "status"})
 PARTIAL = frozenset({"merge", "strategic"})
+CHUNK_BYTES = 512 * 1024
+"""Longer lists are sent piece by piece, so that one that is very long neither stops others nor is held twice."""
 _json = msgspec.json.Encoder()
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -114,7 +116,7 @@ class Resources:
         )
         return self.one(call, kind, render(kind, item.value, item.revision), item)
 
-    async def list(self, call: Call, kind: Kind) -> web.Response:
+    async def list(self, call: Call, kind: Kind) -> web.StreamResponse:
         target, form = call.target, call.form
         options = list_options(kind, call.query, watch=False)
         if form.as_kind == "Table":
@@ -132,7 +134,12 @@ class Resources:
         if form.as_kind:
             items = [partial(render(kind, i.value, i.revision), form.as_version) for i in page.items]
             return call.answer(list_body("PartialObjectMetadataList", f"meta.k8s.io/{form.as_version}", page, items))
-        return call.answer(list_answer(kind, page))
+        if kind.stored is not None or not call.plain:
+            return call.answer(list_answer(kind, page))
+        pairs = ((i.value, i.revision) for i in page.items)
+        return await call.stream(
+            list_chunks(kind, list_start(kind.list_name, kind.api_version, page), pairs, CHUNK_BYTES)
+        )
 
     async def decoded(self, call: Call, kind: Kind, validation: str) -> Object:
         return await read_body(call, kind, validation)
@@ -282,12 +289,13 @@ def list_metadata(page: ListPage) -> Object:
 
 def list_body(kind: str, api_version: str, page: ListPage, items: list[bytes]) -> bytes:
     """A list's JSON from the JSON of its items (LIST-1)."""
-    return b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":[%s]}' % (
-        kind.encode(),
-        api_version.encode(),
-        _json.encode(list_metadata(page)),
-        b",".join(items),
-    )
+    return b"%s%s]}" % (list_start(kind, api_version, page), b",".join(items))
+
+
+def list_start(kind: str, api_version: str, page: ListPage) -> bytes:
+    """What comes before the first item."""
+    metadata = _json.encode(list_metadata(page))
+    return b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":[' % (kind.encode(), api_version.encode(), metadata)
 
 
 def list_answer(kind: Kind, page: ListPage) -> bytes:

@@ -7,6 +7,7 @@ so serving an object decodes and encodes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import msgspec
@@ -78,3 +79,23 @@ def answer(kind: Kind, value: bytes, revision: int) -> bytes:
 def list_item(kind: Kind, value: bytes, revision: int) -> bytes:
     """The object as it stands in a list: without kind and apiVersion (READ-3)."""
     return b'{"metadata":{"resourceVersion":"%d",%s' % (revision, memoryview(value)[len(head(kind)) :])
+
+
+def list_chunks(kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], most_bytes: int) -> Iterator[bytes]:
+    """The list that begins with `start` and holds these (value, revision) objects of a stored kind, in pieces a little
+    longer than `most_bytes`; each object's bytes are copied once."""
+    parts: list[bytes | memoryview] = [start]
+    size = 0
+    skipped = len(head(kind))
+    between = b""
+    for value, revision in items:
+        parts.append(b'%s{"metadata":{"resourceVersion":"%d",' % (between, revision))
+        parts.append(memoryview(value)[skipped:])
+        between = b","
+        size += len(value)
+        if size >= most_bytes:
+            yield b"".join(parts)
+            parts = []
+            size = 0
+    parts.append(b"]}")
+    yield b"".join(parts)

@@ -19,6 +19,9 @@ from .cache import ChangeType, Event, Item, KindCache
 JOIN_SECONDS = 0.003
 """Writes of a busy stream come at least this far apart; a lone event goes out at once."""
 
+LOOK_AT = 500
+"""Objects that are asked whether they are selected before others have their turn."""
+
 
 class Selection:
     """Which objects of a kind are looked at: a namespace, a label selector and a field selector."""
@@ -57,6 +60,21 @@ class Selection:
         if self.labels is None and self.fields is None:
             return found
         return (i for i in found if self.holds(i))
+
+    async def listed(self, cache: KindCache, start: str = "") -> list[Item]:
+        """The selected objects as they are now; looking through very many lets others have their turn."""
+        if self.name is not None and (self.namespace or not cache.kind.namespaced):
+            return list(self.items(cache, start))
+        found = cache.listed(self.namespace, start)
+        if self.labels is None and self.fields is None:
+            return found
+        holds = self.holds
+        kept: list[Item] = []
+        for at in range(0, len(found), LOOK_AT):
+            if at:
+                await asyncio.sleep(0)
+            kept += [item for item in found[at : at + LOOK_AT] if holds(item)]
+        return kept
 
     def seen_as(self, event: Event) -> ChangeType | None:
         """How a watcher with this selection sees a change, None if not at all (WATCH-12)."""
