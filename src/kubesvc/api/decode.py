@@ -13,7 +13,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 from . import fields, goyaml, protobuf, schema
+from .customdecode import decode_custom, read_custom_json, read_custom_yaml
 from .errors import BadRequest, UnsupportedMediaType
 from .exact import Walk, bare, is_object, items_of, read_json, word
 from .gojson import summary
@@ -79,10 +82,19 @@ class Decoded(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-@cache
 def target_of(kind: Kind | Target) -> Target:
     """The target of a kind's own bodies."""
-    return kind if isinstance(kind, Target) else Target(kind.group, kind.version, kind.name, kind.schema)
+    if isinstance(kind, Target):
+        return kind
+    return kept_target_of(kind) if kind.custom is None else new_target_of(kind)
+
+
+def new_target_of(kind: Kind) -> Target:
+    return Target(kind.group, kind.version, kind.name, kind.schema)
+
+
+kept_target_of = cache(new_target_of)
+"""For kinds that are there for as long as the process."""
 
 
 def decode_body(raw: bytes, media_type: str, kind: Kind | Target, field_validation: str = "Warn") -> Decoded:
@@ -96,6 +108,8 @@ def decode_body(raw: bytes, media_type: str, kind: Kind | Target, field_validati
     Raises BadRequest: not of that form, another kind, a wrong type, or (Strict) unknown or duplicate fields; and
     UnsupportedMediaType for other media types. apiVersion and kind of the result are always set to the target's.
     """
+    if isinstance(kind, Kind) and kind.custom is not None:
+        return decode_custom_body(raw, media_type, kind, field_validation)
     target = target_of(kind)
     no_duplicates: tuple[str, ...] = ()
     if media_type in ("application/json", ""):
@@ -115,11 +129,27 @@ def decode_body(raw: bytes, media_type: str, kind: Kind | Target, field_validati
 def decode_plain(obj: Any, kind: Kind | Target, field_validation: str = "Warn") -> Decoded:
     """As `decode_body` for an object that is plain already (in-process clients, results of patches); `obj` is not
     changed and shares nothing mutable with the result, but for content that no schema describes."""
+    if isinstance(kind, Kind) and kind.custom is not None:
+        copied = msgspec.json.decode(msgspec.json.encode({"apiVersion": kind.api_version, "kind": kind.name, **obj}))
+        found, warnings = decode_custom(copied, [], kind, field_validation)
+        return Decoded(found, warnings=warnings)
     target = target_of(kind)
     quick = right_kind(quick_plain(obj, target.schema), target)
     if quick is not None:
         return Decoded(quick)
     return exact(obj, (), b"", target, field_validation)
+
+
+def decode_custom_body(raw: bytes, media_type: str, kind: Kind, field_validation: str) -> Decoded:
+    """As `decode_body` for a kind that a CustomResourceDefinition made, which no protobuf describes."""
+    if media_type in ("application/json", ""):
+        value, duplicates = read_custom_json(raw, kind)
+    elif media_type == "application/yaml":
+        value, duplicates = read_custom_yaml(raw, kind)
+    else:
+        raise UnsupportedMediaType(NOT_JSON_TYPES.rpartition(",")[0])
+    found, warnings = decode_custom(value, duplicates, kind, field_validation, raw)
+    return Decoded(found, warnings=warnings)
 
 
 def decode_protobuf(raw: bytes, target: Target) -> Decoded:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from .errors import Invalid
 
 ErrorType = Literal[
-    "Required", "Invalid", "NotSupported", "Duplicate", "Forbidden", "TooLong", "TooMany", "Internal", "NotFound"
-]
+    "Required", "Invalid", "NotSupported", "Duplicate", "Forbidden", "TooLong", "TooMany", "Internal", "NotFound",
+    "TypeInvalid",
+]  # fmt: skip
 
 CAUSE: dict[ErrorType, str] = {
     "Required": "FieldValueRequired",
@@ -23,6 +24,7 @@ CAUSE: dict[ErrorType, str] = {
     "TooMany": "FieldValueTooMany",
     "Internal": "InternalError",
     "NotFound": "FieldValueNotFound",
+    "TypeInvalid": "FieldValueTypeInvalid",
 }
 TEXT: dict[ErrorType, str] = {
     "Required": "Required value",
@@ -34,6 +36,7 @@ TEXT: dict[ErrorType, str] = {
     "TooMany": "Too many",
     "Internal": "Internal error",
     "NotFound": "Not found",
+    "TypeInvalid": "Invalid value",
 }
 WITHOUT_VALUE: frozenset[ErrorType] = frozenset({"Required", "Forbidden", "TooLong", "Internal"})
 

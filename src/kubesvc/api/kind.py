@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .fields import Errors
 from .meta import Object, Typed
+
+if TYPE_CHECKING:
+    from .customkind import CustomForm
 
 Cell = str | int | bool | None
 """One value of a Table row."""
@@ -42,6 +45,9 @@ class Column:
     format: str = ""
     wide: bool = False
     """Priority 1: always sent, shown by kubectl in wide output only (KCTL-3)."""
+    priority: int = 0
+    """As a custom kind's author numbers it; above 0 is wide."""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,10 @@ class Kind:
     schema: str
     """Name of its definition in the schema table, e.g. "io.k8s.api.core.v1.Pod"."""
 
+    custom: CustomForm | None = None
+    """What a CustomResourceDefinition says of its objects, for kinds that come from one."""
     singular: str = ""
+    list_kind: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
@@ -164,7 +173,7 @@ class Kind:
 
     @property
     def list_name(self) -> str:
-        return f"{self.name}List"
+        return self.list_kind or f"{self.name}List"
 
     @property
     def resource(self) -> str:

@@ -44,10 +44,17 @@ def validate_metadata(obj: Object, kind: Kind) -> Errors:
     errors += validate_owner_references(meta.get("ownerReferences"), METADATA / "ownerReferences")
     errors += validate_finalizers(meta.get("finalizers"), METADATA / "finalizers")
     errors += validate_managed_fields(meta.get("managedFields"), METADATA / "managedFields")
+    if lenient(kind):
+        return errors
     return errors + validate_finalizer_names(meta.get("finalizers"), METADATA / "finalizers")
 
 
-def validate_metadata_update(new: Object, old: Object) -> Errors:
+def lenient(kind: Kind | None) -> bool:
+    """Whether finalizers of a kind may be called anything: of custom kinds, and of what defines them."""
+    return kind is not None and (kind.custom is not None or kind.group == "apiextensions.k8s.io")
+
+
+def validate_metadata_update(new: Object, old: Object, kind: Kind | None = None) -> Errors:
     """All errors of changed metadata, in the order of checking.
 
     `new` has been given the stored resourceVersion if it came without one and its kind allows that (WRITE-5); an
@@ -84,6 +91,8 @@ def validate_metadata_update(new: Object, old: Object) -> Errors:
     errors += validate_annotations(now.get("annotations"), METADATA / "annotations")
     errors += validate_owner_references(now.get("ownerReferences"), METADATA / "ownerReferences")
     errors += validate_managed_fields(now.get("managedFields"), METADATA / "managedFields")
+    if lenient(kind):
+        return errors
     return errors + validate_finalizer_names(now.get("finalizers"), METADATA / "finalizers")
 
 

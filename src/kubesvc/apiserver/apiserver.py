@@ -24,10 +24,12 @@ from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
 from .bootstrap import Bootstrap
 from .cache import Cache, Event
 from .defaultroles import make_default_roles
+from .definitions import Definitions
 from .discovery import Discovery
 from .health import Health
 from .hooks import Observer, WriteHooks
 from .inflight import InFlight
+from .kindset import Derived, KindSet
 from .local import LocalClient
 from .metrics import Metrics
 from .nodeauthorizer import NodeAuthorizer
@@ -73,7 +75,8 @@ class ApiServer:
         service = next((k for k in KINDS if k.plural == "services" and not k.group), None)
         hooks: dict[Kind, WriteHooks] = {service: service_hooks} if service else {}
         self.observers: list[Observer] = [service_hooks]
-        self.registry = Registry(self.cache, store, settings, clock, random, hooks)
+        self.kinds = KindSet(KINDS)
+        self.registry = Registry(self.cache, store, settings, clock, random, hooks, self.kinds)
         self.tokens = TokenIssuer(settings.service_account_issuer, clock, random, token_key)
         self.tokens.cache = self.cache
         self.subresources = Subresources(self.registry, self.tokens)
@@ -95,8 +98,8 @@ class ApiServer:
         self.http = HttpServer(
             resources,
             Reviews(self.authenticator, self.authorizer, self.subresources, clock),
-            Discovery(KINDS),
-            OpenApi(KINDS),
+            Derived(self.kinds, Discovery),
+            Derived(self.kinds, OpenApi),
             self.authenticator,
             self.authorizer,
             self.health,
@@ -108,6 +111,7 @@ class ApiServer:
         )
         self.port = 0
         self.local = LocalClient(self.registry, self.subresources, "kube-apiserver")
+        self.definitions = Definitions(self.cache, self.kinds, self.local, clock)
         leases = Leases(store, clock)
         self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port, leases)
         self.stopping = False
@@ -186,6 +190,8 @@ class ApiServer:
             self.tokens.key_pem = await self._shared_key()
             await self.registry.guards.start()
         await self.cache.start()
+        self.definitions.start()
+        self._tasks.append(asyncio.create_task(self.definitions.run(), name="definitions"))
         self._observe()
         quotas = self.registry.admission.quotas
         quotas.start()

@@ -33,7 +33,7 @@ from .managers import (
     update_managed_fields,
     without_trees,
 )
-from .structure import Shape, applied, compare, errors_in, merge, shape_of, with_structs, without
+from .structure import Shape, applied, compare, errors_in, merge, shape_of_kind, with_structs, without
 
 __all__ = ["Applied", "apply_patch", "equal_but_for_times", "update_managed_fields"]
 
@@ -98,7 +98,14 @@ def apply_patch(
     """
     body = target_of(target)
     request = Request(
-        body, Owner(manager, "Apply", "", subresource), ignored_fields(target, subresource), now, name, namespace, force
+        target,
+        body,
+        Owner(manager, "Apply", "", subresource),
+        ignored_fields(target, subresource),
+        now,
+        name,
+        namespace,
+        force,
     )
     try:
         config, duplicates = read_config(patch)
@@ -111,6 +118,7 @@ def apply_patch(
 class Request(NamedTuple):
     """What an apply asks for besides its config."""
 
+    target: Kind | Target
     body: Target
     me: Owner
     ignored: FieldSet
@@ -124,7 +132,7 @@ def apply_config(live: Object | None, config: Object, request: Request) -> tuple
     """The object that an apply leaves, and whether anything besides managedFields changed."""
     body, me = request.body, request.me
     check_config(config, body)
-    shape = shape_of(body.schema)
+    shape = shape_of_kind(request.target)
     check_structure(shape, config, body)
     managed = starting_point(live, None, me.subresource)
     if live is not None and not managed:
@@ -141,7 +149,7 @@ def apply_config(live: Object | None, config: Object, request: Request) -> tuple
     changed = live is None or without_empty(shape, result) != without_empty(shape, bare_live)
     if changed and me in owners:
         owners[me] = owners[me]._replace(time=request.now)
-    obj = finished(result, body, request.name, request.namespace)
+    obj = finished(result, request.target, request.name, request.namespace)
     if live is not None and not changed:
         obj = copy.deepcopy(bare_live)
     store(obj, owners)
@@ -317,7 +325,7 @@ def without_empty(shape: Shape, value: Any) -> Any:
     return value
 
 
-def finished(result: Object, body: Target, name: str, namespace: str) -> Object:
+def finished(result: Object, body: Kind | Target, name: str, namespace: str) -> Object:
     """The merged object read as one of its kind, with the name the URL gives."""
     meta = result.get("metadata") or {}
     if meta.get("name") != name:

@@ -12,7 +12,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -98,10 +98,33 @@ _decoders: dict[Kind, msgspec.json.Decoder[Typed]] = {}
 
 
 def _typed_decoder(kind: Kind) -> msgspec.json.Decoder[Typed]:
+    if kind.custom is not None:
+        return cast("msgspec.json.Decoder[Typed]", kind.custom.decoder)
     found = _decoders.get(kind)
     if found is None:
         found = _decoders[kind] = msgspec.json.Decoder(kind.type)
     return found
+
+
+class StaleItem(Item):
+    """An object that was perhaps written under an older schema of its custom kind: brought up to date when first
+    looked at."""
+
+    __slots__ = ("_current", "_kept")
+    _current: bool
+    _kept: bytes
+
+    @property
+    def value(self) -> bytes:
+        if not self._current:
+            assert self.kind.custom is not None
+            self._kept = self.kind.custom.refreshed(self._kept)
+            self._current = True
+        return self._kept
+
+    @value.setter
+    def value(self, value: bytes) -> None:
+        self._kept, self._current = value, False
 
 
 class Event:
@@ -211,6 +234,19 @@ class KindCache:
         self.oldest = 0
         self.changed = 0  # revision of the newest change of this kind
         self.sinks: list[Sink] = []
+        self.ends: list[Callable[[], None]] = []
+        """What ends the streams of those who watch this kind."""
+
+    def become(self, kind: Kind) -> None:
+        """The objects here are of this kind from now on: the definition that they follow came, or changed. Watchers
+        are ended, so that they see what follows in its new form."""
+        self.kind = kind
+        self.items = {k: StaleItem(kind, k, i.value, i.revision) for k, i in self.items.items()}
+        self.end_watches()
+
+    def end_watches(self) -> None:
+        for end in tuple(self.ends):
+            end()
 
     def load(self, items: Sequence[Item], revision: int) -> None:
         """Begin with these objects, in any order, as of `revision`."""
@@ -301,7 +337,10 @@ class Cache:
     def __init__(self, kinds: Iterable[Kind], store: Store, clock: Clock, history_events: int) -> None:
         self.store = store
         self.clock = clock
+        self.history_events = history_events
         self.kinds: dict[Kind, KindCache] = {}
+        self.adopted: list[Callable[[KindCache], None]] = []
+        """Told of the objects of each custom kind that comes or changes."""
         self.by_prefix: dict[str, KindCache] = {}
         for kind in kinds:
             if kind.group == "events.k8s.io":
@@ -320,7 +359,37 @@ class Cache:
         return self.store.newest if self.loaded else 0
 
     def of(self, kind: Kind) -> KindCache:
-        return self.kinds[kind]
+        if kind.custom is None:
+            return self.kinds[kind]
+        return self.place(kind_prefix(kind))
+
+    def place(self, prefix: str) -> KindCache:
+        """The objects below a prefix, `/registry/<group>/<plural>/`, whether or not their kind is known by now."""
+        found = self.by_prefix.get(prefix)
+        if found is None:
+            _, _, group, plural, _ = prefix.split("/")
+            nameless = Kind(group=group, version="", name="", plural=plural, namespaced=False, type=Typed, schema="")
+            found = self.by_prefix[prefix] = KindCache(nameless, self.history_events)
+            found.load((), self.revision)
+        return found
+
+    def adopt(self, kind: Kind) -> None:
+        """Objects of a custom kind are served from now on, in the form of this version of it."""
+        cache = self.of(kind)
+        self.kinds.pop(cache.kind, None)
+        cache.become(kind)
+        self.kinds[kind] = cache
+        for told in self.adopted:
+            told(cache)
+
+    def abandon(self, kind: Kind) -> None:
+        """A custom kind is gone; what is left of its objects, if anything, waits for a definition to come back."""
+        cache = self.of(kind)
+        cache.end_watches()
+        cache.sinks.clear()
+        self.kinds.pop(cache.kind, None)
+        if not cache.items:
+            self.by_prefix.pop(cache.prefix, None)
 
     async def start(self) -> None:
         """Load everything and follow the store from there."""
@@ -332,7 +401,7 @@ class Cache:
             if cache is not None:
                 item = Item(cache.kind, entry.key[len(cache.prefix) :], entry.value, entry.modified)
                 found.setdefault(cache.prefix, []).append(item)
-        for cache in self.kinds.values():
+        for cache in self.by_prefix.values():
             cache.load(found.get(cache.prefix, []), page.revision)
         self.loaded = True
         early, self._early = self._early, []
@@ -345,7 +414,13 @@ class Cache:
 
     def _cache_of(self, key: str) -> KindCache | None:
         parts = key.split("/", 4)
-        return self.by_prefix.get("/".join(parts[:4]) + "/") if len(parts) == 5 else None
+        if len(parts) != 5:
+            return None
+        prefix = "/".join(parts[:4]) + "/"
+        found = self.by_prefix.get(prefix)
+        if found is None and "." in parts[2]:
+            found = self.place(prefix)  # of a custom kind, whose definition may come later
+        return found
 
     def _sink(self, changes: list[Change]) -> None:
         if not self.loaded:
@@ -386,9 +461,9 @@ class Cache:
         return True
 
     def forget_before(self, at: float) -> None:
-        for cache in self.kinds.values():
+        for cache in self.by_prefix.values():
             cache.forget_before(at)
 
     def forget_all(self) -> None:
-        for cache in self.kinds.values():
+        for cache in self.by_prefix.values():
             cache.forget_all(self.revision)

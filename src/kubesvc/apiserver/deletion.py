@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kubesvc.api.customresourcedefinition import CLEANUP, CUSTOM_RESOURCE_DEFINITION, set_condition
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 from kubesvc.clock import parse_rfc3339, rfc3339
@@ -34,6 +35,8 @@ def plan_deletion(kind: Kind, obj: Object, options: DeleteOptions, now: float) -
     """Plan the deletion of `obj`, a stored object that the plan may change and keep."""
     if kind.plural == "namespaces" and not kind.group:
         return plan_namespace(obj, now)
+    if kind is CUSTOM_RESOURCE_DEFINITION and obj["metadata"].get("deletionTimestamp") is None:
+        hold_for_cleanup(obj, rfc3339(now))
     meta = obj["metadata"]
     graceful = False
     if kind.graceful:
@@ -83,6 +86,17 @@ def plan_namespace(obj: Object, now: float) -> DeletionPlan:
     if (obj.get("spec") or {}).get("finalizers") or meta.get("finalizers"):
         return DeletionPlan("wait")
     return DeletionPlan("remove", obj)
+
+
+def hold_for_cleanup(definition: Object, now: str) -> None:
+    """The first DELETE of a CustomResourceDefinition lets it wait until its objects are gone; in place."""
+    meta = definition["metadata"]
+    if CLEANUP not in (meta.get("finalizers") or ()):
+        meta["finalizers"] = [*(meta.get("finalizers") or ()), CLEANUP]
+    set_condition(
+        definition, now, "Terminating", "True", "InstanceDeletionPending",
+        "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    )  # fmt: skip
 
 
 def pod_grace(obj: Object, asked: int | None) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kubesvc.api.customkind import version_key
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 
@@ -54,7 +55,8 @@ CREATE_ONLY = (
 def storage_version_hash(kind: Kind) -> str:
     """DISC-1: of the form that is stored; Events of both groups are stored as core ones."""
     stored = kind.stored or kind
-    digest = hashlib.sha256(f"{stored.group}/{stored.version}/{stored.name}".encode()).digest()
+    version = stored.version if stored.custom is None else stored.custom.stored_api_version.rpartition("/")[2]
+    digest = hashlib.sha256(f"{stored.group}/{version}/{stored.name}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
 
@@ -70,7 +72,10 @@ class Discovery:
         self.resources = {gv: sorted(rs, key=lambda r: r.plural) for gv, rs in found.items()}
         groups = {g for g, _ in found if g}
         known = [g for g in GROUP_ORDER if g in groups]
-        self.groups = known + sorted(groups - set(known))
+        builtin = {r.group for r in everything if isinstance(r, CreateOnly) or r.custom is None}
+        self.groups = known + sorted(groups & builtin - set(known)) + sorted(groups - builtin)
+        self.custom = groups - builtin
+        """Groups that definitions made: their versions go by preference."""
         self.core_aggregated = self.tagged(self.aggregated([""]))
         self.groups_aggregated = self.tagged(self.aggregated(self.groups))
 
@@ -88,7 +93,7 @@ class Discovery:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": clients}
 
     def versions_of(self, group: str) -> list[str]:
-        return sorted(v for g, v in self.resources if g == group)
+        return sorted((v for g, v in self.resources if g == group), key=version_key if group in self.custom else None)
 
     def group(self, name: str) -> Object:
         """One group as APIGroupList holds it."""

@@ -20,7 +20,7 @@ from .options import DeleteOptions, ListOptions, WriteOptions, selectors
 from .patches import patch_object
 from .registry import Registry, base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
-from .storage import decode
+from .storage import seen
 from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of
 from .watching import Lines, open_watch, wake_within
 
@@ -39,11 +39,21 @@ class LocalClient(Client):
     def as_manager(self, manager: str) -> Client:
         return LocalClient(self.registry, self.subresources, manager)
 
+    def known(self, kind: Kind) -> Kind:
+        """The kind as this server has it: callers may know no more of a custom one than its name. NotFound."""
+        if kind.schema:
+            return kind
+        found = self.registry.kinds.same(kind)
+        if found is None:
+            raise NotFound(NO_RESOURCE)
+        return found
+
     async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Object:
+        kind = self.known(kind)
         item = await self.registry.get(kind, namespace, name)
-        obj = decode(item.value, item.revision)
+        obj = seen(kind, item.value, item.revision)
         if subresource == "scale":
-            return scale_of(obj)
+            return scale_of(obj, kind)
         return kind.from_stored(obj) if kind.stored else obj
 
     async def list_raw(
@@ -57,6 +67,7 @@ class LocalClient(Client):
         limit: int = 0,
         continue_token: str = "",
     ) -> RawList:
+        kind = self.known(kind)
         labels, found = selectors(kind, label_selector, field_selector)
         options = ListOptions(
             labels=labels, fields=found, resource_version=resource_version, limit=limit, continue_token=continue_token
@@ -77,6 +88,7 @@ class LocalClient(Client):
         bookmarks: bool = True,
         timeout_seconds: int | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
+        kind = self.known(kind)
         labels, found = selectors(kind, label_selector, field_selector)
         options = ListOptions(
             labels=labels,
@@ -89,7 +101,7 @@ class LocalClient(Client):
         registry, clock = self.registry, self.registry.clock
         plan = await open_watch(registry, kind, namespace, options)
         watcher, lines = plan.watcher, Lines(PLAIN, kind, "", registry)
-        view = kind is not base_of(kind)
+        view = kind is not base_of(kind) or kind.custom is not None
         try:
             initial, plan.initial = plan.initial, []
             for item in initial:
@@ -99,12 +111,12 @@ class LocalClient(Client):
                 yield WatchEvent("BOOKMARK", lines.bookmark_object(plan.revision, initial_end=True))
             end = clock.monotonic() + timeout_seconds if timeout_seconds else None
             while not watcher.overrun and not (watcher.closed and not watcher.queue):
-                for seen in watcher.take():
+                for event in watcher.take():
                     if view:
-                        item = lines.seen_item(seen)
-                        yield WatchEvent(seen.type, render(kind, item.value, item.revision))
+                        item = lines.seen_item(event)
+                        yield WatchEvent(event.type, render(kind, item.value, item.revision))
                     else:
-                        yield WatchEvent(seen.type, seen.object())
+                        yield WatchEvent(event.type, event.object())
                 if watcher.queue:
                     continue
                 wait = registry.settings.bookmark_seconds
@@ -121,6 +133,7 @@ class LocalClient(Client):
     async def create(
         self, kind: Kind, obj: Object, namespace: str = "", *, name: str = "", subresource: str = ""
     ) -> Object:
+        kind = self.known(kind)
         await asyncio.sleep(0)  # a store in memory never waits: let others have their turn
         namespace = namespace or (metadata(dict(obj)).get("namespace") or "")
         if subresource:
@@ -136,6 +149,7 @@ class LocalClient(Client):
         return (await self.registry.create(kind, namespace, body, self.options, [])).object()
 
     async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
+        kind = self.known(kind)
         await asyncio.sleep(0)
         meta = obj.get("metadata") or {}
         name, namespace = meta.get("name") or "", meta.get("namespace") or ""
@@ -161,6 +175,7 @@ class LocalClient(Client):
         subresource: str = "",
         force: bool = False,
     ) -> Object:
+        kind = self.known(kind)
         await asyncio.sleep(0)
         registry, options = self.registry, self.options
         if subresource == "scale":
@@ -201,6 +216,7 @@ class LocalClient(Client):
         uid: str = "",
         resource_version: str = "",
     ) -> Object:
+        kind = self.known(kind)
         await asyncio.sleep(0)
         options = DeleteOptions(
             grace_seconds=grace_seconds,
@@ -215,6 +231,7 @@ class LocalClient(Client):
     async def delete_collection(
         self, kind: Kind, namespace: str, *, label_selector: str = "", grace_seconds: int | None = None
     ) -> None:
+        kind = self.known(kind)
         labels, found = selectors(kind, label_selector, "")
         options = DeleteOptions(grace_seconds=grace_seconds, manager=self.manager)
         await self.registry.delete_collection(kind, namespace, ListOptions(labels=labels, fields=found), options)

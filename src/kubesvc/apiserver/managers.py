@@ -17,7 +17,7 @@ from kubesvc.api.meta import Object
 
 from . import fieldset
 from .fieldset import FieldSet
-from .structure import Shape, compare_maps, shape_of
+from .structure import Shape, compare_maps, shape_of_kind
 
 MAX_UPDATERS = 10
 """Most entries of operation Update; older ones are gathered under ANCIENT."""
@@ -204,7 +204,7 @@ def update_managed_fields(
     if old is not None and not managed:
         return  # not tracked, until somebody applies
     body = target_of(target)
-    changed, removed = differences(shape_of(body.schema), old or {}, new)
+    changed, removed = differences(shape_of_kind(target), old or {}, new)
     ignored = ignored_fields(target, subresource)
     changed, removed = without_trees(changed, ignored), without_trees(removed, ignored)
     if not changed and not removed:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_resource
 
 from .discovery import CREATE_ONLY
@@ -74,13 +75,19 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def request_labels(target: Target, *, applying: bool = False, dry_run: bool = False) -> Labels:
+def request_labels(
+    target: Target,
+    *,
+    applying: bool = False,
+    dry_run: bool = False,
+    find: Callable[[str, str, str], Kind | None] = by_resource,
+) -> Labels:
     """What a request is counted under, in the order of REQUEST_LABELS."""
     verb = "APPLY" if applying else VERBS.get(target.verb, "other")
     dry = "All" if dry_run else ""
     if not target.is_resource:
         return (dry, "", "", "", target.path if target.path in PATHS else "", verb, "")
-    kind = by_resource(target.group, target.version, target.resource)
+    kind = find(target.group, target.version, target.resource)
     if kind is None and (target.group, target.version, target.resource) not in VIRTUAL:
         return (dry, "", "", "", "", verb, "")
     scope = "resource" if target.name else "namespace" if target.namespace else "cluster"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -92,6 +92,12 @@ class Document(NamedTuple):
         return f'"{self.hash}"'
 
 
+@cache
+def table_digest() -> bytes:
+    """A digest of the schema table."""
+    return hashlib.sha512(schema.FILE.read_bytes()).digest()
+
+
 class OpenApi:
     """The documents of one set of kinds; each is built when first asked for and kept."""
 
@@ -99,6 +105,7 @@ class OpenApi:
         self.kinds = tuple(kinds)
         self.version = version
         self.built: dict[str, Document] = {}
+        self.hashes: dict[str, str] = {}
 
     @cached_property
     def by_path(self) -> dict[str, tuple[Kind, ...]]:
@@ -115,18 +122,17 @@ class OpenApi:
         groups = {f"apis/{k.group}" for k in self.kinds if k.group}
         return tuple(sorted({*self.by_path, *groups, *SIMPLE_PATHS}))
 
-    @cached_property
-    def source(self) -> bytes:
-        """A digest of all that documents are made from."""
-        digest = hashlib.sha512(f"{FORM} {self.version}".encode())
-        digest.update(hashlib.sha512(schema.FILE.read_bytes()).digest())
-        for kind in self.kinds:
-            described = (kind.api_version, kind.name, kind.plural, kind.namespaced, kind.verbs, kind.subresources)
-            digest.update(repr(described).encode())
-        return digest.digest()
-
     def hash_of(self, path: str) -> str:
-        return hashlib.sha512(self.source + path.encode()).hexdigest().upper()
+        """A digest of all that a document is made from: of its own kinds, or of all where it is about all."""
+        if path not in self.hashes:
+            digest = hashlib.sha512(f"{FORM} {self.version} {path}".encode() + table_digest())
+            for kind in self.kinds if path.startswith("v2") else self.by_path.get(path, ()):
+                described = (kind.api_version, kind.name, kind.plural, kind.namespaced, kind.verbs, kind.subresources)
+                digest.update(repr(described).encode())
+                if kind.custom is not None:
+                    digest.update(kind.custom.digest)
+            self.hashes[path] = digest.hexdigest().upper()
+        return self.hashes[path]
 
     def index(self) -> Document:
         """GET /openapi/v3; Content-Type text/plain; charset=utf-8 on a real server."""
@@ -266,6 +272,11 @@ class Style:
         """The definitions of these kinds, of what paths referred to, and of all they refer to, by name."""
         todo = [*self.used, *(k.schema for k in kinds), META + "Status"]
         done: Object = {}
+        for kind in kinds:
+            if kind.custom is not None:
+                done[kind.schema] = custom_definition(kind, self)
+                done[f"{kind.schema}List"] = custom_list(kind, self)
+                todo += [META + "ObjectMeta", META + "ListMeta"]
         while todo:
             name = todo.pop()
             if name in done or name not in schema.section(1):
@@ -351,6 +362,74 @@ class Style:
         )
         out.update({name: value for name, value in extensions if value})
         return out
+
+
+# Custom kinds
+
+DROPPED_FROM_SECOND = frozenset(
+    {"allOf", "anyOf", "oneOf", "not", "nullable", "x-kubernetes-validations", "additionalItems"}
+)
+"""What Swagger 2 has no words for, so that its readers would stumble."""
+
+
+def custom_definition(kind: Kind, style: Style) -> Object:
+    """The definition of a custom kind: its author's schema, and what every object has."""
+    assert kind.custom is not None
+    out: Object = dict(kind.custom.schema) if style.third else second_form(kind.custom.schema)
+    texts = schema.description("io.k8s.api.core.v1.ConfigMap").fields
+    fields: Object = {
+        "apiVersion": {"type": "string", "description": texts.get("apiVersion", "")},
+        "kind": {"type": "string", "description": texts.get("kind", "")},
+        "metadata": {"description": texts.get("metadata", ""), **embedded_meta(style)},
+    }
+    known = out.get("properties") or {}
+    if known or not out.get("x-kubernetes-preserve-unknown-fields"):
+        out["properties"] = {**fields, **{k: v for k, v in known.items() if k not in fields}}
+    out["type"] = "object"
+    out["x-kubernetes-group-version-kind"] = [{"group": kind.group, "kind": kind.name, "version": kind.version}]
+    return out
+
+
+def embedded_meta(style: Style) -> Object:
+    ref = style.ref(META + "ObjectMeta")
+    return {"allOf": [ref]} if style.third else ref
+
+
+def custom_list(kind: Kind, style: Style) -> Object:
+    """The definition of a custom kind's lists."""
+    meta = style.ref(META + "ListMeta")
+    return {
+        "description": f"{kind.list_name} is a list of {kind.name}",
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "items": {"type": "array", "items": style.ref(kind.schema)},
+            "kind": {"type": "string"},
+            "metadata": {"allOf": [meta]} if style.third else meta,
+        },
+        "x-kubernetes-group-version-kind": [{"group": kind.group, "kind": kind.list_name, "version": kind.version}],
+    }
+
+
+def second_form(given: Object) -> Object:
+    """A schema in the words of Swagger 2, which is less strict: what may be null has no type, nor what may be either
+    a number or a text; where unknown fields stay, nothing is said of the known ones."""
+    out: Object = {k: v for k, v in given.items() if k not in DROPPED_FROM_SECOND}
+    if given.get("nullable") or given.get("x-kubernetes-int-or-string"):
+        for name in ("type", "items", "properties", "format"):
+            out.pop(name, None)
+    if given.get("x-kubernetes-preserve-unknown-fields"):
+        for name in ("items", "properties"):
+            out.pop(name, None)
+        if given.get("type") != "object":
+            out.pop("type", None)
+    if isinstance(out.get("properties"), dict):
+        out["properties"] = {k: second_form(v) for k, v in out["properties"].items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(out.get(name), dict):
+            out[name] = second_form(out[name])
+    return out
 
 
 class Call(NamedTuple):
@@ -442,13 +521,13 @@ def operation(
     elif verb in ("delete", "deletecollection"):
         options = DELETE if verb == "delete" else (*DELETE, *LIST[:8])
         answer = body if verb == "delete" and kind.delete_returns_object else META + "Status"
-    if answer not in schema.section(1):
+    if answer not in schema.section(1) and (kind.custom is None or not answer.startswith(kind.schema)):
         answer = ""
     out["parameters"] = [style.parameter(n) for n in options]
     if verb in ("create", "update") and body:
         style.body(out, body, (JSON, YAML) if style.third else ("*/*",))
     elif verb == "patch":
-        style.body(out, META + "Patch", PATCH_TYPES)
+        style.body(out, META + "Patch", PATCH_TYPES if kind.custom is None else PATCH_TYPES[:3])
     elif verb in ("delete", "deletecollection"):
         style.body(out, META + "DeleteOptions", (JSON, YAML) if style.third else ("*/*",))
     out["responses"] = style.answers(answer, code)

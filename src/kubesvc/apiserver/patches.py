@@ -12,14 +12,16 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from kubesvc.api import fields, schema
+from kubesvc.api.customdecode import check_type, shaped
 from kubesvc.api.decode import Target, conform, right_kind, target_of
-from kubesvc.api.errors import ApiError, BadRequest, Invalid, RequestTooLarge
+from kubesvc.api.errors import ApiError, BadRequest, Invalid, RequestTooLarge, UnsupportedMediaType
 from kubesvc.api.exact import Pairs, Walk, bare, is_object, items_of, read_json, word
 from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 from kubesvc.api.quick import quick_plain
 from kubesvc.api.schema import Field
+from kubesvc.api.structural import whole_numbers
 
 from . import jsonpatch, strategic
 
@@ -32,6 +34,12 @@ MEDIA_TYPES: dict[str, PatchType] = {
     "application/apply-patch+yaml": "apply",
 }
 """PATCH-1; anything else is a 415."""
+
+NO_STRATEGIC = (
+    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+    "application/merge-patch+json, application/apply-patch+yaml"
+)
+"""What is said of a strategic merge patch of a custom object, which knows no strategies."""
 
 FAILED = "the server rejected our request due to an error in our request"
 """All that is said of a JSON patch that fails (PATCH-5)."""
@@ -59,7 +67,7 @@ def patch_object(
     patched = {"json": json_patch, "merge": merge_patch, "strategic": strategic_patch}[type]
     try:
         value, duplicates = read(patch, type)
-        return patched(live, value, duplicates, target_of(target), field_validation)
+        return patched(live, value, duplicates, target, field_validation)
     except RecursionError:
         raise BadRequest("exceeded max depth") from None
 
@@ -123,7 +131,7 @@ def refused(value: str, why: str) -> Invalid:
     return fields.invalid_object("", "", "", [fields.invalid("patch", value, why)])
 
 
-def json_patch(live: Object, operations: Any, duplicates: list[str], target: Target, validation: str) -> Patched:
+def json_patch(live: Object, operations: Any, duplicates: list[str], target: Kind | Target, validation: str) -> Patched:
     if len(operations) > jsonpatch.MAX_OPERATIONS:
         raise RequestTooLarge(
             "Request entity too large: The allowed maximum operations in a JSON patch is "
@@ -136,12 +144,14 @@ def json_patch(live: Object, operations: Any, duplicates: list[str], target: Tar
     return conclude(patched, duplicates, target, validation, lambda: document(patched, live))
 
 
-def merge_patch(live: Object, patch: Any, duplicates: list[str], target: Target, validation: str) -> Patched:
+def merge_patch(live: Object, patch: Any, duplicates: list[str], target: Kind | Target, validation: str) -> Patched:
     patched = jsonpatch.merge(live, patch)
     return conclude(patched, duplicates, target, validation, lambda: document(patched, live))
 
 
-def strategic_patch(live: Object, patch: Any, duplicates: list[str], target: Target, validation: str) -> Patched:
+def strategic_patch(live: Object, patch: Any, duplicates: list[str], target: Kind | Target, validation: str) -> Patched:
+    if isinstance(target, Kind) and target.custom is not None:
+        raise UnsupportedMediaType(NO_STRATEGIC)
     name = target.schema if target.schema in schema.section(1) else ""
     try:
         patched = strategic.merge(copied_along(live, patch), patch, name)
@@ -190,15 +200,45 @@ class FromMap(Walk):
         return f"unrecognized type: {go}"
 
 
+def conclude_custom(
+    patched: Any, duplicates: list[str], kind: Kind, validation: str, shown: Callable[[], str]
+) -> Patched:
+    """As `conclude` for a custom kind."""
+    if not isinstance(patched, dict):
+        raise refused(
+            shown(), f"json: cannot unmarshal {word(patched)} into Go value of type map[string]interface {{}}"
+        )
+    copied = whole_numbers(msgspec.json.decode(msgspec.json.encode(patched)))
+    for name in ("kind", "apiVersion"):
+        if not isinstance(copied.get(name), str) or not copied[name]:
+            raise refused(
+                shown(),
+                f"Object '{name[0].upper() if name == 'kind' else 'a'}{name[1:]}' is missing in "
+                f"'{msgspec.json.encode(copied).decode()}'",
+            )
+    check_type(copied, kind, b"")
+    try:
+        obj, unknown = shaped(copied, kind)
+    except ValueError as e:
+        raise refused(shown(), str(e)) from None
+    strict = [*duplicates, *unknown]
+    if strict and validation == "Strict":
+        raise refused(shown(), f"strict decoding error: {', '.join(strict)}")
+    return Patched(obj, () if validation == "Ignore" else tuple(strict))
+
+
 def conclude(
     patched: Any,
     duplicates: list[str],
-    target: Target,
+    kind: Kind | Target,
     validation: str,
     shown: Callable[[], str],
     walk: Walk | None = None,
 ) -> Patched:
     """The patched value read as an object of the target; `shown` prints what the 422 quotes."""
+    if isinstance(kind, Kind) and kind.custom is not None:
+        return conclude_custom(patched, duplicates, kind, validation, shown)
+    target = target_of(kind)
     quick = right_kind(quick_plain(patched, target.schema), target)
     if quick is not None and not duplicates:
         return Patched(quick)

@@ -19,7 +19,7 @@ from kubesvc.api.meta import Object
 from kubesvc.client.interface import Client
 
 from . import refusals
-from .cache import Cache, Event
+from .cache import Cache, Event, KindCache
 from .quota import Amounts, Footprint, add, footprint_of, hard_of, matches, refusal_of, subtract, used_by
 from .storage import decode
 
@@ -28,8 +28,8 @@ log = logging.getLogger("kubesvc.apiserver")
 STATUS_SECONDS = 0.05
 """How long changes gather before a status is written."""
 
-Place = tuple[Kind, str]
-"""A kind and the name of one of its objects."""
+Place = tuple[str, str]
+"""A resource (`foos.example.com`) and the name of one of its objects."""
 Release = Callable[[], None]
 
 
@@ -87,11 +87,28 @@ class Quotas:
         self.ledgers: dict[str, Ledger] = {}
         self.dirty: dict[tuple[str, str], None] = {}
         self.wake = asyncio.Event()
-        for kind, of_kind in cache.kinds.items():
-            if kind.namespaced:
-                of_kind.sinks.append(self.sink(kind))
+        self.followed: dict[str, KindCache] = {}
+        for of_kind in cache.kinds.values():
+            self.follow(of_kind)
+        cache.adopted.append(self.follow)
 
     # ------------------------------------------------------------------ following what is stored
+
+    def follow(self, of_kind: KindCache) -> None:
+        """Count the objects of a kind; of a custom kind that only changed, go on counting."""
+        if not of_kind.kind.namespaced or self.followed.get(of_kind.prefix) is of_kind:
+            return
+        self.followed[of_kind.prefix] = of_kind
+        of_kind.sinks.append(self.sink(of_kind.kind))
+        for namespace, ledger in self.ledgers.items():
+            self.count_all(of_kind, namespace, ledger)
+            self.mark(namespace)
+
+    def count_all(self, of_kind: KindCache, namespace: str, ledger: Ledger) -> None:
+        """Enter the objects of one kind that are stored already."""
+        for item in of_kind.select(namespace):
+            footprint = footprint_of(of_kind.kind, decode(item.value, item.revision))
+            ledger.footprints[of_kind.kind.resource, item.name] = footprint
 
     def sink(self, kind: Kind) -> Callable[[list[Event]], None]:
         def follow(events: list[Event]) -> None:
@@ -103,7 +120,7 @@ class Quotas:
                 gone = event.type == "DELETED"
                 if ledger is not None:
                     obj = None if gone else decode(event.new.value, event.new.revision)
-                    ledger.change((kind, name), footprint_of(kind, obj) if obj is not None else None)
+                    ledger.change((kind.resource, name), footprint_of(kind, obj) if obj is not None else None)
                 if kind is RESOURCE_QUOTA:
                     self.quota_changed(namespace, name, gone=gone)
                 elif ledger is not None:
@@ -135,11 +152,9 @@ class Quotas:
         ledger = self.ledgers.get(namespace)
         if ledger is None:
             ledger = self.ledgers[namespace] = Ledger()
-            for kind, of_kind in self.cache.kinds.items():
-                if kind.namespaced:
-                    for item in of_kind.select(namespace):
-                        footprint = footprint_of(kind, decode(item.value, item.revision))
-                        ledger.footprints[kind, item.name] = footprint
+            for of_kind in self.cache.kinds.values():
+                if of_kind.kind.namespaced:
+                    self.count_all(of_kind, namespace, ledger)
         return ledger
 
     def start(self) -> None:
@@ -165,7 +180,7 @@ class Quotas:
                 raise refusals.forbidden(kind, name, refusal)
         if dry_run:
             return nothing_held
-        place = (kind, name)
+        place = (kind.resource, name)
         ledger.pending[place] = wanted
 
         def release() -> None:

@@ -11,12 +11,12 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from kubesvc.api import fields
-from kubesvc.api.errors import ApiError, BadRequest
+from kubesvc.api.errors import ApiError, BadRequest, MethodNotAllowed
 from kubesvc.api.kind import Kind, Situation, nothing
 from kubesvc.api.kinds import KINDS, NAMESPACE
 from kubesvc.api.meta import Object, metadata
@@ -31,10 +31,11 @@ from .cache import Cache, Item, KindCache
 from .deletion import gone_with_update, plan_deletion
 from .guards import QuotaGuards
 from .hooks import Reservation, WriteHooks
+from .kindset import KindSet
 from .options import DeleteOptions, ListOptions, WriteOptions
 from .quotas import nothing_held
 from .settings import ApiServerSettings
-from .storage import answer, decode, encode, head, kind_prefix, list_item, storage_key
+from .storage import answer, decode, encode, head, kind_prefix, list_item, seen, storage_key
 from .streams import Selection
 
 TRIES = 5
@@ -43,6 +44,8 @@ NAME_TRIES = 8
 GUARD_TRIES = 100
 """How often a write is judged anew because other servers wrote into the same namespace with quotas meanwhile."""
 SCAN_PAGE = 500
+
+MISSING: Any = object()
 
 Edit = Callable[[Object], Object]
 """Makes the wanted object of a freshly decoded stored one, which it may change or keep. Called once per try."""
@@ -63,7 +66,7 @@ class Written(NamedTuple):
         return render(self.kind, self.value, self.revision)
 
     def object(self) -> Object:
-        obj = decode(self.value, self.revision)
+        obj = seen(self.kind, self.value, self.revision)
         if not self.revision:
             del obj["metadata"]["resourceVersion"]
         return self.kind.from_stored(obj) if self.kind.stored else obj
@@ -82,7 +85,7 @@ class Deleted(NamedTuple):
         return not self.gone or self.kind.delete_returns_object
 
     def object(self) -> Object:
-        obj = decode(self.value, self.revision)
+        obj = seen(self.kind, self.value, self.revision)
         return self.kind.from_stored(obj) if self.kind.stored else obj
 
     def status(self) -> Object:
@@ -136,7 +139,7 @@ class Registry:
         clock: Clock,
         random: Random,
         hooks: Mapping[Kind, WriteHooks] | None = None,
-        kinds: Iterable[Kind] = KINDS,
+        kinds: KindSet | None = None,
     ) -> None:
         self.cache = cache
         self.store = store
@@ -144,7 +147,7 @@ class Registry:
         self.clock = clock
         self.random = random
         self.hooks: dict[Kind, WriteHooks] = dict(hooks or {})
-        self.kinds = tuple(kinds)
+        self.kinds = kinds or KindSet(KINDS)
         self.situation = Situation(families=settings.families)
         self.committed: Callable[[float], None] = nothing
         """Told how many seconds each write to the store took."""
@@ -283,6 +286,8 @@ class Registry:
         check_namespace(kind, meta, namespace)
         if meta.get("resourceVersion") not in (None, "", "0"):
             raise refusals.plain_failure("resourceVersion should not be set on objects to be created")
+        if kind.custom is not None and kind.custom.terminating:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
         await self.current()
         return await self._create(view, kind, namespace, obj, options, warnings)
 
@@ -620,8 +625,8 @@ class Registry:
         check: bool,
         copies: bool,
     ) -> Written:
-        old = decode(value, revision)
-        new = edit(old if copies else decode(value, revision))
+        old = seen(kind, value, revision)
+        new = edit(old if copies else seen(kind, value, revision))
         meta, before = metadata(new), old["metadata"]
         sent_version = meta.get("resourceVersion") or ""
         if sent_version and sent_version != before["resourceVersion"]:
@@ -658,7 +663,7 @@ class Registry:
         try:
             if check:
                 validate = kind.validate_status if subresource == "status" else kind.validate_update
-                errors = validate_metadata_update(new, old) + validate(new, old, self.situation)
+                errors = validate_metadata_update(new, old, kind) + validate(new, old, self.situation)
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)
                 self.admission.validate_update(kind, new, old, subresource)
@@ -677,7 +682,7 @@ class Registry:
             if gone_with_update(kind, new, old):
                 self._release(reservation)
                 return await self._remove_after_update(view, kind, key, new, old, revision, options)
-            if equal_but_for_times(new, old):
+            if equal_but_for_times(new, old) and (kind.custom is None or value.startswith(kind.custom.stored_head)):
                 self._release(reservation)
                 return Written(view, value, revision)
             fresh = encode(kind, new)
@@ -760,7 +765,7 @@ class Registry:
         value, revision = item.value, item.revision
         if not self.admission.webhooks.idle:
             asked = asked_of(
-                "DELETE", kind, namespace, None, decode(value, revision), name=name, dry_run=options.dry_run
+                "DELETE", kind, namespace, None, seen(kind, value, revision), name=name, dry_run=options.dry_run
             )
             await self.admission.mutate(asked, [])
             await self.admission.ask(asked, [])
@@ -815,7 +820,18 @@ class Registry:
 
 def restore_part(kind: Kind, new: Object, old: Object, subresource: str) -> None:
     """A write reaches only its part of the object, in place (WRITE-10, SUB-2)."""
-    if subresource == "status":
+    if subresource == "status" and kind.custom is not None:
+        meta, status = new["metadata"], new.get("status", MISSING)
+        given = {k: meta[k] for k in ("managedFields", "resourceVersion") if k in meta}
+        meta.clear()
+        meta.update({k: v for k, v in old["metadata"].items() if k != "managedFields"})
+        meta.update(given)
+        new.clear()
+        new.update({k: v for k, v in old.items() if k not in ("metadata", "status")})
+        new["metadata"] = meta
+        if status is not MISSING:
+            new["status"] = status
+    elif subresource == "status":
         kept = {"metadata": new["metadata"]}
         meta, before = new["metadata"], old["metadata"]
         for name in ("ownerReferences", "generateName"):

@@ -21,7 +21,7 @@ from .cache import Item
 from .calls import Call
 from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
-from .patches import MEDIA_TYPES, Patched, patch_object
+from .patches import MEDIA_TYPES, NO_STRATEGIC, Patched, patch_object
 from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
 from .routing import kind_of
 from .storage import decode, list_chunks
@@ -52,7 +52,9 @@ class Resources:
 
     async def handle(self, call: Call) -> web.StreamResponse:
         target = call.target
-        kind = kind_of(target)
+        kind = kind_of(target, self.registry.kinds.by_resource)
+        if kind.custom is not None and kind.custom.warning:
+            call.warnings.append(kind.custom.warning)
         if kind.plural == "endpoints" and not kind.group:
             call.warnings.append(ENDPOINTS_WARNING)
         if target.subresource in STREAMED:  # what is accepted is then the far side's affair
@@ -168,6 +170,8 @@ class Resources:
         target, registry = call.target, self.registry
         namespace = target.namespace_of(kind)
         type = MEDIA_TYPES.get(call.media_type)
+        if kind.custom is not None and type in (None, "strategic"):
+            raise UnsupportedMediaType(NO_STRATEGIC)
         if type is None:
             raise UnsupportedMediaType("415: Unsupported Media Type")
         options = patch_options(call.query, call.user_agent, apply=type == "apply")

@@ -6,6 +6,7 @@ then finds what serves it, or raises the 404 or 405.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -120,10 +121,10 @@ def not_allowed() -> ApiError:
     return MethodNotAllowed(NO_METHOD)
 
 
-def kind_of(target: Target) -> Kind:
+def kind_of(target: Target, known: Callable[[str, str, str], Kind | None] = by_resource) -> Kind:
     """The kind that a target's resource names, with the path's shape and the method checked; NotFound or
-    MethodNotAllowed otherwise."""
-    kind = by_resource(target.group, target.version, target.resource)
+    MethodNotAllowed otherwise. `known` finds a kind by group, version and plural."""
+    kind = known(target.group, target.version, target.resource)
     if kind is None or target.empty_segment:
         raise not_served()
     if kind.namespaced:

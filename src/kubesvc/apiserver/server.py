@@ -30,6 +30,7 @@ from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
 from .impersonation import impersonate, wanted_user
 from .inflight import InFlight
+from .kindset import Derived
 from .metrics import Metrics, request_labels
 from .negotiation import negotiate
 from .openapi import OpenApi
@@ -86,8 +87,8 @@ class HttpServer:
         self,
         resources: Resources,
         reviews: Reviews,
-        discovery: Discovery,
-        openapi: OpenApi,
+        discovery: Derived[Discovery],
+        openapi: Derived[OpenApi],
         authenticator: Authenticator,
         authorizer: Authorizer,
         health: Health,
@@ -101,8 +102,8 @@ class HttpServer:
         self.audit = audit
         self.resources = resources
         self.reviews = reviews
-        self.discovery = discovery
-        self.openapi = openapi
+        self._discovery = discovery
+        self._openapi = openapi
         self.authenticator = authenticator
         self.authorizer = authorizer
         self.health = health
@@ -113,6 +114,15 @@ class HttpServer:
         self._servers: list[asyncio.Server] = []
         self._runners: list[ApiHttpServer] = []
         self._paths: list[str] = []
+
+    @property
+    def discovery(self) -> Discovery:
+        """Discovery of the kinds that are served now."""
+        return self._discovery.now()
+
+    @property
+    def openapi(self) -> OpenApi:
+        return self._openapi.now()
 
     # ------------------------------------------------------------------ listeners
 
@@ -227,7 +237,9 @@ class HttpServer:
             response.force_close()
         seconds = self.clock.monotonic() - began
         applying = target.verb == "patch" and call.media_type == "application/apply-patch+yaml"
-        labels = request_labels(target, applying=applying, dry_run="dryRun" in query)
+        labels = request_labels(
+            target, applying=applying, dry_run="dryRun" in query, find=self.resources.registry.kinds.by_resource
+        )
         self.metrics.request(labels, response.status, seconds)
         if followed is not None:
             followed.answered(response.status, panicked=panicked)

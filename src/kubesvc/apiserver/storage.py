@@ -27,9 +27,17 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Object)
 
 
-@cache
+META = b'"metadata":{'
+
+
 def kind_prefix(kind: Kind) -> str:
-    """Key prefix of a kind's objects. Kinds of several groups that are views of one store share it (EVENT-2)."""
+    """Key prefix of a kind's objects. Kinds of several groups that are views of one store share it (EVENT-2), and so
+    do all versions of a custom kind."""
+    return kept_prefix(kind) if kind.custom is None else f"{ROOT}{kind.group}/{kind.plural}/"
+
+
+@cache
+def kept_prefix(kind: Kind) -> str:
     if kind.group == "events.k8s.io":
         return f"{ROOT}core/events/"
     return f"{ROOT}{kind.group or 'core'}/{kind.plural}/"
@@ -41,9 +49,13 @@ def storage_key(kind: Kind, namespace: str, name: str) -> str:
     return f"{prefix}{namespace}/{name}" if kind.namespaced else prefix + name
 
 
-@cache
 def head(kind: Kind) -> bytes:
-    """The text that every stored value of the kind begins with."""
+    """The text that every value of the kind begins with, as it is answered; built-in kinds are stored so too."""
+    return kept_head(kind) if kind.custom is None else kind.custom.head
+
+
+@cache
+def kept_head(kind: Kind) -> bytes:
     return b'{"kind":"%s","apiVersion":"%s","metadata":{' % (kind.name.encode(), kind.api_version.encode())
 
 
@@ -53,7 +65,8 @@ def encode(kind: Kind, obj: Object) -> bytes:
     ordered = {k: meta[k] for k in METADATA_ORDER if k in meta}
     if len(ordered) < len(meta):
         ordered.update((k, v) for k, v in meta.items() if k not in ordered and k != "resourceVersion")
-    body = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": ordered}
+    version = kind.api_version if kind.custom is None else kind.custom.stored_api_version
+    body = {"kind": kind.name, "apiVersion": version, "metadata": ordered}
     body.update((k, v) for k, v in obj.items() if k not in body)
     return _encoder.encode(body)
 
@@ -68,17 +81,30 @@ def decode(value: bytes, revision: int) -> Object:
     return obj
 
 
+def seen(kind: Kind, value: bytes, revision: int) -> Object:
+    """As `decode`, in the form of the kind: of a custom kind, as its version has it."""
+    obj = decode(value, revision)
+    return obj if kind.custom is None else kind.custom.seen(obj)
+
+
+def after_head(kind: Kind, value: bytes) -> memoryview:
+    """A stored value from its first field of metadata on. A custom kind's may be stored under another version."""
+    if kind.custom is None:
+        return memoryview(value)[len(head(kind)) :]
+    value = kind.custom.narrowed(value)
+    return memoryview(value)[value.index(META) + len(META) :]
+
+
 def answer(kind: Kind, value: bytes, revision: int) -> bytes:
     """The object as it is sent alone; revision 0 leaves resourceVersion out (dry run, OPT-1)."""
     if not revision:
-        return value
-    start = head(kind)
-    return b'%s"resourceVersion":"%d",%s' % (start, revision, memoryview(value)[len(start) :])
+        return value if kind.custom is None else b"%s%s" % (head(kind), after_head(kind, value))
+    return b'%s"resourceVersion":"%d",%s' % (head(kind), revision, after_head(kind, value))
 
 
 def list_item(kind: Kind, value: bytes, revision: int) -> bytes:
     """The object as it stands in a list: without kind and apiVersion (READ-3)."""
-    return b'{"metadata":{"resourceVersion":"%d",%s' % (revision, memoryview(value)[len(head(kind)) :])
+    return b'{"metadata":{"resourceVersion":"%d",%s' % (revision, after_head(kind, value))
 
 
 def list_chunks(kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], most_bytes: int) -> Iterator[bytes]:
@@ -86,11 +112,11 @@ def list_chunks(kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], mo
     longer than `most_bytes`; each object's bytes are copied once."""
     parts: list[bytes | memoryview] = [start]
     size = 0
-    skipped = len(head(kind))
+    skipped = len(head(kind)) if kind.custom is None else 0
     between = b""
     for value, revision in items:
         parts.append(b'%s{"metadata":{"resourceVersion":"%d",' % (between, revision))
-        parts.append(memoryview(value)[skipped:])
+        parts.append(memoryview(value)[skipped:] if skipped else after_head(kind, value))
         between = b","
         size += len(value)
         if size >= most_bytes:

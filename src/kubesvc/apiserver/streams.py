@@ -120,6 +120,7 @@ class Watcher:
         self.after = 0
         """Events up to this revision its reader has had from another server, which was ahead of this one."""
         cache.sinks.append(self._sink)
+        cache.ends.append(self.stop)
 
     def _sink(self, events: list[Event]) -> None:
         seen_as = self.selection.seen_as
@@ -166,3 +167,5 @@ class Watcher:
         """Leave the cache. Later calls do nothing."""
         if self._sink in self.cache.sinks:
             self.cache.sinks.remove(self._sink)
+        if self.stop in self.cache.ends:
+            self.cache.ends.remove(self.stop)

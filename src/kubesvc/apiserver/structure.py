@@ -7,13 +7,17 @@ beside a parent that is there, which decides whether the set of what was added n
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from kubesvc.api import schema
+from kubesvc.api.customkind import CustomForm
+from kubesvc.api.decode import Target
 from kubesvc.api.gojson import type_word
+from kubesvc.api.kind import Kind
 from kubesvc.api.quick import ZERO
 from kubesvc.api.schema import Field
+from kubesvc.api.structural import NOTHING, Structural
 
 from .fieldset import MEMBER, FieldSet, below, is_member, key_element, node_of, spell_element, value_element
 from .strategic import spell
@@ -28,6 +32,9 @@ class Shape:
     atomic:  owned and replaced as a whole
     present: beside a parent that exists it exists too: as {} or an empty list
     """
+
+    open = False
+    """Whether fields are taken that the schema does not name."""
 
     def __init__(self, field: Field, present: bool = False) -> None:
         self.field = field
@@ -107,6 +114,103 @@ def fields_of(name: str) -> dict[str, Shape]:
     }
 
 
+def shape_of_kind(target: Kind | Target) -> Shape:
+    """The shape of a kind's objects, or of a body."""
+    if isinstance(target, Kind) and target.custom is not None:
+        return custom_shape(target.custom)
+    return shape_of(target.schema)
+
+
+@lru_cache(maxsize=1024)
+def custom_shape(custom: CustomForm) -> Shape:
+    """The shape of a custom kind's objects: metadata as everywhere, and the rest as its schema says."""
+    return CustomShape(custom.structural, root=True)
+
+
+METADATA = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+TEXT = Field(type="string")
+
+
+class CustomShape(Shape):
+    """One place of a CustomResourceDefinition's schema."""
+
+    def __init__(self, at: Structural, *, root: bool = False) -> None:
+        super().__init__(field_of(at))
+        self.at = at
+        self.root = root
+        described = bool(at.properties) or root
+        self.open = at.preserve or (
+            at.type in ("object", "") and not described and at.additional in (None, True, False)
+        )
+        if at.type == "object" or (at.properties and not at.type):
+            self.kind = "struct" if described else "map"
+            self.atomic = at.map_type == "atomic"
+        elif at.type == "array":
+            self.open = False
+            self.kind = "list"
+            self.keyed = at.list_type == "map"
+            self.atomic = at.list_type not in ("map", "set")
+        elif at.preserve and not at.type:
+            self.kind, self.atomic = "map", False
+        else:
+            self.open = False
+        self.keys = at.keys
+        self.empty = [] if self.kind == "list" else {}
+
+    @cached_property
+    def fields(self) -> dict[str, Shape]:
+        if self.kind != "struct":
+            return {}
+        found: dict[str, Shape] = {k: CustomShape(s) for k, s in self.at.properties.items()}
+        if self.root or self.at.embedded:
+            found |= {"apiVersion": Shape(TEXT), "kind": Shape(TEXT), "metadata": shape_of(METADATA)}
+        return found
+
+    @cached_property
+    def item(self) -> Shape:
+        inside = self.at.items if self.kind == "list" else self.at.additional
+        return CustomShape(inside) if isinstance(inside, Structural) else DEDUCED
+
+    @cached_property
+    def defaults(self) -> tuple[Any, ...]:
+        items = self.at.items
+        known = items.properties if items is not None else {}
+        return tuple(known[k].default if k in known and known[k].default is not NOTHING else None for k in self.keys)
+
+    def below(self, key: str) -> Shape:
+        if self.kind == "struct":
+            found = self.fields.get(key)
+            if found is not None:
+                return found
+        if isinstance(self.at.additional, Structural):
+            return self.item
+        return DEDUCED
+
+
+def field_of(at: Structural) -> Field:
+    """What error texts and scalars need to know of a place."""
+    if at.int_or_string:
+        return Field(type="string", format="int-or-string")
+    if at.type in ("object", "array") or not at.type:
+        return Field(type="any", list_type=at.list_type)
+    return Field(type=at.type)
+
+
+class DeducedShape(Shape):
+    """Content that no schema describes: maps go field by field, lists and the rest as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__(Field(type="any"))
+        self.kind, self.atomic, self.open = "map", False, True
+
+    @cached_property
+    def item(self) -> Shape:
+        return self
+
+    def below(self, key: str) -> Shape:
+        return self
+
+
 @cache
 def shape_of(name: str) -> Shape:
     """The shape of a definition; free content below the top for a schema the table does not have."""
@@ -116,6 +220,12 @@ def shape_of(name: str) -> Shape:
 
 
 FREE = Shape(Field(type="any"))
+DEDUCED = DeducedShape()
+
+
+def whole(shape: Shape, *values: Any) -> bool:
+    """Whether a value is owned and replaced as a whole: by its schema, or, where that is silent, since it is no map."""
+    return shape.atomic or (shape.open and not all(isinstance(v, dict) for v in values))
 
 
 # Sets
@@ -123,7 +233,7 @@ FREE = Shape(Field(type="any"))
 
 def everything(shape: Shape, value: Any) -> FieldSet:
     """The node of a value that is wholly new or gone: itself and all below it."""
-    if shape.atomic or not value:
+    if not value or whole(shape, value):
         return {}
     if shape.kind == "list":
         return {
@@ -138,7 +248,7 @@ def applied(shape: Shape, value: Any) -> FieldSet:
 
     Empty for a list without items; the caller decides about nulls and empty maps.
     """
-    if shape.atomic:
+    if whole(shape, value or {}):
         return {}
     out: FieldSet = {}
     if shape.kind == "list":
@@ -147,7 +257,7 @@ def applied(shape: Shape, value: Any) -> FieldSet:
         return out
     for key, inner in (value or {}).items():
         child = shape.below(key)
-        if child.atomic or inner is None or inner == {}:
+        if inner is None or inner == {} or whole(child, inner):
             out[f"f:{key}"] = {}
             continue
         node = applied(child, inner)
@@ -164,7 +274,7 @@ def compare(shape: Shape, old: Any, new: Any, at: str, changed: FieldSet, remove
         changed[at] = everything(shape, new)
     elif new is MISSING:
         removed[at] = everything(shape, old)
-    elif shape.atomic:
+    elif whole(shape, old or {}, new or {}):
         changed[at] = {}
     elif old or new:
         more: FieldSet = {}
@@ -219,7 +329,7 @@ def compare_lists(shape: Shape, old: Any, new: Any, changed: FieldSet, removed: 
 
 def merge(shape: Shape, live: Any, config: Any) -> Any:
     """The live value with an applied one laid over it; lists in the order of both. Nothing is changed in place."""
-    if live is MISSING or live is None or config is None or shape.atomic:
+    if live is MISSING or live is None or config is None or whole(shape, live, config):
         return config
     if shape.kind == "list":
         return merge_lists(shape, live, config)
@@ -290,7 +400,7 @@ def with_structs(shape: Shape, fields: FieldSet) -> FieldSet:
 
 def without(shape: Shape, value: Any, fields: FieldSet) -> Any:
     """The value without what is in the set; None where nothing is left of a map or list."""
-    if not value or not fields or shape.atomic:
+    if not value or not fields or whole(shape, value):
         return value
     if shape.kind == "list":
         kept: list[Any] = []
@@ -317,7 +427,7 @@ def without(shape: Shape, value: Any, fields: FieldSet) -> Any:
 def errors_in(shape: Shape, value: Any, path: str, found: list[str]) -> None:
     """What keeps an applied value from being read: undeclared fields, wrong types, lists that repeat themselves."""
     start = f"{path}: " if path else ""
-    if value is None or shape.kind == "free":
+    if value is None or shape.kind == "free" or (shape.open and shape.kind == "map" and not isinstance(value, dict)):
         return
     if shape.kind == "list":
         if not isinstance(value, list):
@@ -330,7 +440,7 @@ def errors_in(shape: Shape, value: Any, path: str, found: list[str]) -> None:
             return
         for key in sorted(value):
             here = f"{path}.{key}"
-            if shape.kind == "struct" and key not in shape.fields:
+            if shape.kind == "struct" and key not in shape.fields and not shape.open:
                 found.append(f"{here}: field not declared in schema")
             else:
                 errors_in(shape.below(key), value[key], here, found)

@@ -6,6 +6,7 @@ a backend (proxy) is handed to `Backends`, which whoever runs the nodes supplies
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -14,7 +15,14 @@ from aiohttp import web
 from kubesvc.api import fields
 from kubesvc.api.decode import Target as BodyTarget
 from kubesvc.api.endpoints import ENDPOINTS
-from kubesvc.api.errors import BadRequest, Conflict, ServiceUnavailable, TooManyRequests, UnsupportedMediaType
+from kubesvc.api.errors import (
+    BadRequest,
+    Conflict,
+    InternalError,
+    ServiceUnavailable,
+    TooManyRequests,
+    UnsupportedMediaType,
+)
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import NODE, POD, by_resource
 from kubesvc.api.meta import Object
@@ -29,7 +37,7 @@ from .calls import Call
 from .options import DeleteOptions, WriteOptions, delete_options, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
 from .registry import Registry, Written
-from .storage import decode
+from .storage import decode, seen
 from .tokens import TokenIssuer
 
 
@@ -116,7 +124,7 @@ class Subresources:
         namespace, name = target.namespace, target.name
         if target.verb == "get":
             item = await registry.get(kind, namespace, name)
-            return call.object(scale_of(decode(item.value, item.revision)))
+            return call.object(scale_of(seen(kind, item.value, item.revision), kind))
         if target.verb == "update":
             options = write_options(call.query, call.user_agent, "UpdateOptions")
             body = await self.body(call, SCALE, options)
@@ -148,10 +156,10 @@ class Subresources:
                 raise refusals.conflict(kind, name)
             if meta.get("uid") and meta["uid"] != old["metadata"]["uid"]:
                 raise refusals.uid_conflict(kind, namespace, name, meta["uid"], old["metadata"]["uid"])
-            return scaled(old, body, name)
+            return scaled(old, body, name, kind)
 
         written = await self.registry.change(kind, namespace, name, edit, options, warnings, subresource="scale")
-        return scale_of(written.object())
+        return scale_of(written.object(), kind)
 
     async def patch_scale(
         self,
@@ -166,15 +174,15 @@ class Subresources:
         """PATCH of a Scale with any patch but apply; the Scale afterwards."""
 
         def edit(old: Object) -> Object:
-            before = scale_of(old)
+            before = scale_of(old, kind)
             patched = patch_object(before, patch, type, SCALE, options.validation)
             sent = (patched.obj.get("metadata") or {}).get("resourceVersion")
             if sent and sent != old["metadata"]["resourceVersion"]:
                 raise refusals.conflict(kind, name)
-            return scaled(old, patched.obj, name)
+            return scaled(old, patched.obj, name, kind)
 
         written = await self.registry.change(kind, namespace, name, edit, options, warnings, subresource="scale")
-        return scale_of(written.object())
+        return scale_of(written.object(), kind)
 
     async def apply_scale(
         self, kind: Kind, namespace: str, name: str, patch: bytes | Any, options: WriteOptions, warnings: list[str]
@@ -184,21 +192,21 @@ class Subresources:
 
         def merge(live: Object | None) -> Applied:
             assert live is not None  # missing objects are not made through /scale
-            scale = scale_of(live)
-            scale["metadata"]["managedFields"] = replica_owners(live, SCALE.group + "/" + SCALE.version)
+            scale, path = scale_of(live, kind), replicas_path(kind)
+            scale["metadata"]["managedFields"] = replica_owners(live, SCALE.group + "/" + SCALE.version, path)
             applied = apply_patch(
                 scale, patch, SCALE, options.manager, now, name=name, namespace=namespace, force=bool(options.force),
                 subresource="scale", field_validation=options.validation,
             )  # fmt: skip
-            obj = scaled(live, applied.obj, name)
+            obj = scaled(live, applied.obj, name, kind)
             owners = applied.obj["metadata"].get("managedFields") or []
-            obj["metadata"]["managedFields"] = give_replicas(live, owners, kind.api_version)
+            obj["metadata"]["managedFields"] = give_replicas(live, owners, kind.api_version, path)
             return Applied(obj, applied.changed, applied.warnings)
 
         if self.registry.of(kind).get(namespace, name) is None:
             raise refusals.not_found(kind, name)
         written = await self.registry.apply(kind, namespace, name, merge, options, warnings, subresource="scale")
-        return scale_of(written.object())
+        return scale_of(written.object(), kind)
 
     # ------------------------------------------------------------------ pods
 
@@ -522,39 +530,80 @@ def ephemeral_containers(kind: Kind, name: str, spec: Object, changed: Object) -
         spec["ephemeralContainers"] = after
 
 
-def scale_of(parent: Object) -> Object:
-    """The Scale of a workload (SUB-3)."""
-    meta, spec, status = parent["metadata"], parent.get("spec") or {}, parent.get("status") or {}
+def replicas_path(kind: Kind) -> tuple[str, ...]:
+    """Where the number of replicas stands in a kind's objects."""
+    if kind.custom is None or kind.custom.scale is None:
+        return ("spec", "replicas")
+    return names_in(kind.custom.scale.spec)
+
+
+def names_in(path: str) -> tuple[str, ...]:
+    """The field names of a scale path such as `.spec.replicas`."""
+    return tuple(p for p in path.split(".") if p)
+
+
+def value_at(obj: Object, path: Iterable[str]) -> Any:
+    """What stands there; None if nothing does."""
+    found: Any = obj
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def scale_of(parent: Object, kind: Kind) -> Object:
+    """The Scale of a workload (SUB-3), or of a custom object by its definition's paths."""
+    meta = parent["metadata"]
+    custom = kind.custom.scale if kind.custom is not None else None
+    if custom is None:
+        spec, status = parent.get("spec") or {}, parent.get("status") or {}
+        wanted, current = spec.get("replicas"), status.get("replicas")
+        selector = str(label_selector_of(spec["selector"])) if spec.get("selector") else ""
+    else:
+        wanted, current = value_at(parent, names_in(custom.spec)), value_at(parent, names_in(custom.status))
+        if wanted is None:
+            raise InternalError(
+                f"Internal error occurred: the spec replicas field {fields.quote(custom.spec)} does not exist"
+            )
+        found = value_at(parent, names_in(custom.selector)) if custom.selector else None
+        selector = found if isinstance(found, str) else ""
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     scale: Object = {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {k: meta[k] for k in kept if k in meta},
-        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
-        "status": {"replicas": status.get("replicas") or 0},
+        "spec": {"replicas": wanted} if wanted else {},
+        "status": {"replicas": current or 0},
     }
-    selector = spec.get("selector")
     if selector:
-        scale["status"]["selector"] = str(label_selector_of(selector))
+        scale["status"]["selector"] = selector
     return scale
 
 
-def scaled(parent: Object, scale: Object, name: str) -> Object:
+def scaled(parent: Object, scale: Object, name: str, kind: Kind) -> Object:
     """The parent with a Scale's replicas, in place; 422 for a negative number."""
     replicas = (scale.get("spec") or {}).get("replicas") or 0
     if replicas < 0:
         errors = [fields.invalid("spec.replicas", replicas, "must be greater than or equal to 0")]
         raise fields.invalid_object("autoscaling", "Scale", name, errors)
-    parent["spec"]["replicas"] = replicas
+    *above, last = replicas_path(kind)
+    place = parent
+    for step in above:
+        place = place.setdefault(step, {})
+    place[last] = replicas
     return parent
 
 
-def replica_owners(parent: Object, api_version: str) -> list[Object]:
-    """managedFields of a Scale: the parent's owners of spec.replicas."""
+def owns(entry: Object, path: Iterable[str]) -> bool:
+    """Whether an entry of managedFields owns a field."""
+    return value_at(entry.get("fieldsV1") or {}, [f"f:{p}" for p in path]) is not None
+
+
+def replica_owners(parent: Object, api_version: str, path: tuple[str, ...]) -> list[Object]:
+    """managedFields of a Scale: the parent's owners of its number of replicas."""
     return [
         {**entry, "apiVersion": api_version, "fieldsV1": {"f:spec": {"f:replicas": {}}}}
         for entry in parent["metadata"].get("managedFields") or ()
-        if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        if owns(entry, path)
     ]
 
 
@@ -562,17 +611,28 @@ def owner_key(entry: Object) -> tuple[str, str, str]:
     return entry.get("manager") or "", entry.get("operation") or "", entry.get("subresource") or ""
 
 
-def give_replicas(parent: Object, owners: list[Object], api_version: str) -> list[Object]:
-    """The parent's managedFields when spec.replicas belongs to exactly these owners of the Scale."""
+def give_replicas(parent: Object, owners: list[Object], api_version: str, path: tuple[str, ...]) -> list[Object]:
+    """The parent's managedFields when its number of replicas belongs to exactly these owners of the Scale."""
     entries: list[Object] = msgspec.json.decode(msgspec.json.encode(parent["metadata"].get("managedFields") or []))
     wanted = {owner_key(o): o for o in owners}
     for entry in entries:
-        spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-        if "f:replicas" in spec and owner_key(entry) not in wanted:
-            del spec["f:replicas"]
-            if not spec:
-                entry["fieldsV1"].pop("f:spec", None)
-        wanted.pop(owner_key(entry), None) if "f:replicas" in spec else None
+        if not owns(entry, path):
+            continue
+        if owner_key(entry) not in wanted:
+            disown(entry["fieldsV1"], path)
+        wanted.pop(owner_key(entry), None)
     entries = [e for e in entries if e.get("fieldsV1")]
-    entries += [{**owner, "apiVersion": api_version} for owner in wanted.values()]
+    whole: Object = {}
+    for step in reversed(path):
+        whole = {f"f:{step}": whole}
+    entries += [{**owner, "apiVersion": api_version, "fieldsV1": whole} for owner in wanted.values()]
     return sorted(entries, key=lambda e: (e.get("operation") != "Apply", e.get("time") or "", e.get("manager") or ""))
+
+
+def disown(owned: Object, path: tuple[str, ...]) -> None:
+    """Take a field out of a set, in place, with what is left empty above it."""
+    key = f"f:{path[0]}"
+    if len(path) > 1:
+        disown(owned[key], path[1:])
+    if len(path) == 1 or not owned[key]:
+        del owned[key]

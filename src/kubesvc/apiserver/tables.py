@@ -54,8 +54,8 @@ def definitions(kind: Kind) -> list[Object]:
             "name": c.name,
             "type": c.type,
             "format": c.format,
-            "description": f"{c.name} of the {kind.name}.",
-            "priority": 1 if c.wide else 0,
+            "description": c.description or f"{c.name} of the {kind.name}.",
+            "priority": c.priority or int(c.wide),
         }
         for c in columns_of(kind)
     ]

@@ -218,11 +218,15 @@ class Lines:
         return b'{"type":"ADDED","object":%s}\n' % self._object(render(self.kind, item.value, item.revision), item)
 
     def event(self, seen: Seen) -> bytes:
-        if not self.form.as_kind and self.kind is self.base:
+        if not self.form.as_kind and (self.kind is self.base if self.kind.custom is None else self.current(seen)):
             return seen.line()
         item = self.seen_item(seen)
         body = render(self.kind, item.value, item.revision)
         return b'{"type":"%s","object":%s}\n' % (seen.type.encode(), self._object(body, item))
+
+    def current(self, seen: Seen) -> bool:
+        """Whether an event's own line is in the form of this custom kind's version."""
+        return seen.event.new.kind is self.kind
 
     def seen_item(self, seen: Seen) -> Item:
         """The object of an event: of one that ceased to match, its old content under the new revision (WATCH-12)."""

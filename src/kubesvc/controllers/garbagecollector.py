@@ -6,6 +6,7 @@ confirms that the owner is gone (GC-5).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from kubesvc.api.meta import OwnerReference, Typed
 from kubesvc.client.informer import Informer
 from kubesvc.client.workqueue import Key, RetryPolicy
 
+from .customkinds import CustomKinds
 from .ownership import patch_owners
 from .runner import Controller, ControllerContext
 
@@ -49,19 +51,50 @@ class GarbageCollector(Controller):
         self.informers: dict[str, Informer[Typed]] = {}
         for kind in KINDS:
             if kind.plural not in IGNORED and {"list", "watch", "delete"} <= set(kind.verbs):
-                informer: Informer[Typed] = ctx.informers.of(kind)
-                informer.index("owners", lambda o: [r.uid for r in o.metadata.owner_references or ()])
-                informer.index("uid", lambda o: [o.metadata.uid])
-                informer.on_change(partial(self.moved, kind))
-                self.informers[kind.resource] = informer
+                self.follow(kind, ctx.informers.of(kind))
+        self.custom_turn = asyncio.Event()
+        self.custom = CustomKinds(ctx.informers, lambda *_: self.custom_turn.set())
         self.confirmed_absent: dict[str, None] = {}
         """Uids that a live GET found gone; a uid never comes back, so this is safe to remember (bounded)."""
+
+    def follow(self, kind: Kind, informer: Informer[Typed]) -> None:
+        """See the objects of a kind as owners and dependents."""
+        informer.index("owners", lambda o: [r.uid for r in o.metadata.owner_references or ()])
+        informer.index("uid", lambda o: [o.metadata.uid])
+        informer.on_change(partial(self.moved, kind))
+        self.informers[kind.resource] = informer
+
+    # ---------------------------------------------------------------- custom kinds, which come and go
+
+    async def run_beside(self) -> None:
+        """Follow the objects of custom kinds, each while its definition is there."""
+        running: dict[str, tuple[Kind, asyncio.Task[None]]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self.custom_turn.clear()
+                for resource, (kind, task) in list(running.items()):
+                    if self.custom.by_resource.get(resource) is not kind:
+                        task.cancel()
+                        gone = self.informers.pop(resource)
+                        del running[resource]
+                        for obj in gone.values() if resource not in self.custom.by_resource else ():
+                            self.moved(kind, obj, None)  # a definition goes after its objects
+                for resource, kind in self.custom.by_resource.items():
+                    if resource not in running:
+                        informer: Informer[Typed] = Informer(
+                            self.client, kind, clock=self.ctx.clock, random=self.ctx.random
+                        )
+                        self.follow(kind, informer)
+                        running[resource] = (kind, group.create_task(informer.run(), name=f"informer {resource}"))
+                await self.custom_turn.wait()
 
     # ---------------------------------------------------------------- what wakes a key
 
     def moved(self, kind: Kind, old: Typed | None, new: Typed | None) -> None:
         if new is None:
             assert old is not None
+            if not kind.schema:  # of a custom kind, which may be unknown by the time its dependents are looked at
+                self.confirm_absent(old.metadata.uid)
             for dependent_kind, dependent in self.dependents(old.metadata.uid):
                 self.queue.add(graph_key(dependent_kind, dependent))
             for reference in old.metadata.owner_references or ():
@@ -80,16 +113,23 @@ class GarbageCollector(Controller):
 
     def find_owner(self, reference: OwnerReference) -> tuple[Kind, Typed] | None:
         """The owner as a cache shows it, by uid."""
-        kind = by_kind(reference.api_version, reference.kind)
+        kind = self.kind_named(reference)
         informer = self.informers.get(kind.resource) if kind else None
         found = informer.index("uid", no_values).get(reference.uid) if informer else []
         return (informer.kind, found[0]) if informer and found else None
+
+    def kind_named(self, reference: OwnerReference) -> Kind | None:
+        return by_kind(reference.api_version, reference.kind) or self.custom.by_kind(
+            reference.api_version, reference.kind
+        )
 
     # ---------------------------------------------------------------- one key
 
     async def reconcile(self, key: Key) -> None:
         resource, path = key
-        informer = self.informers[resource]
+        informer = self.informers.get(resource)
+        if informer is None:
+            return  # of a custom kind that is gone, and its objects with it
         namespace, _, name = path.rpartition("/")
         obj = informer.get((namespace, name))
         if obj is None:
@@ -142,7 +182,10 @@ class GarbageCollector(Controller):
     async def classify(self, kind: Kind, obj: Typed) -> Owners:
         solid, waiting, dangling = [], [], []
         for reference in obj.metadata.owner_references or ():
-            owner_kind = by_kind(reference.api_version, reference.kind)
+            if reference.uid in self.confirmed_absent:
+                dangling.append(reference)
+                continue
+            owner_kind = self.kind_named(reference)
             if owner_kind is None or (owner_kind.namespaced and not kind.namespaced):
                 solid.append(reference)  # of a kind this cluster does not know, or never to be collected (GC-4)
                 continue
@@ -170,10 +213,14 @@ class GarbageCollector(Controller):
             live = None
         if live is not None and live.metadata.uid == reference.uid:
             return live
-        self.confirmed_absent[reference.uid] = None
+        self.confirm_absent(reference.uid)
+        return None
+
+    def confirm_absent(self, uid: str) -> None:
+        """Remember that nothing will ever have this uid again."""
+        self.confirmed_absent[uid] = None
         if len(self.confirmed_absent) > 10_000:
             del self.confirmed_absent[next(iter(self.confirmed_absent))]
-        return None
 
     async def collect(self, kind: Kind, obj: Typed, owners: Owners) -> None:
         """GC-1: no owner left, delete; some left, drop the references to the others."""

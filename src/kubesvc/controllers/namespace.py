@@ -16,6 +16,7 @@ from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, RetryPolicy
 from kubesvc.clock import rfc3339
 
+from .customkinds import CustomKinds
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
 
 META = msgspec.json.Decoder(Typed)
@@ -47,6 +48,7 @@ class NamespaceController(Controller):
             lambda _, new: self.queue.add(key_of(new)) if new and new.metadata.deletion_timestamp else None
         )
         self.kinds = [k for k in KINDS if k.namespaced and "deletecollection" in k.verbs and "list" in k.verbs]
+        self.custom = CustomKinds(ctx.informers)
         self.unserved: set[Kind] = set()
 
     async def reconcile(self, key: Key) -> None:
@@ -67,7 +69,7 @@ class NamespaceController(Controller):
         remains = Remains()
         await self.empty_kind(POD, namespace, remains)
         if remains.empty:
-            for kind in self.kinds:
+            for kind in (*self.kinds, *(k for k in self.custom.by_resource.values() if k.namespaced)):
                 if kind is not POD and kind not in self.unserved:
                     await self.empty_kind(kind, namespace, remains)
         return remains

@@ -1,0 +1,421 @@
+"""What a CustomResourceDefinition's schema must be: structural, with nothing that upstream forbids, defaults included.
+
+Paths are upstream's: `spec.validation.openAPIV3Schema.properties[spec].type`. Two walks, as there: over all of the
+schema with what is never allowed, then over its structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import fields
+from .fields import Errors, FieldError, Path
+from .meta import Object
+from .patterns import BadPattern, Unspoken, compiled
+from .structural import Structural, prune
+from .valuecheck import NOWHERE, Check
+
+ROOT, ITEM, FIELD = "root", "item", "field"
+WHERE = {
+    ROOT: "must not be empty at the root",
+    ITEM: "must not be empty for specified array items",
+    FIELD: "must not be empty for specified object fields",
+}
+MOST_DEPTH = 100
+"""Schemas that nest deeper are refused: upstream's own limit is the size of a request."""
+SUPPORTED_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+ROOT_FIELDS = (
+    "Description", "Type", "Format", "Title", "Maximum", "ExclusiveMaximum", "Minimum", "ExclusiveMinimum",
+    "MaxLength", "MinLength", "Pattern", "MaxItems", "MinItems", "UniqueItems", "MultipleOf", "Required", "Items",
+    "Properties", "ExternalDocs", "Example", "XPreserveUnknownFields", "XValidations",
+)  # fmt: skip
+"""What the root may hold beside a status subresource, in Go's names."""
+UNSUPPORTED = (
+    ("id", "id is not supported"),
+    ("additionalItems", "additionalItems is not supported"),
+    ("patternProperties", "patternProperties is not supported"),
+    ("definitions", "definitions is not supported"),
+    ("dependencies", "dependencies is not supported"),
+    ("$ref", "$ref is not supported"),
+)
+NOT_NESTED = (
+    ("type", "must be empty to be structural"),
+    ("additionalProperties", "must be undefined to be structural"),
+    ("default", "must be undefined to be structural"),
+    ("title", "must be empty to be structural"),
+    ("description", "must be empty to be structural"),
+    ("nullable", "must be false to be structural"),
+    ("x-kubernetes-preserve-unknown-fields", "must be false to be structural"),
+    ("x-kubernetes-embedded-resource", "must be false to be structural"),
+    ("x-kubernetes-int-or-string", "must be false to be structural"),
+    ("x-kubernetes-list-map-keys", "must be empty to be structural"),
+    ("x-kubernetes-list-type", "must be undefined to be structural"),
+    ("x-kubernetes-map-type", "must be undefined to be structural"),
+)
+JUNCTORS = ("allOf", "anyOf", "oneOf")
+INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
+
+
+def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
+    """All that is wrong with a version's openAPIV3Schema. status: whether the status subresource is on."""
+    if too_deep(schema):
+        return [fields.invalid(path, "", f"must not nest deeper than {MOST_DEPTH} levels")]
+    out: Errors = []
+    if status:
+        out += root_errors(schema, path)
+    if schema.get("nullable"):
+        out.append(fields.forbidden(path / "nullable", "nullable cannot be true at the root"))
+    out += forbidden_errors(schema, path)
+    structure = list(structural_errors(schema, ROOT, path))
+    out += structure
+    if not out:
+        out += default_errors(schema, path)
+    return out
+
+
+def too_deep(schema: Any) -> bool:
+    level, depth = [schema], 0
+    while level:
+        depth += 1
+        if depth > 2 * MOST_DEPTH:
+            return True
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+    return False
+
+
+def go_name(keyword: str) -> str:
+    """The Go field of a keyword."""
+    if keyword.startswith("x-kubernetes-"):
+        return "X" + "".join(p.capitalize() for p in keyword.removeprefix("x-kubernetes-").split("-"))
+    return {"$ref": "Ref", "$schema": "Schema", "id": "ID"}.get(keyword, keyword[:1].upper() + keyword[1:])
+
+
+def root_errors(schema: Object, path: Path) -> Iterator[FieldError]:
+    for keyword, value in schema.items():
+        if not value:
+            continue
+        if keyword == "type":
+            if value != "object":
+                text = 'only "object" is allowed as the type at the root of the schema if the status subresource is '
+                yield fields.invalid(path / "type", value, text + "enabled")
+                return
+        elif go_name(keyword) not in ROOT_FIELDS:
+            listed = " ".join(ROOT_FIELDS)
+            text = f"only [{listed}] fields are allowed at the root of the schema if the status subresource is enabled"
+            yield fields.invalid(path, fields.Spelled(fields.spell(schema)), text)
+            return
+
+
+# ---------------------------------------------------------------- what is never allowed
+
+
+def forbidden_errors(schema: Object, path: Path, *, nested: bool = False) -> Iterator[FieldError]:
+    """Keywords that are not supported, and values of keywords that are none."""
+    for name, text in UNSUPPORTED:
+        if schema.get(name):
+            yield fields.forbidden(path / name, text)
+    if schema.get("uniqueItems"):
+        yield fields.forbidden(
+            path / "uniqueItems", "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        )
+    type_ = schema.get("type") or ""
+    if type_ == "null":
+        yield fields.forbidden(path / "type", "type cannot be set to null, use nullable as an alternative")
+    elif type_ and type_ not in SUPPORTED_TYPES:
+        yield fields.not_supported(path / "type", type_, SUPPORTED_TYPES)
+    if isinstance(schema.get("items"), list):
+        yield fields.forbidden(path / "items", "items must be a schema object and not an array")
+    if schema.get("x-kubernetes-preserve-unknown-fields") is False:
+        yield fields.invalid(path / "x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
+    map_type = schema.get("x-kubernetes-map-type")
+    if map_type is not None:
+        if type_ != "object":
+            error = fields.required if not type_ else None
+            text = "must be object if x-kubernetes-map-type is specified"
+            yield error(path / "type", text) if error else fields.invalid(path / "type", type_, text)
+        if map_type not in ("atomic", "granular"):
+            yield fields.not_supported(path / "x-kubernetes-map-type", map_type, ("atomic", "granular"))
+    yield from list_errors(schema, path)
+    if pattern := schema.get("pattern"):
+        try:
+            compiled(pattern)
+        except Unspoken:
+            pass
+        except BadPattern as e:
+            yield fields.invalid(path / "pattern", pattern, f"must be a valid regular expression, but isn't: {e}")
+    found = schema.get("properties")
+    more = schema.get("additionalProperties")
+    if found and more:
+        yield fields.forbidden(
+            path / "additionalProperties", "additionalProperties and properties are mutual exclusive"
+        )
+    for rule in schema.get("x-kubernetes-validations") or ():
+        if not isinstance(rule, dict) or not str(rule.get("rule") or "").strip():
+            yield fields.required(path / "x-kubernetes-validations" @ 0 / "rule", "rule is not specified")
+    for inner, here, below in parts(schema, path):
+        yield from forbidden_errors(inner, here, nested=nested or below)
+
+
+def parts(schema: Object, path: Path) -> Iterator[tuple[Object, Path, bool]]:
+    """All schemas right below one; the last value tells whether it stands in a combination."""
+    found = schema.get("properties")
+    inside: Object = found if isinstance(found, dict) else {}
+    for key in sorted(inside):
+        if isinstance(inside[key], dict):
+            yield inside[key], (path / "properties").key(key), False
+    for name in ("additionalProperties", "items"):
+        if isinstance(schema.get(name), dict):
+            yield schema[name], path / name, False
+    for name in JUNCTORS:
+        for i, inner in enumerate(schema.get(name) or ()):
+            if isinstance(inner, dict):
+                yield inner, path / name @ i, True
+    if isinstance(schema.get("not"), dict):
+        yield schema["not"], path / "not", True
+
+
+def list_errors(schema: Object, path: Path) -> Iterator[FieldError]:
+    """x-kubernetes-list-type and its keys."""
+    list_type, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
+    type_, items = schema.get("type") or "", schema.get("items")
+    if list_type is not None:
+        if not type_:
+            yield fields.required(path / "type", "must be array if x-kubernetes-list-type is specified")
+        elif type_ != "array":
+            yield fields.invalid(path / "type", type_, "must be array if x-kubernetes-list-type is specified")
+        if list_type not in ("atomic", "map", "set"):
+            yield fields.not_supported(path / "x-kubernetes-list-type", list_type, ("atomic", "map", "set"))
+    if keys and list_type is None:
+        yield fields.required(path / "x-kubernetes-list-type", "must be map if x-kubernetes-list-map-keys is non-empty")
+    elif keys and list_type != "map":
+        yield fields.invalid(
+            path / "x-kubernetes-list-type", list_type, "must be map if x-kubernetes-list-map-keys is non-empty"
+        )
+    if list_type == "set" and isinstance(items, dict):
+        inner = items.get("type") or ""
+        at = path / "items"
+        if items.get("nullable"):
+            yield fields.forbidden(at / "nullable", 'cannot be nullable when x-kubernetes-list-type is "set"')
+        if inner == "array" and items.get("x-kubernetes-list-type") != "atomic":
+            yield fields.invalid(
+                at / "x-kubernetes-list-type", items.get("x-kubernetes-list-type"),
+                "must be atomic as item of a list with x-kubernetes-list-type=set",
+            )  # fmt: skip
+        if inner == "object" and items.get("x-kubernetes-map-type") != "atomic":
+            yield fields.invalid(
+                at / "x-kubernetes-map-type", items.get("x-kubernetes-map-type"),
+                "must be atomic as item of a list with x-kubernetes-list-type=set",
+            )  # fmt: skip
+    if list_type != "map":
+        return
+    if not keys:
+        yield fields.required(path / "x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map")
+    if not isinstance(items, dict):
+        yield fields.required(path / "items", "must have a schema if x-kubernetes-list-type is map")
+        return
+    if items.get("type") != "object":
+        yield fields.invalid(
+            path / "items" / "type", items.get("type") or "",
+            "must be object if parent array's x-kubernetes-list-type is map",
+        )  # fmt: skip
+    seen: set[str] = set()
+    inside = items.get("properties") or {}
+    for i, key in enumerate(keys):
+        here = path / "x-kubernetes-list-map-keys" @ i
+        if key in seen:
+            yield fields.invalid(path / "x-kubernetes-list-map-keys", keys, "must not contain duplicate entries")
+        seen.add(key)
+        if key not in inside:
+            yield fields.invalid(here, key, "entries must all be names of item properties")
+            continue
+        known = inside[key]
+        if known.get("type") in ("array", "object"):
+            yield fields.invalid(
+                (path / "items" / "properties").key(key) / "type", known["type"],
+                "must be a scalar type if parent array's x-kubernetes-list-type is map",
+            )  # fmt: skip
+        if known.get("nullable"):
+            yield fields.forbidden(
+                (path / "items" / "properties").key(key) / "nullable",
+                "this property is in x-kubernetes-list-map-keys, so it cannot be nullable",
+            )
+        if known.get("default") is None and key not in (items.get("required") or ()):
+            yield fields.required(
+                (path / "items" / "properties").key(key) / "default",
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            )
+
+
+# ---------------------------------------------------------------- structure
+
+
+def structural_errors(schema: Object, level: str, path: Path) -> Iterator[FieldError]:
+    """Every place says its type, and combinations only narrow what stands beside them."""
+    if isinstance(schema.get("items"), dict):
+        yield from structural_errors(schema["items"], ITEM, path / "items")
+    found = schema.get("properties")
+    properties = found if isinstance(found, dict) else {}
+    for key in sorted(properties):
+        yield from structural_errors(properties[key], FIELD, (path / "properties").key(key))
+    more = schema.get("additionalProperties")
+    if isinstance(more, dict):
+        yield from structural_errors(more, FIELD, path / "additionalProperties")
+    type_ = schema.get("type") or ""
+    embedded = bool(schema.get("x-kubernetes-embedded-resource"))
+    either = bool(schema.get("x-kubernetes-int-or-string"))
+    preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    if more is not None and more is not False and level == ROOT:
+        yield fields.forbidden(path / "additionalProperties", "must not be used at the root")
+    if either:
+        if type_:
+            yield fields.invalid(path / "type", type_, "must be empty if x-kubernetes-int-or-string is true")
+        if preserve:
+            yield fields.invalid(
+                path / "x-kubernetes-preserve-unknown-fields", True,
+                "must be false if x-kubernetes-int-or-string is true",
+            )  # fmt: skip
+        if embedded:
+            yield fields.invalid(
+                path / "x-kubernetes-embedded-resource", True, "must be false if x-kubernetes-int-or-string is true"
+            )
+    for name in JUNCTORS:
+        if either and is_int_or_string(schema, name):
+            continue
+        for i, inner in enumerate(schema.get(name) or ()):
+            skip_first = either and name == "allOf" and i == 0 and inner.get("anyOf") == INT_OR_STRING
+            if not skip_first:
+                yield from nested_errors(inner, schema, path / name @ i)
+    if isinstance(schema.get("not"), dict):
+        yield from nested_errors(schema["not"], schema, path / "not")
+    if embedded and type_ != "object":
+        text = "must be object if x-kubernetes-embedded-resource is true"
+        yield fields.invalid(path / "type", type_, text) if type_ else fields.required(path / "type", text)
+    elif not type_ and not either and not preserve:
+        yield fields.required(path / "type", WHERE[level])
+    if embedded and more is not None:
+        yield fields.forbidden(
+            path / "additionalProperties", "must not be used if x-kubernetes-embedded-resource is set"
+        )
+    if embedded and not properties and not preserve:
+        yield fields.required(
+            path / "properties",
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
+        )
+    if level == ROOT and type_ and type_ != "object":
+        yield fields.invalid(path / "type", type_, "must be object at the root")
+    if type_ == "array" and not isinstance(schema.get("items"), dict):
+        yield fields.required(path / "items", "must be specified")
+    if level == ROOT or embedded:
+        yield from metadata_errors(properties, path)
+
+
+def is_int_or_string(schema: Object, name: str) -> bool:
+    """Whether a combination is the one that x-kubernetes-int-or-string stands for."""
+    return name == "anyOf" and schema.get("anyOf") == INT_OR_STRING
+
+
+def metadata_errors(properties: Object, path: Path) -> Iterator[FieldError]:
+    """What a schema may say of apiVersion, kind and metadata."""
+    at = path / "properties"
+    for key in ("kind", "apiVersion"):
+        if key in properties and (found := properties[key].get("type") or "") != "string":
+            yield fields.invalid(at.key(key) / "type", found, "must be string")
+    if "metadata" not in properties:
+        return
+    meta = properties["metadata"]
+    if (found := meta.get("type") or "") != "object":
+        yield fields.invalid(at.key("metadata") / "type", found, "must be object")
+    inside = meta.get("properties") or {}
+    left_over = {k: v for k, v in meta.items() if k not in ("type", "description", "properties") and v}
+    if left_over or set(inside) - {"name", "generateName"}:
+        yield fields.forbidden(
+            at.key("metadata"),
+            "must not specify anything other than name and generateName, but metadata is implicitly specified",
+        )
+
+
+def nested_errors(schema: Object, beside: Object, path: Path) -> Iterator[FieldError]:
+    """A schema of a combination: it may only narrow what the core schema beside it describes."""
+    for name, text in NOT_NESTED:
+        if schema.get(name) or (name in ("additionalProperties", "default") and schema.get(name) is not None):
+            yield fields.forbidden(path / name, text)
+    given = schema.get("properties")
+    found: Object = given if isinstance(given, dict) else {}
+    core = beside.get("properties") or {}
+    for key in sorted(found):
+        here = (path / "properties").key(key)
+        if key == "metadata":
+            yield fields.forbidden(here, "must not be specified in a nested context")
+        if key not in core and not isinstance(beside.get("additionalProperties"), dict):
+            place = (core_path(path) / "properties").key(key)
+            yield fields.required(place, f"because it is defined in {here}")
+        yield from nested_errors(found[key], core.get(key) or {"additionalProperties": {}}, here)
+    inner = schema.get("items")
+    if isinstance(inner, dict):
+        core_items = beside.get("items")
+        if not isinstance(core_items, dict):
+            yield fields.required(core_path(path) / "items", f"because it is defined in {path / 'items'}")
+        yield from nested_errors(
+            inner, core_items if isinstance(core_items, dict) else {"additionalProperties": {}}, path / "items"
+        )
+    for name in JUNCTORS:
+        for i, one in enumerate(schema.get(name) or ()):
+            yield from nested_errors(one, beside, path / name @ i)
+    if isinstance(schema.get("not"), dict):
+        yield from nested_errors(schema["not"], beside, path / "not")
+
+
+def core_path(path: Path) -> Path:
+    """The place in the core schema that a place in a combination stands for."""
+    out = [p for p in str(path).split(".") if p != "not" and not p.startswith(tuple(f"{j}[" for j in JUNCTORS))]
+    return Path(".".join(out))
+
+
+# ---------------------------------------------------------------- defaults
+
+
+def default_errors(schema: Object, path: Path) -> Iterator[FieldError]:
+    """Defaults that their own schema would refuse."""
+    if schema.get("default") is not None:
+        here = path / "default"
+        for error in Check(schema).errors(schema["default"]):
+            place = here if error.path == NOWHERE else here / error.path
+            yield FieldError(str(place), error.type, error.value, error.detail)
+        structure = Structural(schema)
+        if isinstance(schema["default"], (dict, list)):
+            unknown: list[str] = []
+            prune(structure.fresh_default(), structure, "", unknown, root=structure.embedded)
+            if unknown:
+                yield fields.invalid(here, schema["default"], f"must not have unknown fields: {', '.join(unknown)}")
+    for inner, below, nested in parts(schema, path):
+        if not nested:
+            yield from default_errors(inner, below)
+
+
+def has_rules(schema: Any) -> bool:
+    """Whether a schema has x-kubernetes-validations anywhere."""
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("x-kubernetes-validations"):
+        return True
+    return any(has_rules(inner) for inner, _, _ in parts(schema, Path()))
+
+
+def unchecked_patterns(schema: Any) -> list[str]:
+    """Patterns that Go understands and we do not, and that are therefore not enforced."""
+    found: list[str] = []
+    if isinstance(schema, dict):
+        if isinstance(pattern := schema.get("pattern"), str) and pattern:
+            try:
+                compiled(pattern)
+            except BadPattern:
+                found.append(pattern)
+        for inner, _, _ in parts(schema, Path()):
+            found += unchecked_patterns(inner)
+    return found
