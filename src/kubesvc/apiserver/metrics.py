@@ -107,6 +107,8 @@ class Metrics:
         self.durations = Histogram(BUCKETS)
         self.store = Histogram(STORE_BUCKETS)
         self.readings: dict[str, tuple[str, str, str, Callable[[], Reading]]] = {}
+        self.others: list[Callable[[], str]] = []
+        """What other parts of the process have to tell, printed after the server's own."""
         self.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes)
         self.gauge("process_open_fds", "Open file descriptors.", lambda: len(os.listdir("/proc/self/fd")))
         self.gauge("process_start_time_seconds", "When the process started, since 1970.", start_seconds)
@@ -145,7 +147,7 @@ class Metrics:
                 lines += [f"{name}{{{spell({label: k})}}} {v:.15g}" for k, v in sorted(found.items())]
             else:
                 lines.append(f"{name} {found:.15g}")
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + "".join(render() for render in self.others)
 
 
 def resident_bytes() -> float:

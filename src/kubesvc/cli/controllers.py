@@ -10,13 +10,21 @@ were switched off there: two writers of one object never come to rest.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
+from typing import TYPE_CHECKING
+
+from kubesvc.clock import Clock, Random
 
 from . import Failure
-from .alone import add_part_arguments, run_part
+from .alone import Part, add_part_arguments, run_part
 from .electing import add_election_arguments, elected
 from .up import comma
+
+if TYPE_CHECKING:
+    from kubesvc.client import Client
+    from kubesvc.client.metrics import Metrics
 
 DEFAULT = ("endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller")
 
@@ -33,10 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a difference must last (default: 5)",
     )
     parser.add_argument("--output", choices=("text", "json"), default="text", help="of --shadow: text, or JSON lines")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="serve /metrics and /healthz over HTTP on 127.0.0.1 (default: nowhere)",
+    )
     add_election_arguments(parser, "kubesvc-controllers")
 
 
 def run(args: argparse.Namespace) -> int:
+    from kubesvc.client.metrics import Metrics
     from kubesvc.controllers import run_controllers
     from kubesvc.controllers.registry import CONTROLLERS
     from kubesvc.controllers.runner import select
@@ -47,8 +63,29 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(str(error), status=64) from error
     if args.shadow:
         return run_shadowing(args, names)
-    part = elected(args, lambda client, clock, random: run_controllers(client, names, clock=clock, random=random))
-    return run_part(args, "controllers", part)
+    if not 0 <= args.metrics_port <= 65535:
+        raise Failure(f"--metrics-port: {args.metrics_port}: must be a port, 1 to 65535, or 0 for none", status=64)
+    metrics = Metrics()
+    part = elected(
+        args,
+        lambda client, clock, random: run_controllers(client, names, clock=clock, random=random, metrics=metrics),
+    )
+    return run_part(args, "controllers", with_metrics(part, metrics, args.metrics_port))
+
+
+def with_metrics(part: Part, metrics: Metrics, port: int) -> Part:
+    """The part with its metrics served beside it, whether it leads or waits."""
+    if not port:
+        return part
+
+    async def both(client: Client, clock: Clock, random: Random) -> None:
+        from kubesvc.controllers.metrics import serve_metrics
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve_metrics(metrics.render, port))
+            await part(client, clock, random)
+
+    return both
 
 
 def run_shadowing(args: argparse.Namespace, names: list[str]) -> int:

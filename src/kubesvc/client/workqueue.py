@@ -15,6 +15,8 @@ import heapq
 from collections import deque
 from dataclasses import dataclass
 
+from .metrics import Histogram, exponential
+
 Key = tuple[str, str]
 """(namespace, name) of an object; namespace is "" for cluster-scoped kinds."""
 
@@ -45,6 +47,18 @@ class RetryPolicy:
     def delay_seconds(self, attempts: int) -> float:
         """Wait after this many earlier failures of one key."""
         return min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempts, 60))
+
+
+DURATIONS = exponential(1e-8, 10, 12)
+"""Upstream's bounds for waits and work, seconds."""
+
+
+def _now() -> float:
+    """The loop's time; 0 before it runs, when handlers already add keys."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return 0.0
 
 
 class TokenBucket:
@@ -82,8 +96,11 @@ class WorkQueue:
         self.policy = policy or RetryPolicy()
         self.bucket = TokenBucket(self.policy.per_second, self.policy.burst)
         self._ready: deque[Key] = deque()
-        self._wanted: dict[Key, None] = {}  # in _ready, or to be put there when its worker is done
-        self._working: dict[Key, None] = {}
+        self._wanted: dict[Key, float] = {}  # in _ready since then, or to be put there when its worker is done
+        self._working: dict[Key, float] = {}
+        self.adds = self.retries = 0
+        self.waits, self.works = Histogram(DURATIONS), Histogram(DURATIONS)
+        """Seconds that keys were ready, and that they were worked on."""
         self._failures: dict[Key, int] = {}
         self._back_at: dict[Key, float] = {}  # loop time at which the last counted failure lets the key come back
         self._due: dict[Key, float] = {}  # delayed keys and their loop time
@@ -109,7 +126,8 @@ class WorkQueue:
         """Have this key worked on soon; nothing if it already waits."""
         if key in self._wanted:
             return
-        self._wanted[key] = None
+        self._wanted[key] = _now()
+        self.adds += 1
         if key not in self._working:
             self._offer(key)
 
@@ -134,6 +152,7 @@ class WorkQueue:
         comes back when it would have anyway: a few bad seconds with many events would else make it wait for hours.
         """
         now = asyncio.get_running_loop().time()
+        self.retries += 1
         if (back_at := self._back_at.get(key, 0.0)) > now + 1e-6:
             self.add_after(key, back_at - now)
             return True
@@ -153,6 +172,11 @@ class WorkQueue:
         self._failures.pop(key, None)
         self._back_at.pop(key, None)
 
+    def under_way(self) -> list[float]:
+        """For each key being worked on, the seconds so far."""
+        now = _now()
+        return [now - since for since in self._working.values()]
+
     def attempts(self, key: Key) -> int:
         """Failures since the key last went well."""
         return self._failures.get(key, 0)
@@ -171,14 +195,17 @@ class WorkQueue:
                     self._getters.remove(waiter)
                 raise
         key = self._ready.popleft()
-        del self._wanted[key]
-        self._working[key] = None
+        now = _now()
+        self.waits.observe(now - self._wanted.pop(key))
+        self._working[key] = now
         return key
 
     def done(self, key: Key) -> None:
         """The worker has let go of the key; if it was added meanwhile it is handed out again."""
-        del self._working[key]
+        now = _now()
+        self.works.observe(now - self._working.pop(key))
         if key in self._wanted:
+            self._wanted[key] = now
             self._offer(key)
 
     def _offer(self, key: Key) -> None:

@@ -12,6 +12,7 @@ from kubesvc.client.workqueue import Key, RetryPolicy
 
 from . import topology
 from .endpoint_cache import ZONE_LABEL, Candidate, Kept, slice_candidates
+from .metrics import SLICES, SliceMetrics
 from .pod_endpoints import PodLookup, Ports, address_types, selects
 from .runner import Controller, ControllerContext, ExpectedFailure, StaleCache, key_of
 from .service_of_pod import ServiceIndex, affected_services
@@ -41,7 +42,8 @@ class EndpointSliceController(Controller):
         self.period = ctx.settings.endpointslice_updates_batch_period
         self.tracker = SliceTracker()
         self.watch = SliceWatch(self.tracker, self.queue, MANAGED_BY, max(FOREIGN_CHANGE_SECONDS, self.period))
-        self.writer = SliceWriter(self.client, self.tracker, "Service")
+        self.metrics = SliceMetrics(ctx.metrics, SLICES)
+        self.writer = SliceWriter(self.client, self.tracker, "Service", self.metrics)
         self.trigger_times = TriggerTimes()
         self.kept: dict[Key, Kept[Candidate]] = {}
         self.lacking: dict[str, dict[Key, None]] = {}
@@ -97,6 +99,7 @@ class EndpointSliceController(Controller):
         existing = [s for s in self.slice_index.get("/".join(key)) if self.watch.is_ours(s)]
         existing = [s for s in existing if s.metadata.deletion_timestamp is None]
         if self.watch.is_behind(key, existing):
+            self.metrics.syncs.add(("stale",))
             raise StaleCache("EndpointSlice informer cache is out of date")
         pods = self.pod_lookup.matching(service)
         kept = self.kept.get(key)
@@ -108,6 +111,7 @@ class EndpointSliceController(Controller):
         failures = self.skipped(key, pods, candidates)
         with self.watch.writing(key):
             failures += await self.write(key, service, candidates, existing, trigger_time)
+        self.metrics.syncs.add(("error" if failures else "success",))
         if failures:
             text = f"Error updating Endpoint Slices for Service {key[0]}/{key[1]}: {aggregate(map(str, failures))}"
             self.events.event(SERVICE, service, "Warning", "FailedToUpdateEndpointSlices", text)
@@ -116,6 +120,7 @@ class EndpointSliceController(Controller):
     def forget(self, key: Key) -> None:
         """The Service is gone; its slices go by their owner (SLICE-7)."""
         self.tracker.forget(key)
+        self.metrics.forget(key)
         self.trigger_times.forget(key)
         self.hinted.forget(key)
         self.kept.pop(key, None)
@@ -159,6 +164,7 @@ class EndpointSliceController(Controller):
             plan = plan_slices(frame, wanted, mine, self.ctx.settings.max_endpoints_per_slice)
             plans.append(recycled(self.with_hints(key, service, address_type, plan), service.metadata.uid))
         plans.append(SlicePlan(delete=[s for s in existing if s.address_type not in types]))
+        self.count(key, service, plans)
         failures: list[Exception] = []
         for plan in plans:
             plan.create = [stamped(s, trigger_time) for s in plan.create]
@@ -170,6 +176,18 @@ class EndpointSliceController(Controller):
             except SliceWriteFailed as failure:
                 failures.append(failure)
         return failures
+
+    def count(self, key: Key, service: Service, plans: Sequence[SlicePlan]) -> None:
+        """Have the metrics show what this sync is about to write."""
+        metrics, distribution = self.metrics, service.spec.traffic_distribution
+        metrics.planned(key, plans, self.ctx.settings.max_endpoints_per_slice)
+        if distribution in (*topology.PREFER_ZONE, topology.PREFER_NODE):
+            metrics.distributions[key] = distribution
+        else:
+            metrics.distributions.pop(key, None)
+            distribution = ""
+        mode = "Auto" if topology.auto_mode(service) else "Disabled"
+        metrics.changed.observe(sum(p.writes for p in plans), (mode, distribution))
 
     def with_hints(self, key: Key, service: Service, address_type: str, plan: SlicePlan) -> SlicePlan:
         if not topology.auto_mode(service):

@@ -7,6 +7,7 @@ from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
+from .metrics import MIRRORED, SliceMetrics
 from .mirroring_plan import MANAGED_BY, Mirrored, mirrors, plan_mirror
 from .runner import Controller, ControllerContext, StaleCache, key_of
 from .slice_plan import SlicePlan
@@ -28,7 +29,8 @@ class MirroringController(Controller):
         self.period = ctx.settings.mirroring_endpointslice_updates_batch_period
         self.tracker = SliceTracker()
         self.watch = SliceWatch(self.tracker, self.queue, MANAGED_BY, self.period)
-        self.writer = SliceWriter(self.client, self.tracker, "Endpoints")
+        self.metrics = SliceMetrics(ctx.metrics, MIRRORED)
+        self.writer = SliceWriter(self.client, self.tracker, "Endpoints", self.metrics)
         self.services.on_change(self.service_changed)
         self.endpoints.on_change(self.endpoints_changed)
         self.slices.on_change(self.watch.changed)
@@ -58,9 +60,11 @@ class MirroringController(Controller):
                 await self.writer.apply(key, SlicePlan(delete=existing))  # MIRROR-3
             if endpoints is None and not existing:
                 self.tracker.forget(key)
+            self.metrics.forget(key)
             return
         mirrored = plan_mirror(endpoints, existing, self.ctx.settings.mirroring_max_endpoints_per_subset)
         self.report(endpoints, mirrored)
+        self.metrics.planned(key, [mirrored.plan], self.ctx.settings.mirroring_max_endpoints_per_subset)
         with self.watch.writing(key):
             await self.writer.apply(key, mirrored.plan)
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kubesvc.api.errors import ApiError, Conflict
@@ -40,14 +40,18 @@ from kubesvc.api.meta import Typed
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.informer import InformerFactory
 from kubesvc.client.interface import Client, Unreachable
+from kubesvc.client.metrics import Metrics
 from kubesvc.client.workqueue import Key, RetryPolicy, WorkQueue, key_text
 from kubesvc.clock import Clock, Random
 
+from .metrics import queue_name, watch_queues
 from .settings import ControllerSettings
 
 log = logging.getLogger(__name__)
 
 RESTART_CAP_SECONDS = 30.0
+BY_NAME_ONLY = frozenset({"service-events"})
+"""Controllers that upstream has none like: `*` does not mean them, so that it means what it means there."""
 DROPPED_SECONDS = 300.0
 """A key that was dropped is looked at again after this: whatever stood in its way may have passed without an event."""
 
@@ -63,6 +67,7 @@ class ControllerContext:
     client:    writes under the controller's component name (field manager)
     informers: a view on the informers shared by all controllers of the process
     events:    recorder that speaks as the controller's component
+    metrics:   where what is counted can be read
     """
 
     client: Client
@@ -71,6 +76,7 @@ class ControllerContext:
     random: Random
     events: EventRecorder
     settings: ControllerSettings
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Controller:
@@ -121,6 +127,7 @@ async def run_controllers(
     settings: ControllerSettings | None = None,
     informers: InformerFactory | None = None,
     on_ready: Callable[[], None] | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Run the selected controllers over one set of caches until cancelled.
 
@@ -128,6 +135,7 @@ async def run_controllers(
     names:    selection as `select` takes it; a name nobody bears is a ValueError before anything starts
     informers: the caches to use, not run by anybody yet; without it the controllers make their own
     on_ready: called when all selected controllers have their caches and workers
+    metrics:  where to count
     """
     from .registry import CONTROLLERS, load
 
@@ -135,7 +143,9 @@ async def run_controllers(
     classes = [load(name) for name in select(names, CONTROLLERS)]
     factory = informers or InformerFactory(client, clock, random)
     recorder = EventRecorder(client, "kubesvc-controllers", clock=clock, random=random)
-    controllers = [make(kind, client, factory, recorder, clock, random, settings) for kind in classes]
+    metrics = metrics or Metrics()
+    controllers = [make(kind, client, factory, recorder, clock, random, settings, metrics) for kind in classes]
+    watch_queues(metrics, {queue_name(controller.name): controller.queue for controller, _ in controllers})
     async with asyncio.TaskGroup() as group:
         group.create_task(factory.run(), name="informers")
         group.create_task(recorder.run(), name="events")
@@ -156,11 +166,13 @@ def make(
     clock: Clock,
     random: Random,
     settings: ControllerSettings,
+    metrics: Metrics | None = None,
 ) -> tuple[Controller, InformerFactory]:
     """A controller and the view of the informers it asked for."""
     view = factory.tracked()
     component = kind.component or kind.name
-    ctx = ControllerContext(client.as_manager(component), view, clock, random, recorder.by(component), settings)
+    writer, voice = client.as_manager(component), recorder.by(component)
+    ctx = ControllerContext(writer, view, clock, random, voice, settings, metrics or Metrics())
     return kind(ctx), view
 
 
@@ -251,7 +263,8 @@ def select(names: Sequence[str], known: Iterable[str]) -> list[str]:
             unwanted.add(_full_name(name[1:], listed))
         else:
             wanted.add(_full_name(name, listed))
-    return [name for name in listed if (everything or name in wanted) and name not in unwanted]
+    meant = wanted | (set(listed) - BY_NAME_ONLY if everything else set())
+    return [name for name in listed if name in meant and name not in unwanted]
 
 
 def _full_name(name: str, known: Sequence[str]) -> str:

@@ -55,6 +55,9 @@ class SlicePlan:
     update: list[EndpointSlice] = field(default_factory=list)
     delete: list[EndpointSlice] = field(default_factory=list)
     unchanged: list[EndpointSlice] = field(default_factory=list)
+    added: int = 0
+    removed: int = 0
+    """How many endpoints come and go by it."""
 
     @property
     def writes(self) -> int:
@@ -65,6 +68,8 @@ class SlicePlan:
         self.update += other.update
         self.delete += other.delete
         self.unchanged += other.unchanged
+        self.added += other.added
+        self.removed += other.removed
 
 
 def identity(endpoint: Endpoint) -> Identity:
@@ -163,6 +168,7 @@ def plan_slices(
             plan.add(plan_group(frame, ports, desired[ports], groups.pop(ports, ()), limit))
     for unwanted in groups.values():
         plan.delete += unwanted
+        plan.removed += sum(len(s.endpoints or ()) for s in unwanted)
     if not plan.create and len(plan.delete) == len(existing):
         keep_placeholder(frame, plan)
     return plan
@@ -201,6 +207,7 @@ def plan_group(
     changed: list[tuple[EndpointSlice, list[Endpoint]]] = []
     for s in existing:  # step 1 (SLICE-21)
         kept, same = keep_desired(s.endpoints or (), homeless)
+        plan.removed += len(s.endpoints or ()) - len(kept)
         if same and unreserved(s.metadata.labels) == unreserved(frame.labels):
             unchanged.append(s)
         elif kept or same:
@@ -208,6 +215,7 @@ def plan_group(
         else:
             plan.delete.append(s)
     newcomers = list(homeless.values())
+    plan.added = len(newcomers)
     changed.sort(key=lambda entry: (-len(entry[1]), entry[0].name))
     for _, kept in changed:  # step 2 (SLICE-22)
         pour(newcomers, kept, limit)
@@ -293,7 +301,7 @@ def recycled(plan: SlicePlan, owner_uid: str) -> SlicePlan:
         create.remove(successor)
         meta = msgspec.structs.replace(successor.metadata, name=s.name)
         update.append(msgspec.structs.replace(successor, metadata=meta))
-    return SlicePlan(create, update, delete, list(plan.unchanged))
+    return SlicePlan(create, update, delete, list(plan.unchanged), plan.added, plan.removed)
 
 
 def stamped(s: EndpointSlice, trigger_time: str) -> EndpointSlice:

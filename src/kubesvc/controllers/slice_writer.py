@@ -9,6 +9,7 @@ from kubesvc.client.interface import Client, Unreachable
 from kubesvc.client.shadow import Withheld
 from kubesvc.client.workqueue import Key, key_text
 
+from .metrics import SliceMetrics
 from .runner import ExpectedFailure
 from .slice_plan import SlicePlan
 from .slice_tracker import SliceTracker
@@ -23,10 +24,11 @@ class SliceWriteFailed(ExpectedFailure):
 class SliceWriter:
     """Writes plans of one controller. `owner` is the word for what owns the slices in error texts."""
 
-    def __init__(self, client: Client, tracker: SliceTracker, owner: str) -> None:
+    def __init__(self, client: Client, tracker: SliceTracker, owner: str, metrics: SliceMetrics) -> None:
         self.client = client
         self.tracker = tracker
         self.owner = owner
+        self.metrics = metrics
 
     async def apply(self, key: Key, plan: SlicePlan) -> None:
         """Creates, then updates, then deletes, up to the first failure (SliceWriteFailed).
@@ -54,12 +56,14 @@ class SliceWriter:
     async def create(self, key: Key, s: EndpointSlice) -> None:
         try:
             self.note(key, await self.client.create(ENDPOINT_SLICE, plain(s), key[0]))
+            self.metrics.changes.add(("create",))
         except (ApiError, Unreachable) as error:
             raise self.failure("create", "", key, error) from error
 
     async def update(self, key: Key, s: EndpointSlice) -> None:
         try:
             self.note(key, await self.client.update(ENDPOINT_SLICE, plain(s)))
+            self.metrics.changes.add(("update",))
         except (ApiError, Unreachable) as error:
             raise self.failure("update", s.name, key, error) from error
 
@@ -69,6 +73,7 @@ class SliceWriter:
         self.tracker.deletes(key, s.metadata.uid)
         try:
             await self.client.delete(ENDPOINT_SLICE, s.name, s.namespace, uid=s.metadata.uid)
+            self.metrics.changes.add(("delete",))
         except NotFound:
             return
         except (ApiError, Unreachable) as error:

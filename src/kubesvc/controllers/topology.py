@@ -115,7 +115,7 @@ def hinted(plan: SlicePlan, hints: Change) -> SlicePlan:
             fixed.append(after)
     create = [rehinted(s, hints) for s in plan.create]
     update = [rehinted(s, hints) for s in plan.update]
-    return SlicePlan(create, update + fixed, list(plan.delete), unchanged)
+    return SlicePlan(create, update + fixed, list(plan.delete), unchanged, plan.added, plan.removed)
 
 
 def rehinted(s: EndpointSlice, hints: Change) -> EndpointSlice:
@@ -304,7 +304,7 @@ def lay_out(
 
     create = [rehinted(s, hint) for s in plan.create]
     update = [rehinted(s, hint) for s in (*plan.update, *stale)]
-    return SlicePlan(create, update, list(plan.delete), fitting)
+    return SlicePlan(create, update, list(plan.delete), fitting, plan.added, plan.removed)
 
 
 def overloaded(given: Mapping[str, int], shares: Mapping[str, float]) -> bool:
