@@ -113,7 +113,9 @@ class Database:
                 start = file.read(16)
         except FileNotFoundError:
             return
-        if start not in (b"", b"SQLite format 3\0"):
+        # A power loss while the very first page was written leaves zeros and a journal, by which SQLite starts anew.
+        torn = not any(start) and os.path.exists(f"{self.path}-journal")
+        if start not in (b"", b"SQLite format 3\0") and not torn:
             raise Unavailable(
                 f"{self.path}: damaged or not a store (it is no database): move it away to begin a new one, or name "
                 "another file"
