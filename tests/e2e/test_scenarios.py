@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import pytest
 
+from kubesvc.api.errors import ApiError
 from kubesvc.cli.cluster import open_cluster
 from kubesvc.cli.staging import Stage, StageFailed
+from kubesvc.client import Unreachable
 from kubesvc.why.causes import BY_CODE
 from kubesvc.why.scenarios import BY_NAME, NOT_PLANTED, SCENARIOS, Scenario
 
@@ -47,10 +50,11 @@ async def play(instance: Instance, scenarios: Sequence[Scenario]) -> dict[str, s
                 await stage.planted(scenario)
                 await stage.repair(scenario)
                 await stage.healed(scenario)
-            except StageFailed as error:
-                return str(error)
-            finally:
                 await stage.stop(scenario)
+            except (ApiError, StageFailed, Unreachable) as error:
+                with contextlib.suppress(ApiError, Unreachable):
+                    await stage.stop(scenario)
+                return f"{error}\n{instance.logs()}"
         return ""
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .pods import GHOST
+from .pods import GHOST, ghost
 from .scenario import Scenario, by_hand, deployment, endpoints, patch, pod, service
 
 PORTS = (
@@ -87,7 +87,7 @@ HANDS = (
     Scenario(
         name="stale-slices", code="EP506",
         story="A Pod is Ready for a while now, and no slice lists it. Who writes slices?",
-        objects=(service(), {"apiVersion": "v1", "kind": "Node", "metadata": {"name": GHOST}}, pod(nodeName=GHOST)),
+        objects=(service(), ghost(), pod(nodeName=GHOST)),
         steps=(
             "kubectl patch -n $NAMESPACE pod web-1 --subresource=status --type merge -p "
             '\'{"status":{"phase":"Running","podIP":"10.244.250.9","podIPs":[{"ip":"10.244.250.9"}],'

@@ -7,11 +7,11 @@ from typing import Any
 from .scenario import Scenario, container, deployment, patch, pod, run, service, shell
 
 GHOST = "scenario-ghost-$NAMESPACE"
-"""A node that is only an object: whatever is bound to it stays as it was made."""
+"""A node that is only an object: whatever is bound to it stays as it was made, and nothing is scheduled there."""
 
 
 def ghost(name: str = GHOST) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": True}}
 
 
 def node_status(ready: str, name: str = GHOST) -> str:
