@@ -115,7 +115,7 @@ BAD = (
     ("an unknown field of the policy", HEAD + "rule: []\nrules: [{level: None}]", 'unknown field "rule"'),
     ("a stage nobody knows", HEAD + "rules: [{level: None, omitStages: [Late]}]",
      'rules[0].omitStages[0]: Invalid value: "Late": allowed stages are RequestReceived,ResponseStarted,'),
-    ("users that are no list", HEAD + "rules: [{level: None, users: alice}]", 
+    ("users that are no list", HEAD + "rules: [{level: None, users: alice}]",
      "rules[0].users: must be a list of texts"),
     ("a path without a slash", HEAD + "rules: [{level: None, nonResourceURLs: [api]}]",
      'rules[0].nonResourceURLs[0]: Invalid value: "api": non-resource URL rules must begin with a \'/\' character'),

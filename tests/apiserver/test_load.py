@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
+import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +26,7 @@ from kubesvc.apiserver.routing import parse_target
 
 from .running import SETTINGS, Http, config_map, running, with_http
 
+PROMTOOL = Path(__file__).parents[2] / ".peers/usr/bin/promtool"
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 BOB = User("bob", groups=("system:authenticated",))
 
@@ -63,10 +66,10 @@ def test_readers_and_writers_have_places_of_their_own() -> None:
         assert caught.value.retry_after_seconds == 1
     places.append(flight.enter(read, ADMIN))  # the admin gets through
     places.append(flight.enter(parse_target("GET", CONFIGS, watch=True), BOB))
-    assert flight.lasting == 1 and flight.refused == 2
+    assert flight.lasting.total() == 1 and sum(flight.refused.values()) == 2
     for place in places:
         flight.leave(place)
-    assert flight.now == {"readOnly": 0, "mutating": 0} and flight.lasting == 0
+    assert flight.now == {"readOnly": 0, "mutating": 0} and flight.lasting.total() == 0
 
 
 def test_too_many_at_once_are_asked_to_come_back(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_too_many_at_once_are_asked_to_come_back(tmp_path: Path) -> None:
         assert sorted([(await w)[0] for w in writes]) == [201, 201, 201, 429, 429]
         assert (await http.request("POST", CONFIGS, config_map("late"), **bob))[0] == 201
         metrics = (await http.request("GET", "/metrics"))[2]
-        assert "apiserver_dropped_requests_total 2" in metrics
+        assert 'apiserver_dropped_requests_total{request_kind="mutating"} 2' in metrics
         assert 'apiserver_current_inflight_requests{request_kind="mutating"} 0' in metrics
 
     with_http(run, replace(SETTINGS, writers_in_flight=3, token_file=str(tokens)))
@@ -220,6 +223,62 @@ def test_metrics_have_upstreams_names() -> None:
         assert len(names) == len(set(names)), "each name is told once"
 
     with_http(run)
+
+
+UPSTREAM_NAMES = {"authentication_attempts"}
+"""Names that Prometheus would spell differently and upstream does not."""
+
+
+def check_metrics(text: str) -> subprocess.CompletedProcess[str]:
+    command = [PROMTOOL, "check", "metrics"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason=f"{PROMTOOL} is absent: python tools/bootstrap.py fetches it")
+def test_prometheus_reads_the_metrics_and_finds_nothing_odd() -> None:
+    async def run(server: ApiServer, http: Http) -> None:
+        await http.request("POST", CONFIGS, config_map("a"))
+        await http.request("GET", "/api", Authorization="Bearer wrong")
+        await http.watch(f"{CONFIGS}?watch=1&timeoutSeconds=1", 1)
+        await http.request("GET", CONFIGS)
+        headers, text = (await http.request("GET", "/metrics"))[1:]
+        assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        checked = await asyncio.to_thread(check_metrics, text)
+        said = [line for line in checked.stderr.splitlines() if line.split()[0] not in UPSTREAM_NAMES]
+        assert checked.returncode in (0, 3) and not said, checked.stderr
+        for line in (
+            'apiserver_longrunning_requests{group="",resource="configmaps",scope="namespace",subresource="",verb="WATCH",'
+            'version="v1",component="apiserver"}',
+            'apiserver_dropped_requests_total{request_kind="mutating"} 0',
+            'apiserver_resource_objects{group="",resource="configmaps"} 1',
+            'apiserver_response_sizes_bucket{group="",resource="configmaps",',
+            'authentication_attempts{result="error"} 1',
+            'kubernetes_build_info{major="1",minor="36",git_version="v1.36.0+kubesvc",',
+        ):
+            assert line in text, line
+
+    with_http(run)
+
+
+def test_answers_do_not_tell_which_library_gave_them() -> None:
+    async def run(_: ApiServer, http: Http) -> None:
+        for path in ("/api", "/nothing", "/livez", "/metrics", f"{CONFIGS}?watch=1&timeoutSeconds=1"):
+            headers = (await http.request("GET", path))[1]
+            assert "Server" not in headers and headers["Audit-Id"], path
+
+    with_http(run)
+
+
+def test_requests_are_logged_with_their_ids_where_that_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def run(_: ApiServer, http: Http) -> None:
+        await http.request("GET", "/api", Audit_Id="quiet")
+        with caplog.at_level(logging.DEBUG, "kubesvc.apiserver.requests"):
+            await http.request("GET", f"{CONFIGS}?limit=1", Audit_Id="loud", User_Agent='odd"agent')
+
+    with_http(run)
+    said = [r.getMessage() for r in caplog.records if r.name == "kubesvc.apiserver.requests"]
+    assert len(said) == 1 and 'audit-ID="loud"' in said[0] and 'userAgent="odd\\"agent"' in said[0]
+    assert f'verb="LIST" URI="{CONFIGS}?limit=1"' in said[0] and said[0].endswith("resp=200")
 
 
 # ---------------------------------------------------------------- the audit log

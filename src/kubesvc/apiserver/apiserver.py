@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import msgspec
 
@@ -26,12 +27,12 @@ from .cache import Cache, Event
 from .defaultroles import make_default_roles
 from .definitions import Definitions
 from .discovery import Discovery
-from .health import Health
+from .health import VERSION, Health
 from .hooks import Observer, WriteHooks
 from .inflight import InFlight
 from .kindset import Derived, KindSet
 from .local import LocalClient
-from .metrics import Metrics
+from .metrics import REQUEST_LABELS, Metrics
 from .nodeauthorizer import NodeAuthorizer
 from .openapi import OpenApi
 from .rbac import RbacAuthorizer
@@ -129,14 +130,25 @@ class ApiServer:
         gauge, counter = self.metrics.gauge, self.metrics.counter
         self.registry.committed = lambda seconds: self.metrics.store.observe(("commit",), seconds)
         gauge("apiserver_registered_watchers", "Open watches.", lambda: len(self.watches.open))
-        gauge("apiserver_longrunning_requests", "Streams under way.", lambda: self.inflight.lasting)
+        gauge(
+            "apiserver_longrunning_requests",
+            "Streams under way.",
+            lambda: {(*labels, "apiserver"): n for labels, n in self.inflight.lasting.items()},
+            *REQUEST_LABELS[1:],
+            "component",
+        )
         gauge(
             "apiserver_current_inflight_requests",
             "Requests under way.",
             lambda: {"readOnly": self.inflight.now["readOnly"], "mutating": self.inflight.now["mutating"]},
             "request_kind",
         )
-        counter("apiserver_dropped_requests_total", "Requests refused with 429.", lambda: self.inflight.refused)
+        counter(
+            "apiserver_dropped_requests_total",
+            "Requests refused with 429.",
+            lambda: {"readOnly": self.inflight.refused["readOnly"], "mutating": self.inflight.refused["mutating"]},
+            "request_kind",
+        )
         counter(
             "apiserver_watch_events_total", "Events sent to watchers.", lambda: dict(self.watches.events), "resource"
         )
@@ -145,6 +157,24 @@ class ApiServer:
             "Stored objects.",
             lambda: {kind.resource: len(c.items) for kind, c in self.cache.kinds.items()},
             "resource",
+        )
+        gauge(
+            "apiserver_resource_objects",
+            "Stored objects.",
+            lambda: {(kind.group, kind.plural): len(c.items) for kind, c in self.cache.kinds.items()},
+            "group",
+            "resource",
+        )
+        if self.audit is not None:
+            audit = self.audit
+            counter("apiserver_audit_event_total", "Events told to the audit log.", lambda: audit.told)
+            counter("apiserver_audit_error_total", "Events that could not be told.", lambda: audit.failed)
+        told = ("major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler")
+        gauge(
+            "kubernetes_build_info",
+            "Which version this is.",
+            lambda: {tuple(str(VERSION[name]) for name in (*told, "platform")): 1},
+            *(re.sub("[A-Z]", lambda found: "_" + found[0].lower(), name) for name in (*told, "platform")),
         )
         gauge("apiserver_storage_revision", "Newest revision of the store.", lambda: self.cache.revision)
 

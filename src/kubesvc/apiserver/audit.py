@@ -36,6 +36,7 @@ class AuditLog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self.file = os.dup(1) if path == "-" else os.open(self.path, flags, 0o600)
         self.failed = 0
+        self.told = 0
 
     def close(self) -> None:
         if self.file >= 0:
@@ -51,6 +52,7 @@ class AuditLog:
             return
         try:
             os.write(self.file, _json.encode(event) + b"\n")
+            self.told += 1
         except OSError as e:
             if not self.failed:
                 log.error("audit log %s: %s", self.path, e.strerror)

@@ -93,7 +93,8 @@ class Discovery:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": clients}
 
     def versions_of(self, group: str) -> list[str]:
-        return sorted((v for g, v in self.resources if g == group), key=version_key if group in self.custom else None)
+        """Its versions, the preferred one first."""
+        return sorted((v for g, v in self.resources if g == group), key=version_key)
 
     def group(self, name: str) -> Object:
         """One group as APIGroupList holds it."""

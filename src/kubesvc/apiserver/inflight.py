@@ -6,11 +6,13 @@ neither is the admin, who must get through whatever others do.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from kubesvc.api.errors import TooManyRequests
 
 from .authentication import User
+from .metrics import Labels, request_labels
 from .routing import Target
 
 RequestKind = Literal["readOnly", "mutating"]
@@ -34,23 +36,25 @@ class InFlight:
     def __init__(self, readers: int, writers: int) -> None:
         self.limits: dict[RequestKind, int] = {"readOnly": readers, "mutating": writers}
         self.now: dict[RequestKind, int] = {"readOnly": 0, "mutating": 0}
-        self.lasting = 0
-        self.refused = 0
+        self.lasting: Counter[Labels] = Counter()
+        """Streams under way, by what they are counted under."""
+        self.refused: dict[RequestKind, int] = {"readOnly": 0, "mutating": 0}
 
-    def enter(self, target: Target, user: User) -> RequestKind | None:
+    def enter(self, target: Target, user: User) -> RequestKind | Labels:
         """Take a place, to be given back to `leave`; TooManyRequests if there is none."""
         if is_lasting(target):
-            self.lasting += 1
-            return None
+            labels = request_labels(target)[1:]
+            self.lasting[labels] += 1
+            return labels
         kind = request_kind(target)
         if self.limits[kind] and self.now[kind] >= self.limits[kind] and not user.may_everything:
-            self.refused += 1
+            self.refused[kind] += 1
             raise TooManyRequests("Too many requests, please try again later.", retry_after_seconds=RETRY_SECONDS)
         self.now[kind] += 1
         return kind
 
-    def leave(self, place: RequestKind | None) -> None:
-        if place is None:
-            self.lasting -= 1
+    def leave(self, place: RequestKind | Labels) -> None:
+        if isinstance(place, tuple):
+            self.lasting[place] -= 1
         else:
             self.now[place] -= 1

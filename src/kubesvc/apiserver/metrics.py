@@ -25,6 +25,8 @@ BUCKETS = (
     45.0, 60.0,
 )  # fmt: skip
 """Upper bounds of request durations, seconds."""
+SIZE_BUCKETS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
+"""Upper bounds of answers, bytes."""
 STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 VERBS = {
     "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION",
@@ -96,7 +98,7 @@ def request_labels(
     return (dry, target.group, target.resource, scope, known, verb, target.version)
 
 
-Reading = float | Mapping[str, float]
+Reading = float | Mapping[str, float] | Mapping[Labels, float] | Mapping[tuple[str, str], float]
 
 
 class Metrics:
@@ -105,8 +107,11 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: Counter[Labels] = Counter()  # REQUEST_LABELS and the code
         self.durations = Histogram(BUCKETS)
+        self.sizes = Histogram(SIZE_BUCKETS)
         self.store = Histogram(STORE_BUCKETS)
-        self.readings: dict[str, tuple[str, str, str, Callable[[], Reading]]] = {}
+        self.attempts: Counter[str] = Counter()
+        """Requests by whether their sender could be told: success, failure or error."""
+        self.readings: dict[str, tuple[str, str, tuple[str, ...], Callable[[], Reading]]] = {}
         self.others: list[Callable[[], str]] = []
         """What other parts of the process have to tell, printed after the server's own."""
         self.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes)
@@ -114,18 +119,28 @@ class Metrics:
         self.gauge("process_start_time_seconds", "When the process started, since 1970.", start_seconds)
         self.counter("process_cpu_seconds_total", "CPU time spent.", cpu_seconds)
 
-    def request(self, labels: Labels, code: int, seconds: float) -> None:
-        """Count one finished request."""
+        self.gauge("process_virtual_memory_bytes", "Virtual memory.", virtual_bytes)
+        self.gauge("process_max_fds", "Most open file descriptors.", most_descriptors)
+        self.counter("authentication_attempts", "Requests by whether their sender is known.", self.tried, "result")
+
+    def tried(self) -> Mapping[str, float]:
+        return dict(self.attempts)
+
+    def request(self, labels: Labels, code: int, seconds: float, size: int = 0) -> None:
+        """Count one finished request. `size`: bytes of its answer, 0 for one that is not told."""
         self.requests[(*labels, str(code))] += 1
         self.durations.observe(labels, seconds)
+        if size and labels[5] in ("GET", "LIST"):
+            self.sizes.observe(labels[1:], size)
 
-    def gauge(self, name: str, text: str, read: Callable[[], Reading], label: str = "") -> None:
-        """Register a value that is read at each scrape; a mapping gives one value per `label`."""
-        self.readings[name] = (text, "gauge", label, read)
+    def gauge(self, name: str, text: str, read: Callable[[], Reading], *labels: str) -> None:
+        """Register a value that is read at each scrape; a mapping gives one value for each set of values of `labels`,
+        a text for a single label."""
+        self.readings[name] = (text, "gauge", labels, read)
 
-    def counter(self, name: str, text: str, read: Callable[[], Reading], label: str = "") -> None:
+    def counter(self, name: str, text: str, read: Callable[[], Reading], *labels: str) -> None:
         """As `gauge`, for what only grows."""
-        self.readings[name] = (text, "counter", label, read)
+        self.readings[name] = (text, "counter", labels, read)
 
     def render(self) -> str:
         """The text of /metrics."""
@@ -137,14 +152,19 @@ class Metrics:
         name = "apiserver_request_duration_seconds"
         lines += [f"# HELP {name} Seconds from a request's arrival to its answer.", f"# TYPE {name} histogram"]
         lines += self.durations.lines(name, REQUEST_LABELS)
+        name = "apiserver_response_sizes"
+        lines += [f"# HELP {name} Bytes of answers to readers.", f"# TYPE {name} histogram"]
+        lines += self.sizes.lines(name, REQUEST_LABELS[1:])
         name = "etcd_request_duration_seconds"
         lines += [f"# HELP {name} Seconds a write to the store took.", f"# TYPE {name} histogram"]
         lines += self.store.lines(name, ("operation",))
-        for name, (text, type, label, read) in sorted(self.readings.items()):
+        for name, (text, type, names, read) in sorted(self.readings.items()):
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {type}"]
             found = read()
             if isinstance(found, Mapping):
-                lines += [f"{name}{{{spell({label: k})}}} {v:.15g}" for k, v in sorted(found.items())]
+                for values, number in sorted(found.items()):
+                    each = (values,) if isinstance(values, str) else values
+                    lines.append(f"{name}{{{spell(dict(zip(names, each, strict=True)))}}} {number:.15g}")
             else:
                 lines.append(f"{name} {found:.15g}")
         return "\n".join(lines) + "\n" + "".join(render() for render in self.others)
@@ -152,6 +172,14 @@ class Metrics:
 
 def resident_bytes() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def virtual_bytes() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def most_descriptors() -> float:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def cpu_seconds() -> float:

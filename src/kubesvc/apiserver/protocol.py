@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.http_exceptions import BadHttpMethod
 from aiohttp.web_protocol import RequestHandler
 
@@ -48,8 +49,19 @@ class ApiProtocol(RequestHandler):
         return response
 
 
+class ApiRequest(web.BaseRequest):
+    """A request whose answer does not tell which library gave it; a proxied backend's own word passes."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        if response.headers.get("Server") == SERVER_SOFTWARE:
+            del response.headers["Server"]
+
+
 class ApiHttpServer(web.Server):
     """Makes `ApiProtocol`s."""
+
+    def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return ApiRequest(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> RequestHandler:
         return ApiProtocol(self, loop=self._loop, **self._kwargs)

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from kubesvc.api.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, Unauthorized
+from kubesvc.api.fields import quote
 from kubesvc.clock import Clock, Random
 
 from .audit import AuditLog
@@ -43,6 +44,8 @@ from .swaggerproto import ASKED_AS, MEDIA_TYPE
 from .tokens import CONFIGURATION_PATH, JWKS_PATH
 
 log = logging.getLogger("kubesvc.apiserver")
+requests = logging.getLogger("kubesvc.apiserver.requests")
+"""Tells each request, by its id, where it is asked to: it is quiet by default."""
 
 OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/version")
 """Paths that answer anonymous users whatever the settings (HEALTH-1, HEALTH-2)."""
@@ -213,7 +216,7 @@ class HttpServer:
         try:
             if not speaks:
                 raise BadRequest("malformed HTTP request: HTTP/1.0 and HTTP/1.1 are spoken here")
-            call.user = self.authenticate(call)
+            call.user = self.authenticated(call)
             if followed is not None:
                 followed.known(call.authenticated or call.user)
             requester.set(call.user)
@@ -240,7 +243,14 @@ class HttpServer:
         labels = request_labels(
             target, applying=applying, dry_run="dryRun" in query, find=self.resources.registry.kinds.by_resource
         )
-        self.metrics.request(labels, response.status, seconds)
+        size = response.content_length if isinstance(response, web.Response) else 0
+        self.metrics.request(labels, response.status, seconds, size or 0)
+        if requests.isEnabledFor(logging.DEBUG):
+            requests.debug(
+                'verb="%s" URI=%s latency="%.6fs" userAgent=%s audit-ID="%s" srcIP="%s" user=%s resp=%d',
+                target.verb.upper(), quote(request.raw_path), seconds, quote(call.user_agent), call.id,
+                request.remote or "", quote(call.user.name), response.status,
+            )  # fmt: skip
         if followed is not None:
             followed.answered(response.status, panicked=panicked)
         return response
@@ -251,6 +261,16 @@ class HttpServer:
         if given and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
             return given
         return new_uid(self.random)
+
+    def authenticated(self, call: Call) -> User:
+        """As `authenticate`, and counted."""
+        try:
+            user = self.authenticate(call)
+        except Unauthorized:
+            self.metrics.attempts["error" if "Authorization" in call.request.headers else "failure"] += 1
+            raise
+        self.metrics.attempts["success"] += 1
+        return user
 
     def authenticate(self, call: Call) -> User:
         """The user, after impersonation (AUTH-1, AUTH-3)."""
@@ -312,7 +332,9 @@ class HttpServer:
         if path in (CONFIGURATION_PATH, JWKS_PATH):
             return self.issuer_answer(call, path)
         if parts == ["metrics"]:
-            return call.text(self.metrics.render())
+            answer = call.text(self.metrics.render())
+            answer.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+            return answer
         if parts == [""]:
             return call.object({"paths": self.paths()})
         return call.text(NOT_FOUND_TEXT, 404)
