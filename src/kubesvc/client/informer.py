@@ -14,14 +14,16 @@ count, WATCH-9). When the server has forgotten that version (410, WATCH-10) it l
 between cache and list, so a handler sees every object that came, changed or went, though not every state between. An
 object that was deleted and made anew under the same name is reported as gone and then as new.
 
-One object that does not decode is logged and skipped: the cache keeps the state it had. Handlers are called in the
-loop after the cache and its indexes moved; they must not wait; one that raises is logged and the others go on.
+One object that does not decode is logged and skipped: the cache keeps the state it had. An informer that `salvages`
+keeps what it can read of it instead, and tells what it could not. Handlers are called in the loop after the cache and
+its indexes moved; they must not wait; one that raises is logged and the others go on, and so it is with indexes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
@@ -34,10 +36,13 @@ from kubesvc.api.meta import Struct, Typed
 from kubesvc.clock import Clock, Random
 
 from .interface import Client, RawList, Unreachable
+from .salvage import salvage
 from .workqueue import Key, key_text
 
 T = TypeVar("T", bound=Typed)
 Handler = Callable[[T | None, T | None], None]
+Unreadable = Callable[[Kind, Typed, Sequence[str]], None]
+"""Told an object's kind, what could be read of it, and the paths of what could not."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +55,10 @@ WATCH_SECONDS = (300, 600)
 """A watch asks to be ended after a random time between these, so that a dead connection is found sooner or later."""
 WATCH_GRACE_SECONDS = 30.0
 """How much longer than asked a watch may stay silent before it counts as dead."""
+
+
+SALVAGED = 1000
+"""Odd objects of one kind that are remembered as told."""
 
 
 class _OnlyMeta(Struct, frozen=True):
@@ -116,7 +125,11 @@ class Index(Generic[T]):
 
     def _move(self, key: Key, new: T | None) -> None:
         before = self._values.get(key, ())
-        after = tuple(dict.fromkeys(self._of(new))) if new is not None else ()
+        try:
+            after = tuple(dict.fromkeys(self._of(new))) if new is not None else ()
+        except Exception:  # an odd object must not stop the cache that everybody relies on
+            log.exception("%s: an index failed", key_text(key))
+            after = ()
         for value in before:
             if value not in after:
                 bucket = self._buckets[value]
@@ -144,9 +157,11 @@ class Informer(Generic[T]):
         field_selector: str = "",
         clock: Clock,
         random: Random,
+        salvages: Unreadable | None = None,
     ) -> None:
         self.client = client
         self.kind = kind
+        self.salvages = salvages
         self.namespace = namespace
         self.label_selector = label_selector
         self.field_selector = field_selector
@@ -164,6 +179,7 @@ class Informer(Generic[T]):
         self._namespaces: dict[str, _Bucket[T]] = {}
         self._indexes: dict[str, Index[T]] = {}
         self._handlers: list[Handler[T]] = []
+        self._salvaged: OrderedDict[Key, tuple[str, ...]] = OrderedDict()  # what was told of each
 
     # ---------------------------------------------------------------- reading
 
@@ -347,10 +363,30 @@ class Informer(Generic[T]):
         try:
             return self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if self.salvages is not None and (found := self._salvage(raw)) is not None:
+                return found
             self.undecodable += 1
             key = self._key_of(raw)
             log.error("%s %s: skipped, it does not decode: %s", self.kind.name, key_text(key) if key else "?", error)
             return None
+
+    def _salvage(self, raw: bytes) -> T | None:
+        """What can be read of an odd object, None if that is not even who it is; told once for the same paths."""
+        try:
+            obj, lost = salvage(raw, cast("type[T]", self.kind.type))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if not obj.name or not obj.metadata.uid or not obj.metadata.resource_version:
+            return None
+        key, paths = (obj.namespace, obj.name), tuple(sorted(lost))
+        if self._salvaged.get(key) != paths:
+            self._salvaged[key] = paths
+            while len(self._salvaged) > SALVAGED:
+                self._salvaged.popitem(last=False)
+            log.warning("%s %s: read without %s", self.kind.name, key_text(key), ", ".join(paths))
+            assert self.salvages is not None
+            self.salvages(self.kind, obj, paths)
+        return obj
 
     def _key_of(self, raw: bytes) -> Key | None:
         try:
@@ -412,6 +448,8 @@ class InformerFactory:
         self._asked: dict[int, Informer[Any]] = {}
         self._root: InformerFactory = self
         self._group: asyncio.TaskGroup | None = None
+        self.salvages: Unreadable | None = None
+        """Set before informers are asked for: they keep what can be read of odd objects, and tell what cannot."""
 
     def tracked(self) -> InformerFactory:
         view = InformerFactory(self.client, self.clock, self.random)
@@ -434,6 +472,7 @@ class InformerFactory:
                 field_selector=field_selector,
                 clock=root.clock,
                 random=root.random,
+                salvages=root.salvages,
             )
             if root._group is not None:
                 root._group.create_task(informer.run(), name=f"informer {kind.plural}")

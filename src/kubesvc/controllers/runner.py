@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kubesvc.api.errors import ApiError, Conflict
+from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Typed
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.informer import InformerFactory
@@ -50,6 +51,8 @@ from .settings import ControllerSettings
 log = logging.getLogger(__name__)
 
 RESTART_CAP_SECONDS = 30.0
+NAMED_PATHS = 5
+"""Odd fields of one object that an Event names."""
 BY_NAME_ONLY = frozenset({"service-events"})
 """Controllers that upstream has none like: `*` does not mean them, so that it means what it means there."""
 DROPPED_SECONDS = 300.0
@@ -144,6 +147,7 @@ async def run_controllers(
     factory = informers or InformerFactory(client, clock, random)
     recorder = EventRecorder(client, "kubesvc-controllers", clock=clock, random=random)
     metrics = metrics or Metrics()
+    factory.salvages = lambda kind, obj, paths: tell_unreadable(recorder, kind, obj, paths)
     controllers = [make(kind, client, factory, recorder, clock, random, settings, metrics) for kind in classes]
     watch_queues(metrics, {queue_name(controller.name): controller.queue for controller, _ in controllers})
     async with asyncio.TaskGroup() as group:
@@ -156,6 +160,13 @@ async def run_controllers(
             await event.wait()
         if on_ready is not None:
             on_ready()
+
+
+def tell_unreadable(recorder: EventRecorder, kind: Kind, obj: Typed, paths: Sequence[str]) -> None:
+    """One Event that names the object and its odd fields, which controllers take for absent."""
+    named = ", ".join(paths[:NAMED_PATHS]) + (f" and {len(paths) - NAMED_PATHS} more" if paths[NAMED_PATHS:] else "")
+    text = f"Read without {named}: not of the type that this version knows; such fields count as absent"
+    recorder.event(kind, obj, "Warning", "UnreadableField", text)
 
 
 def make(
