@@ -49,7 +49,8 @@ class FakeNft:
         self.tables = draft.tables
         self.log.append(transaction)
 
-    async def read(self, family: int, table: str, *, elements: bool = True) -> Table | None:
+    async def read(self, family: int, table: str, *, elements: bool = True, anonymous: bool = False) -> Table | None:
+        del anonymous  # nobody makes such sets here
         await asyncio.sleep(0)
         found = self.tables.get((family, table))
         if found is None:

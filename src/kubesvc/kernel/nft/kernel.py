@@ -28,6 +28,8 @@ from ..netlink import (
 from . import fields
 from .commands import (
     ELEM_DATA,
+    ELEM_FLAGS,
+    ELEM_INTERVAL_END,
     ELEM_KEY,
     ELEM_KEY_END,
     GETCHAIN,
@@ -58,10 +60,11 @@ class Nft(Protocol):
     async def run(self, transaction: Transaction) -> None:
         """Apply. NftError (NoSuchObject, AlreadyExists, StillUsed) naming the command that failed; nothing applied."""
 
-    async def read(self, family: int, table: str, *, elements: bool = True) -> Table | None:
-        """The table as it stands, None if there is none; without `elements` all sets read as empty. NftError EAGAIN if
-        it kept changing meanwhile. Right after many elements were added some may be missing, while the kernel still
-        sorts them in; adding them again does no harm."""
+    async def read(self, family: int, table: str, *, elements: bool = True, anonymous: bool = False) -> Table | None:
+        """The table as it stands, None if there is none; without `elements` all sets read as empty, with `anonymous`
+        sets that are parts of rules are read too, as walking another program's table needs. NftError EAGAIN if it kept
+        changing meanwhile. Right after many elements were added some may be missing, while the kernel still sorts them
+        in; adding them again does no harm."""
 
     async def read_elements(self, family: int, table: str, spec: SetSpec) -> dict[bytes, Value]:
         """What one set holds. NoSuchObject if it does not exist."""
@@ -149,10 +152,10 @@ class KernelNft:
         parts.append(message(BATCH_END, NLM_F_REQUEST, self.socket.next_sequence(), batch))
         return b"".join(parts), owners
 
-    async def read(self, family: int, table: str, *, elements: bool = True) -> Table | None:
+    async def read(self, family: int, table: str, *, elements: bool = True, anonymous: bool = False) -> Table | None:
         async with self.turn:
             for _ in range(5):
-                dumped = await self._read(family, table, elements)
+                dumped = await self._read(family, table, elements, anonymous)
                 if not isinstance(dumped, _Interrupted):
                     return dumped
                 await asyncio.sleep(0)
@@ -177,7 +180,7 @@ class KernelNft:
                 return Dump([], interrupted=True)
             raise NftError(error.errno or 0, str(error)) from None
 
-    async def _read(self, family: int, name: str, elements: bool) -> Table | _Interrupted | None:
+    async def _read(self, family: int, name: str, elements: bool, anonymous: bool) -> Table | _Interrupted | None:
         interrupted = False
 
         def dump(type: int, payload: bytes = b"") -> Iterator[dict[int, bytes]]:
@@ -201,7 +204,7 @@ class KernelNft:
                 if name_of(a[1]) == name:
                     table.rules.setdefault(name_of(a[2]), []).append(_rule(a))
             for a in dump(GETSET, text(1, name)):
-                if 3 in a and BE32.unpack(a[3])[0] & SET_ANONYMOUS:
+                if not anonymous and 3 in a and BE32.unpack(a[3])[0] & SET_ANONYMOUS:
                     continue  # a part of somebody's rule, and gone with it
                 spec = _set(a)
                 table.sets[spec.name] = spec
@@ -258,10 +261,31 @@ def _udata_types(data: bytes) -> Iterator[int]:
 async def _read_elements(dump: Dump, spec: SetSpec) -> dict[bytes, Value]:
     """The elements in a dump; others get their turn after every message of some hundred."""
     found: dict[bytes, Value] = {}
+    if spec.intervals and len(spec.key) == 1:
+        return dict.fromkeys(_ranges(dump))
     for reply in dump.messages:
         found.update(_elements(reply.payload, spec))
         await asyncio.sleep(0)
     return found
+
+
+def _ranges(dump: Dump) -> Iterator[bytes]:
+    """Ranges of a single field, which the kernel keeps as beginnings and (exclusive) ends, as first and last key side
+    by side. Only others make such sets."""
+    marks: list[tuple[bytes, bool]] = []
+    for reply in dump.messages:
+        for _, element in attributes(attribute_map(reply.payload, GENERIC.size).get(3, b"")):
+            a = attribute_map(element)
+            key = decode_data(a[ELEM_KEY])
+            assert isinstance(key, bytes)
+            marks.append((key, ELEM_FLAGS in a and bool(BE32.unpack(a[ELEM_FLAGS])[0] & ELEM_INTERVAL_END)))
+    marks.sort(key=lambda mark: (mark[0], not mark[1]))
+    for (first, ended), after in zip(marks, [*marks[1:], None], strict=True):
+        if ended:
+            continue
+        size = len(first)
+        last = int.from_bytes(after[0], "big") - 1 if after else (1 << 8 * size) - 1
+        yield first + last.to_bytes(size, "big")
 
 
 def _elements(payload: bytes, spec: SetSpec) -> Iterator[tuple[bytes, Value]]:
