@@ -68,7 +68,9 @@ def port(draw: st.DrawFn, service: str, number: int) -> PortTraffic:
         node_port=draw(st.sampled_from([0, 0, 30080])),
         external_ips=tuple(draw(st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2"]), unique=True))),
         load_balancer_ips=tuple(draw(st.lists(st.sampled_from(["192.0.2.2", "192.0.2.3"]), unique=True))),
-        source_ranges=draw(st.sampled_from([None, ("10.0.0.0/8",), ("10.0.0.0/8", "198.51.100.0/24")])),
+        source_ranges=draw(
+            st.sampled_from([None, ("10.0.0.0/8",), ("10.1.0.0/16",), ("10.0.0.0/8", "198.51.100.0/24")])
+        ),
         internal_local=draw(st.booleans()),
         external_local=draw(st.booleans()),
         affinity_seconds=draw(st.sampled_from([None, None, 10, 100])),
