@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "why": {"api", "client", *PARTS},
     "instance": {"api", "client", "kernel"},
     "lifetime": set(),
-    "nodeprocess": {"client", "instance", "kernel", "lifetime", "node", "proxy", "dns"},
+    "nodeprocess": {"api", "client", "instance", "kernel", "lifetime", "node", "proxy", "dns"},
     "app": {"lifetime", "api", "store", "kernel", "client", "instance", "why", *PARTS},
     "cli": {"api", "store", "kernel", "client", "instance", "why", "app", "lifetime", *PARTS},
     "clock": set(),

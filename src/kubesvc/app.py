@@ -289,11 +289,13 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     from kubesvc.client.informer import InformerFactory
     from kubesvc.controllers import run_controllers
     from kubesvc.controllers.settings import ControllerSettings
+    from kubesvc.instance.journal import TIMELINE, Journal
 
     assert control.server is not None
     options = control.options
     settings = ControllerSettings(
         root_ca=(control.paths.pki / "ca.crt").read_text(),
+        journal=Journal(control.paths.root / TIMELINE).write,
         account_token=control.server.tokens.legacy_token,
         cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
         cluster_dns=options.dns_address if options.nodes else "",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubesvc.clock import Clock, Random, RealClock
+from kubesvc.instance.journal import HOPS, HopJournal
 from kubesvc.instance.nodekeeper import HOST_RESOLVER
 from kubesvc.instance.options import NodeProcess
 from kubesvc.instance.paths import InstancePaths
@@ -70,9 +71,12 @@ def node_parts(
         resolver_file=str(state / HOST_RESOLVER),
     )
     agent = NodeAgent(client.as_manager("kubelet"), settings, clock, random)
+    hops = HopJournal(state / HOPS, clock)
+    agent.verdict_told = hops.probe
     parts: list[tuple[str, Coroutine[Any, Any, None]]] = [("agent", agent.run())]
     if process.simulated:
         return parts
+    from kubesvc.api.endpointslice import ENDPOINT_SLICE
     from kubesvc.dns import DnsServer, DnsSettings
     from kubesvc.dns.forward import ForwardSettings
     from kubesvc.kernel.conntrack import KernelConntrack
@@ -88,6 +92,7 @@ def node_parts(
         random,
         proxy_settings,
         conntrack=KernelConntrack(),
+        synced=hops.rules,
     )
     dns_settings = DnsSettings(
         zone=process.cluster_domain,
@@ -95,6 +100,7 @@ def node_parts(
         forward=ForwardSettings(upstreams=(Path(process.dns_socket),)) if process.dns_socket else None,
     )
     dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
+    dns.informers.of(ENDPOINT_SLICE).on_change(hops.names)
     parts += [("proxy", proxy.run()), ("dns", dns.run()), ("api relay", relay_api(process))]
     return parts
 

@@ -28,6 +28,8 @@ from . import Failure
 from .target import add_name, instance_paths
 
 DETACHED_PATIENCE_SECONDS = 90.0
+USUAL = ("*", "service-events")
+"""The controllers of upstream, and ours that says on a Service what happened to its endpoints."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask there instead: docker.io=http://127.0.0.1:5000",
     )  # fmt: skip
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
-    parser.add_argument("--controllers", type=comma, default=("*",), metavar="*,NAME,-NAME", help="which to run")
+    parser.add_argument(
+        "--controllers",
+        type=comma,
+        default=USUAL,
+        metavar="*,NAME,-NAME",
+        help="which to run (default: *,service-events)",
+    )
     parser.add_argument("--authorization-mode", type=modes, default="Node,RBAC", metavar="MODE[,MODE]")
     parser.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
     parser.add_argument("--anonymous-auth", type=truth, default=None, metavar="true|false")

@@ -40,6 +40,7 @@ CONTROLLERS: dict[str, str] = {
     "pod-garbage-collector-controller": "kubesvc.controllers.podgc:PodGarbageCollector",
     "scheduler": "kubesvc.controllers.scheduler:Scheduler",
     "cluster-dns": "kubesvc.controllers.clusterdns:ClusterDnsController",
+    "service-events": "kubesvc.controllers.service_events:ServiceEventsController",
 }
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubesvc.api.meta import Object
+
+if TYPE_CHECKING:
+    from .service_events_plan import Moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,9 @@ class ControllerSettings:
     """Address of Service kube-system/kube-dns; "" makes no such Service."""
     load_balancer_ranges: tuple[str, ...] = ()
     """Pool of addresses for Services of type LoadBalancer, at most one network of each family; () gives none."""
+
+    journal: Callable[[Moved], None] | None = None
+    """Told by `service-events` of every address that joins or leaves a Service."""
 
     def __post_init__(self) -> None:
         self._within("concurrent_endpoint_syncs", 1, 10_000)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kubesvc.api.errors import ApiError
 from kubesvc.api.kinds import NODE, POD, SERVICE
@@ -63,6 +63,8 @@ class NodeAgent:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.records: dict[str, PodRecord] = {}
         self.context: NodeContext | None = None
+        self.verdict_told: Callable[[str, str, str], None] | None = None
+        """As in NodeContext; to be set before `run`."""
         self.main: asyncio.Task[None] | None = None
         self.pods: Informer[Pod]
         self.services: Informer[Service]
@@ -105,6 +107,7 @@ class NodeAgent:
             events=events,
             services=self.services.values,
             allocatable=keeper.capacity,
+            verdict_told=self.verdict_told,
             ids=read_ids(),
         )
         door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)

@@ -59,6 +59,8 @@ class NodeContext:
     groups: Cgroups | None = None
     host_ports: HostPorts | None = None
     allocatable: Mapping[str, str | int | float] = field(default_factory=dict)
+    verdict_told: Callable[[str, str, str], None] | None = None
+    """Told of each turn of a probe's verdict: the Pod's namespace and name, and what the probe met, in words."""
     probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
     """Counts by probe type, result, container, pod, namespace (NODE-55)."""
 

@@ -54,6 +54,13 @@ class Probed(Protocol):
     def event(self, severity: Literal["Normal", "Warning"], reason: str, message: str) -> None: ...
 
 
+def said(now: ProbeState, outcome: Outcome) -> str:
+    """A verdict in words: `failed 3 times: HTTP probe failed with statuscode: 500`."""
+    word = "succeeded" if outcome.result in ("success", "warning") else "failed"
+    times = f" {now.row} times" if now.row > 1 else ""
+    return f"{word}{times}" + (f": {outcome.detail}" if outcome.detail else "")
+
+
 class Prober:
     """Asks the probes of one container, run by run."""
 
@@ -183,6 +190,8 @@ class Prober:
         before = self.states[kind]
         now = self.states[kind] = after(before, outcome.result, probe)
         if now.verdict != before.verdict or now.done != before.done:
+            if (told := self.node.verdict_told) is not None:
+                told(pod.namespace, pod.name, f"{TITLES[kind]} probe of {self.container.name}: {said(now, outcome)}")
             self.probed.touch()
         if outcome.result == "failure":
             self.probed.event("Warning", "Unhealthy", f"{TITLES[kind]} probe failed: {outcome.detail}")
