@@ -83,7 +83,9 @@ def node_parts(
     from kubesvc.kernel.nft import KernelNft
     from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
-    proxy_settings = ProxySettings(cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges)
+    proxy_settings = ProxySettings(
+        cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges, metrics_port=10249
+    )
     proxy = Proxy(
         client.as_manager("kube-proxy"),
         process.node_name,

@@ -35,11 +35,12 @@ class HealthCheck(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer; the body is JSON."""
+    """An HTTP answer."""
 
     status: int
     body: str
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
 
 
 def plan_health(service: Service | None, ports: Iterable[PortTraffic]) -> HealthCheck | None:
@@ -123,7 +124,7 @@ def encode(answer: Answer) -> bytes:
     body = answer.body.encode()
     lines = [
         f"HTTP/1.1 {answer.status} {REASONS[answer.status]}",
-        "Content-Type: application/json",
+        f"Content-Type: {answer.content_type}",
         *(f"{name}: {value}" for name, value in answer.headers),
         f"Content-Length: {len(body)}",
         "Connection: close",

@@ -21,6 +21,7 @@ from kubesvc.kernel.conntrack import Conntrack
 from .backend import Backends, Mode, SyncReport
 from .family import FamilySync, Listeners, World
 from .health import Answer, FamilyHealth, listen, node_eligible, proxy_answer
+from .metrics import FamilyState, ProxyMetrics
 from .settings import ProxySettings
 from .traffic import (
     LABEL_HEADLESS,
@@ -91,12 +92,26 @@ class Proxy:
             Place(node_name),
             tuple(self.settings.service_cidrs),
         )
-        listeners = Listeners(self._trouble, synced)
+
+        def told(report: SyncReport) -> None:
+            self.metrics.synced(report)
+            synced(report)
+
+        listeners = Listeners(self._trouble, told)
         self.families = tuple(
             FamilySync(
                 self.world, backends(family), conntrack, clock, self.settings, self.node_port_addresses, listeners
             )
             for family in self.settings.families
+        )
+
+        self.metrics = ProxyMetrics(
+            self.mode,
+            clock,
+            lambda: {
+                f.family: FamilyState(f.counters.failures, (p for ports in f.backend.ports.values() for p in ports))
+                for f in self.families
+            },
         )
 
     async def run(self) -> None:
@@ -111,8 +126,13 @@ class Proxy:
                 for informer in (self.services, self.slices, self.nodes, self.cidrs):
                     group.create_task(informer.run())
                 group.create_task(self.events.run())
-                if self.settings.health_port:
-                    group.create_task(self._serve_health())
+                s = self.settings
+                if s.health_port:
+                    group.create_task(self._serve("health", s.health_address, s.health_port, self.health))
+                if s.metrics_port:
+                    group.create_task(self._serve("metrics", s.metrics_address, s.metrics_port, self.metrics.answer))
+                me = {"metadata": {"name": self.node_name, "uid": self.node_name}}  # as upstream names it (PROXY-125)
+                self.events.event(NODE, me, "Normal", "Starting", "")
                 await self.services.synced.wait()
                 await self.slices.synced.wait()
                 await self.nodes.synced.wait()
@@ -125,14 +145,14 @@ class Proxy:
                 for family in self.families:
                     await family.clean_up()
 
-    async def _serve_health(self) -> None:
-        """Answer /healthz and /livez; while the port is taken, try again from time to time (PROXY-125)."""
+    async def _serve(self, what: str, address: str, port: int, answer: Callable[[str], Answer]) -> None:
+        """Answer requests; while the port is taken, try again from time to time (PROXY-125)."""
         while True:
             try:
-                server = await listen(self.settings.health_address, self.settings.health_port, self.health)
+                server = await listen(address, port, answer)
                 break
             except OSError as error:
-                log.warning("no health answers at port %d: %s", self.settings.health_port, error.strerror)
+                log.warning("no %s answers at port %d: %s", what, port, error.strerror)
                 await asyncio.sleep(HEALTH_RETRY_SECONDS)
         try:
             await asyncio.Event().wait()
@@ -143,7 +163,9 @@ class Proxy:
         """What /healthz or /livez says now (PROXY-86 to 88)."""
         families: dict[str, FamilyHealth] = {}
         families |= {f.family: FamilyHealth(f.counters.last_sync_at, f.keeps_up()) for f in self.families}
-        return proxy_answer(path, self.clock.now(), families, node_eligible(self.nodes.get(("", self.node_name))))
+        answer = proxy_answer(path, self.clock.now(), families, node_eligible(self.nodes.get(("", self.node_name))))
+        self.metrics.asked(path, answer.status)
+        return answer
 
     def _trouble(self, key: ServiceKey, reason: str, message: str) -> None:
         log.warning("Service %s/%s: %s", *key, message)
@@ -155,12 +177,15 @@ class Proxy:
         assert service is not None
         if old is not None and new is not None and (old.spec, old.status) == (new.spec, new.status):
             return
+        self.metrics.service_changed(service.namespace, service.name)
         for family in self.families:
             family.touch((service.namespace, service.name))
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         if old is not None and new is not None and _content(old) == _content(new):
             return
+        if (moved := new or old) is not None:
+            self.metrics.slice_changed(moved, deleted=new is None)
         keys = dict.fromkeys(key for s in (old, new) if s is not None and (key := service_of(s)))
         for family in self.families:
             for key in keys:
