@@ -76,6 +76,13 @@ class TroubledClient:
     async def delete(self, *words: Any, **more: Any) -> Object:
         return await self.write(lambda: self.inner.delete(*words, **more))
 
+    async def delete_collection(self, *words: Any, **more: Any) -> None:
+        async def call() -> Object:
+            await self.inner.delete_collection(*words, **more)
+            return {}
+
+        await self.write(call)
+
     async def get(self, *words: Any, **more: Any) -> Object:
         if self.trouble.strikes():
             raise Unreachable("cut off")
@@ -163,6 +170,10 @@ class House:
             sorted(e["addresses"][0] + ("" if e["conditions"]["ready"] else "!") for e in s["endpoints"] or ())
             for s in await self.slices(service)
         )
+
+    async def shown_addresses(self, service: str = "web") -> list[list[str]]:
+        """Per slice its addresses, whatever their state; sorted."""
+        return sorted(sorted(e["addresses"][0] for e in s["endpoints"] or ()) for s in await self.slices(service))
 
     async def endpoints(self, name: str = "web") -> list[tuple[list[str], list[str]]]:
         """Per subset ready and not ready addresses."""

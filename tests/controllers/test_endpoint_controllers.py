@@ -475,3 +475,90 @@ def test_a_slice_given_away_by_its_labels_holds_nobody_up() -> None:
             assert [[e["addresses"] for e in s["endpoints"]] for s in ours] == [[[ONE]]]
 
     in_house(story)
+
+
+def test_slices_of_others_are_neither_counted_nor_touched() -> None:
+    """SLICE-9, MIRROR-15: a slice that a user made for the Service lives beside ours, and beside mirrored ones, and is
+    never copied into Endpoints."""
+
+    async def story(house: House) -> None:
+        house.start()
+        await house.service()
+        await house.pod("p1", "10.1.0.1")
+        by_hand = {
+            "metadata": {"name": "by-hand", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.9.9.9"]}],
+            "ports": [{"port": 8080}],
+        }
+        made = await house.client.create(ENDPOINT_SLICE, by_hand, "ns")
+        await house.settle(5)
+        await house.pod("p2", "10.1.0.2")
+        await house.settle(5)
+        kept = await house.client.get(ENDPOINT_SLICE, "by-hand", "ns")
+        assert kept["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+        assert len(await house.slices()) == 2 and await house.endpoints() == [(["10.1.0.1", "10.1.0.2"], [])]
+        await house.client.patch(SERVICE, "web", "ns", {"spec": {"selector": None}}, "merge")
+        await house.settle(5)
+        managers = {
+            (s["metadata"]["labels"]).get("endpointslice.kubernetes.io/managed-by") for s in await house.slices()
+        }
+        assert managers == {None, "endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"}
+
+    in_house(story)
+
+
+def test_what_wakes_mirroring() -> None:
+    """MIRROR-1, MIRROR-13: Endpoints, Services whose selector comes or goes, slices that others change; with a late
+    cache nothing is made twice."""
+
+    async def story(house: House) -> None:
+        house.start(("endpointslice-mirroring",))
+        house.trouble.late_seconds = {ENDPOINT_SLICE: 3.0}
+        subsets = [{"addresses": [{"ip": "10.7.0.1"}], "ports": [{"port": 80}]}]
+        await house.client.create(ENDPOINTS, {"metadata": {"name": "web"}, "subsets": subsets}, "ns")
+        await house.settle(5)
+        assert await house.slices() == []
+        await house.service(selector=None)
+        await house.settle(1)
+        subsets[0]["addresses"].append({"ip": "10.7.0.2"})  # type: ignore[attr-defined]
+        await house.client.patch(ENDPOINTS, "web", "ns", {"subsets": subsets}, "merge")
+        await house.settle(20)
+        [s] = await house.slices()
+        assert [e["addresses"][0] for e in s["endpoints"]] == ["10.7.0.1", "10.7.0.2"]
+        await house.client.patch(ENDPOINT_SLICE, s["metadata"]["name"], "ns", {"endpoints": []}, "merge")
+        await house.settle(20)
+        assert await house.shown_addresses() == [["10.7.0.1", "10.7.0.2"]]
+        await house.client.delete(ENDPOINT_SLICE, s["metadata"]["name"], "ns")
+        await house.settle(20)
+        assert await house.shown_addresses() == [["10.7.0.1", "10.7.0.2"]]
+        await house.client.patch(SERVICE, "web", "ns", {"spec": {"selector": {"app": "web"}}}, "merge")
+        await house.settle(20)
+        assert await house.slices() == []
+
+    in_house(story)
+
+
+def test_a_refused_write_is_told_on_the_service() -> None:
+    """SLICE-6: with upstream's words, and tried again."""
+
+    async def story(house: House) -> None:
+        house.start(("endpointslice",))
+        house.trouble.odds = 1.0
+        await house.settle(1)
+        house.trouble.odds = 0.0
+        await house.settle(10)
+        house.trouble.odds = 0.7
+        await house.service()
+        await house.pod("p1", "10.1.0.1")
+        await house.settle(60)
+        house.trouble.odds = 0.0
+        await house.settle(600)
+        told = [e for e in await house.every(EVENT) if e["reason"] == "FailedToUpdateEndpointSlices"]
+        assert told and told[0]["involvedObject"]["kind"] == "Service"
+        assert told[0]["message"].startswith(
+            "Error updating Endpoint Slices for Service ns/web: failed to create EndpointSlice"
+        )
+        assert await house.shown() == [["10.1.0.1"]]
+
+    in_house(story)

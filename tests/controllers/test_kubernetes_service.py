@@ -1,0 +1,98 @@
+"""The Service `default/kubernetes` and its lists (KSVC-1 to KSVC-8), and what a namespace gives back (NS-4)."""
+
+from __future__ import annotations
+
+from kubesvc.api.endpoints import ENDPOINTS
+from kubesvc.api.endpointslice import ENDPOINT_SLICE
+from kubesvc.api.errors import NotFound
+from kubesvc.api.ipaddress import IP_ADDRESS
+from kubesvc.api.kinds import NAMESPACE
+from kubesvc.api.meta import Object
+from kubesvc.api.service import SERVICE
+
+from .house import MINE, House, in_house
+
+NAME = ("kubernetes", "default")
+
+
+async def lists(house: House) -> tuple[Object, Object]:
+    return await house.client.get(ENDPOINTS, *NAME), await house.client.get(ENDPOINT_SLICE, *NAME)
+
+
+def test_what_the_server_makes_of_itself() -> None:
+    """KSVC-1, KSVC-3, KSVC-4, KSVC-6: a Service without selector, its Endpoints not mirrored, a slice of that name."""
+
+    async def story(house: House) -> None:
+        house.start((*MINE, "garbage-collector"))
+        await house.settle(30)
+        service = await house.client.get(SERVICE, *NAME)
+        spec, labels = service["spec"], service["metadata"]["labels"]
+        assert labels == {"component": "apiserver", "provider": "kubernetes"}
+        assert (spec["type"], spec["clusterIP"], spec["ipFamilyPolicy"]) == ("ClusterIP", "10.96.0.1", "SingleStack")
+        [port] = spec["ports"]
+        assert (port["name"], port["port"], port["protocol"]) == ("https", 443, "TCP") and "selector" not in spec
+        endpoints, s = await lists(house)
+        assert endpoints["metadata"]["labels"] == {"endpointslice.kubernetes.io/skip-mirror": "true"}
+        [subset] = endpoints["subsets"]
+        assert s["metadata"]["labels"] == {"kubernetes.io/service-name": "kubernetes"}
+        assert "ownerReferences" not in s["metadata"] and "generateName" not in s["metadata"]
+        assert [a["ip"] for a in subset["addresses"]] == [e["addresses"][0] for e in s["endpoints"]]
+        assert [e["conditions"] for e in s["endpoints"]] == [{"ready": True}]
+        [listed] = s["ports"]
+        assert [(p["name"], p["port"], p["protocol"]) for p in subset["ports"]] == [
+            (listed["name"], listed["port"], listed["protocol"])
+        ]
+        assert [o["metadata"]["name"] for o in await house.every(ENDPOINT_SLICE, "default")] == ["kubernetes"]
+
+    in_house(story)
+
+
+def test_what_users_spoil_is_put_right_within_ten_seconds() -> None:
+    """KSVC-2, KSVC-3."""
+
+    async def story(house: House) -> None:
+        await house.settle(12)
+        endpoints, _ = await lists(house)
+        wanted = endpoints["subsets"]
+        spoilt = {"subsets": [{"addresses": [{"ip": "10.9.9.9"}], "ports": [{"port": 1}]}]}
+        await house.client.patch(ENDPOINTS, *NAME, spoilt, "merge")
+        await house.client.delete(ENDPOINT_SLICE, *NAME)
+        await house.client.delete(SERVICE, *NAME)
+        await house.settle(11)
+        endpoints, s = await lists(house)
+        assert endpoints["subsets"] == wanted and s["endpoints"]
+        assert (await house.client.get(SERVICE, *NAME))["spec"]["clusterIP"] == "10.96.0.1"
+
+    in_house(story)
+
+
+def test_a_clean_end_takes_the_address_away() -> None:
+    """KSVC-8."""
+
+    async def story(house: House) -> None:
+        await house.settle(12)
+        await house.server.stop()
+        endpoints, s = await lists(house)
+        assert not endpoints.get("subsets") and not s["endpoints"]
+
+    in_house(story)
+
+
+def test_a_deleted_namespace_frees_its_addresses() -> None:
+    """NS-4."""
+
+    async def story(house: House) -> None:
+        house.start(("namespace",))
+        service = await house.service()
+        ip = service["spec"]["clusterIP"]
+        assert (await house.client.get(IP_ADDRESS, ip))["spec"]["parentRef"]["name"] == "web"
+        await house.client.delete(NAMESPACE, "ns")
+        await house.settle(30)
+        for kind, name in ((NAMESPACE, "ns"), (IP_ADDRESS, ip)):
+            try:
+                await house.client.get(kind, name)
+            except NotFound:
+                continue
+            raise AssertionError(f"{name} is still there")
+
+    in_house(story)
