@@ -19,11 +19,14 @@ from kubesvc.instance.journal import HOPS, HopJournal
 from kubesvc.instance.nodekeeper import HOST_RESOLVER
 from kubesvc.instance.options import NodeProcess
 from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.proxyreport import PROXY_REPORT, SERVICE_PORTS, ProxyReport, write_report
 from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 if TYPE_CHECKING:
     from kubesvc.client import Client
+
+log = logging.getLogger(__name__)
 
 
 async def run_node(process: NodeProcess) -> int:
@@ -79,23 +82,7 @@ def node_parts(
     from kubesvc.api.endpointslice import ENDPOINT_SLICE
     from kubesvc.dns import DnsServer, DnsSettings
     from kubesvc.dns.forward import ForwardSettings
-    from kubesvc.kernel.conntrack import KernelConntrack
-    from kubesvc.kernel.nft import KernelNft
-    from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
-    proxy_settings = ProxySettings(
-        cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges, metrics_port=10249
-    )
-    proxy = Proxy(
-        client.as_manager("kube-proxy"),
-        process.node_name,
-        NftBackends(KernelNft()),
-        clock,
-        random,
-        proxy_settings,
-        conntrack=KernelConntrack(),
-        synced=hops.rules,
-    )
     dns_settings = DnsSettings(
         zone=process.cluster_domain,
         addresses=((process.address, 53),),
@@ -103,8 +90,31 @@ def node_parts(
     )
     dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
     dns.informers.of(ENDPOINT_SLICE).on_change(hops.names)
-    parts += [("proxy", proxy.run()), ("dns", dns.run()), ("api relay", relay_api(process))]
+    parts += [("proxy", steer(process, client, clock, random)), ("dns", dns.run()), ("api relay", relay_api(process))]
     return parts
+
+
+async def steer(process: NodeProcess, client: Client, clock: Clock, random: Random) -> None:
+    """The node's proxy, in the mode that was asked for or the best that works here; which one, and why, is in a file of
+    the node. What was asked for and does not work is said there, and then there is no proxy."""
+    from kubesvc.proxy import Proxy, ProxySettings
+    from kubesvc.proxy.choice import ModeUnavailable, open_backends
+
+    settings = ProxySettings(
+        mode=process.proxy_mode, cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges
+    )
+    state = Path(process.state_dir)
+    try:
+        opened = await open_backends(settings, clock, random, listing=state / SERVICE_PORTS)
+    except ModeUnavailable as error:
+        log.error("no proxy: %s", error)
+        write_report(state / PROXY_REPORT, ProxyReport("", str(error)))
+        await asyncio.Event().wait()
+        return
+    log.info("%s", opened.choice)
+    write_report(state / PROXY_REPORT, ProxyReport(opened.choice.mode, opened.choice.why))
+    manager = client.as_manager("kube-proxy")
+    await Proxy(manager, process.node_name, opened.backends, clock, random, settings, conntrack=opened.conntrack).run()
 
 
 def name_cluster_dns(process: NodeProcess) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from kubesvc.instance.paths import InstancePaths, all_instances
+from kubesvc.instance.proxyreport import read_ports, read_report
 from kubesvc.instance.record import InstanceRecord, read_outside
 
 from .target import add_instance, instance_paths, load_record
@@ -49,6 +51,7 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
             "simulated": n.simulated,
             "running": n.agent is not None and n.agent.alive(),
             "state": n.state,
+            **proxy_of(paths.node(n.name)),
         }
         for n in record.nodes
     ]
@@ -58,6 +61,14 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
     ]
     report["problems"] = record.problems
     return report
+
+
+def proxy_of(node: Path) -> dict[str, Any]:
+    """How a node steers packets; in userspace mode also which loopback port stands for what."""
+    if (report := read_report(node)) is None:
+        return {}
+    ports = read_ports(node) if report.mode == "userspace" else []
+    return {"proxy": {"mode": report.mode, "why": report.why}, **({"ports": ports} if ports else {})}
 
 
 def render(report: dict[str, Any]) -> str:
@@ -74,6 +85,9 @@ def render(report: dict[str, Any]) -> str:
     for node in report["nodes"]:
         more = (f", zone {node['zone']}" if node["zone"] else "") + (", simulated" if node["simulated"] else "")
         lines.append(f"  node {node['name']:<6} {node['address']}{more}{trouble(node)}")
+        if proxy := node.get("proxy"):
+            lines.append(f"    proxy     {proxy['mode'] or 'NONE'}: {proxy['why']}")
+        lines += [f"    {p['service']} {p['front']}/{p['protocol']} at {p['at'] or '-'}" for p in node.get("ports", ())]
     for outside in report["outside"]:
         lines.append(f"  outside     {outside['name']} {outside['address']}")
     for b in report["loadBalancers"]:

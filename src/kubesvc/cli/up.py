@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--node-monitor-grace-period", type=duration, default=50.0, metavar="DURATION",
         help="how long a node may be silent before it counts as gone (default: 50s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--proxy-mode",
+        choices=("auto", "nftables", "iptables", "userspace"),
+        default="auto",
+        help="how nodes steer packets (auto: the first of the others that works; `kubesvc status` says which and why)",
+    )
     parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
     parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
     parser.add_argument(
@@ -233,6 +239,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         service_node_port_range=args.service_node_port_range,
         cluster_cidr=args.cluster_cidr,
         load_balancer_range=args.load_balancer_range,
+        proxy_mode=args.proxy_mode,
         node_monitor_grace_period=args.node_monitor_grace_period,
         max_requests_inflight=args.max_requests_inflight,
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,

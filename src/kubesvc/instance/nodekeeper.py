@@ -174,6 +174,7 @@ class NodeKeeper:
             cluster_domain=options.cluster_domain,
             cluster_cidrs=options.cluster_cidr,
             service_ranges=options.service_cluster_ip_range,
+            proxy_mode=options.proxy_mode,
             images_map=options.images_map,
             instance_root=str(paths.root),
             dns_socket=str(paths.dns_socket),

@@ -17,6 +17,10 @@ ImageSource = Literal["stand-ins", "registries", "offline"]
 registries first, or no registry at all."""
 
 
+ProxyMode = Literal["auto", "nftables", "iptables", "userspace"]
+"""How nodes steer packets; "auto": the first of the others that works."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
     """store: "" for the instance's own durable file, "memory", a path, or an etcd's address. port: 0 for any free one.
@@ -41,6 +45,7 @@ class UpOptions:
     service_node_port_range: tuple[int, int] = (30000, 32767)
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
     load_balancer_range: tuple[str, ...] = ("172.31.0.0/24",)
+    proxy_mode: ProxyMode = "auto"
     node_monitor_grace_period: float = 50.0
     cluster_domain: str = "cluster.local"
     max_requests_inflight: int = 400
@@ -103,6 +108,7 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     cluster_domain: str = "cluster.local"
     cluster_cidrs: tuple[str, ...] = ()
     service_ranges: tuple[str, ...] = ()
+    proxy_mode: ProxyMode = "auto"
     images_map: str = ""
     instance_root: str = ""
     dns_socket: str = ""

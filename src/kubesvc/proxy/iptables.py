@@ -37,6 +37,8 @@ EXTERNAL, FORWARD, FIREWALL, LOCAL_FIREWALL, CANARY = (
     "KUBE-FIREWALL",
     "KUBE-PROXY-CANARY",
 )
+MARKER = "KUBESVC-PROXY"
+"""An empty chain that tells our rules from kube-proxy's, which have the same names."""
 OWN_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-")
 """How chains of single Services begin: those of them that nobody wants are ours to remove."""
 TABLES = ("nat", "filter", "mangle")
@@ -248,7 +250,7 @@ class IptablesRuleset:
             for name in shared[table]:
                 out.append(f":{name} - [0:0]")
             if canaries:
-                out.append(f":{CANARY} - [0:0]")
+                out += [f":{CANARY} - [0:0]", f":{MARKER} - [0:0]"]
             if table == "nat":
                 out += [f":{name} - [0:0]" for name in chains]
                 out += [f":{name} - [0:0]" for name in gone]

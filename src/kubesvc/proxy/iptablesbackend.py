@@ -10,7 +10,7 @@ from kubesvc.kernel.iptables import Iptables, IptablesError, Rule, chain_names, 
 
 from .backend import Backend, Changes, Mode, Refused, Standpoint
 from .frame import FrameOptions
-from .iptables import CANARY, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset
+from .iptables import CANARY, MARKER, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset
 from .traffic import Family, PortTraffic, ServiceKey, ServicePortName
 
 SERVICES_BETWEEN_TURNS = 200
@@ -155,7 +155,7 @@ class IptablesBackend:
 
 def is_ours(table: str, chain: str) -> bool:
     """Whether a chain is one that the renderer makes."""
-    if chain == CANARY or chain in SHARED_CHAINS.get(table, ()):
+    if chain in (CANARY, MARKER) or chain in SHARED_CHAINS.get(table, ()):
         return True
     return table == "nat" and chain.startswith(OWN_CHAINS)
 

@@ -137,21 +137,25 @@ class Abilities(msgspec.Struct, frozen=True):
     variant: of the programs; "" if there are none
     missing: what the rules need and is not there, by its iptables name
     why:     what was said when it was tried, for the first thing missing
+    forbidden: whether it may not be used at all
     """
 
     variant: str = ""
     version: str = ""
     missing: tuple[str, ...] = ()
     why: str = ""
+    forbidden: bool = False
 
     @property
     def enough(self) -> bool:
-        return bool(self.version) and not self.missing
+        return bool(self.version) and not self.missing and not self.forbidden
 
     def sentence(self) -> str:
         """In plain words."""
         if not self.version:
             return f"iptables cannot be run: {self.why}"
+        if self.forbidden:
+            return f"{self.version} may not be used: no right to change the rules of this network namespace"
         if self.missing:
             return f"{self.version} cannot do {', '.join(self.missing)} here: {self.why}"
         return f"{self.version} can do all that the rules need"
@@ -168,6 +172,8 @@ async def probe(door: KernelIptables, family: Family = "IPv4") -> Abilities:
     rules = [(table, name, rule.format(target=target)) for table, name, rule in NEEDS]
     if not (why := await _try(door, family, rules)):
         return Abilities(variant, version)
+    if "ermission denied" in why or "must be root" in why:
+        return Abilities(variant, version, why=why, forbidden=True)
     missing = {name: said for table, name, rule in rules if (said := await _try(door, family, [(table, name, rule)]))}
     return Abilities(variant, version, tuple(missing), next(iter(missing.values()), why))
 
