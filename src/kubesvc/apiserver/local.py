@@ -22,7 +22,7 @@ from .registry import Registry, base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
 from .storage import seen
 from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of
-from .watching import Lines, open_watch, wake_within
+from .watching import Lines, open_watch
 
 BODIES = {"binding": BINDING, "eviction": EVICTION, "token": TOKEN_REQUEST, "scale": SCALE}
 
@@ -124,8 +124,8 @@ class LocalClient(Client):
                     wait = min(wait, end - clock.monotonic())
                     if wait <= 0:
                         return
-                await wake_within(watcher, wait)
-                if bookmarks and not watcher.queue and not watcher.wake.is_set():
+                await watcher.wait(wait)
+                if bookmarks and not watcher.queue and not watcher.awake:
                     yield WatchEvent("BOOKMARK", lines.bookmark_object(registry.cache.revision))
         finally:
             watcher.close()

@@ -210,7 +210,7 @@ class Registry:
         self, kind: Kind, cache: KindCache, selection: Selection, start: str, limit: int, revision: int
     ) -> ListPage:
         if not limit:
-            return ListPage(kind, revision, await selection.listed(cache, start))
+            return ListPage(kind, revision, await selection.among(selection.candidates(cache, start)))
         items: list[Item] = []
         left = 0
         for item in selection.items(cache, start):

@@ -16,9 +16,10 @@ from kubesvc.api.selectors import FieldSelector, LabelSelector
 
 from .cache import ChangeType, Event, Item, KindCache
 
-JOIN_SECONDS = 0.003
-"""Writes of a busy stream come at least this far apart; a lone event goes out at once."""
-
+JOIN_EACH_SECONDS = 0.0002
+JOIN_MOST_SECONDS = 0.01
+"""Writes of a busy stream come at least so far apart for each stream of its kind, and at most that: what fifty watchers
+see goes out in fewer, larger writes. A lone event goes out at once."""
 LOOK_AT = 500
 """Objects that are asked whether they are selected before others have their turn."""
 
@@ -61,11 +62,14 @@ class Selection:
             return found
         return (i for i in found if self.holds(i))
 
-    async def listed(self, cache: KindCache, start: str = "") -> list[Item]:
-        """The selected objects as they are now; looking through very many lets others have their turn."""
+    def candidates(self, cache: KindCache, start: str = "") -> list[Item]:
+        """The objects of this moment among which the selected ones are (`among`)."""
         if self.name is not None and (self.namespace or not cache.kind.namespaced):
             return list(self.items(cache, start))
-        found = cache.listed(self.namespace, start)
+        return cache.listed(self.namespace, start)
+
+    async def among(self, found: list[Item]) -> list[Item]:
+        """Those of these that are selected; looking through very many lets others have their turn."""
         if self.labels is None and self.fields is None:
             return found
         holds = self.holds
@@ -116,7 +120,8 @@ class Watcher:
         self.closed = False
         self.cut: Callable[[], None] | None = None
         """Ends the reader's connection: one that reads so slowly may wait in the middle of a write (WATCH-18)."""
-        self.wake = asyncio.Event()
+        self.awake = False
+        self._waiter: asyncio.Future[None] | None = None
         self.after = 0
         """Events up to this revision its reader has had from another server, which was ahead of this one."""
         cache.sinks.append(self._sink)
@@ -136,7 +141,7 @@ class Watcher:
                 self.queue.clear()
                 if self.cut is not None:
                     self.cut()
-            self.wake.set()
+            self.wake()
 
     def replay(self, revision: int) -> bool:
         """Put the known events after `revision` in front; False if some of them are forgotten. Call at once after
@@ -148,20 +153,49 @@ class Watcher:
         seen_as = self.selection.seen_as
         self.queue.extend(Seen(type, e) for e in events if (type := seen_as(e)) is not None)
         if self.queue:
-            self.wake.set()
+            self.wake()
         return True
 
     def take(self) -> list[Seen]:
         """All waiting events."""
         taken = list(self.queue)
         self.queue.clear()
-        self.wake.clear()
+        self.awake = False
         return taken
+
+    @property
+    def join_seconds(self) -> float:
+        """How far apart this stream's writes should be."""
+        return min(JOIN_MOST_SECONDS, JOIN_EACH_SECONDS * len(self.cache.sinks))
+
+    def wake(self) -> None:
+        """Tell the reader to look."""
+        self.awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until there is something to look at, at most so long. For one reader."""
+        if self.awake or seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._tire, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    @staticmethod
+    def _tire(waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
 
     def stop(self) -> None:
         """End the stream from the server's side (WATCH-15): the reader sees the end once it has taken the rest."""
         self.closed = True
-        self.wake.set()
+        self.wake()
 
     def close(self) -> None:
         """Leave the cache. Later calls do nothing."""

@@ -21,11 +21,13 @@ from .calls import Call, status_object
 from .negotiation import Form
 from .options import ListOptions, first, list_options
 from .registry import Registry, base_of, render
-from .streams import JOIN_SECONDS, Seen, Selection, Watcher
+from .streams import Seen, Selection, Watcher
 from .tables import check_include, partial, row, table
 
 CHECK_SECONDS = 5.0
 """How often an idle stream looks whether its client is still there."""
+CHUNK_BYTES = 512 * 1024
+"""Of the events that begin a stream, so many go out at a time."""
 EARLY_BOOKMARK_SECONDS = 2.0
 LEAST_SECONDS, MOST_SECONDS = 1800, 3600
 
@@ -65,9 +67,14 @@ async def open_watch(registry: Registry, kind: Kind, namespace: str, options: Li
     most = registry.settings.watch_buffer_events
     if options.initial_events or legacy:
         await registry.not_older_than(version, listing=True)
-        initial = list(selection.items(cache))
+        found, revision = selection.candidates(cache), registry.cache.revision
         watcher = Watcher(cache, selection, most)
-        return WatchPlan(watcher, initial, options, registry.cache.revision, announces=options.bookmarks)
+        try:
+            initial = await selection.among(found)
+        except BaseException:
+            watcher.close()
+            raise
+        return WatchPlan(watcher, initial, options, revision, announces=options.bookmarks)
     if version in ("", "0"):
         revision = registry.cache.revision
     else:
@@ -146,9 +153,18 @@ class WatchRequests:
         if seconds is None or seconds <= 0:
             seconds = self.registry.random.randint(LEAST_SECONDS, MOST_SECONDS)
         end = clock.monotonic() + seconds
-        first_lines = [lines.initial(item) for item in plan.initial]
         self.events[watcher.cache.kind.resource] += len(plan.initial)
-        plan.initial = []
+        initial, plan.initial = plan.initial, []
+        first_lines: list[bytes] = []
+        size = 0
+        for item in initial:
+            first_lines.append(lines.initial(item))
+            size += len(first_lines[-1])
+            if size >= CHUNK_BYTES:
+                await response.write(b"".join(first_lines))
+                await asyncio.sleep(0)
+                first_lines, size = [], 0
+        del initial
         if plan.announces:
             first_lines.append(lines.bookmark(plan.revision, initial_end=True))
         if first_lines:
@@ -167,9 +183,9 @@ class WatchRequests:
                 wait = min(end, now + CHECK_SECONDS)
                 if options.bookmarks:
                     wait = min(wait, bookmark_at)
-                await wake_within(watcher, wait - now)
-            elif now - wrote_at < JOIN_SECONDS:
-                await asyncio.sleep(JOIN_SECONDS - (now - wrote_at))
+                await watcher.wait(wait - now)
+            if watcher.queue and (early_by := wrote_at + watcher.join_seconds - clock.monotonic()) > 0:
+                await asyncio.sleep(early_by)
             transport = call.request.transport
             if transport is None or transport.is_closing() or watcher.overrun:
                 return
@@ -185,17 +201,6 @@ class WatchRequests:
                     bookmark_at = min(bookmark_at, early)
                 sent = max(sent, self.registry.cache.revision)
                 await response.write(lines.bookmark(sent))
-
-
-async def wake_within(watcher: Watcher, seconds: float) -> None:
-    """Wait until the watcher has something, at most so long."""
-    if seconds <= 0:
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await watcher.wake.wait()
-    except TimeoutError:
-        pass
 
 
 def error_line(error: ApiError) -> bytes:
