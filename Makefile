@@ -21,6 +21,7 @@ check: venv  ## format, lint, types, and the import picture
 	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
 	$(BIN)/python tools/imports.py
+	$(BIN)/python tools/rules.py
 
 unit: venv  ## seconds, unprivileged, offline
 	$(BIN)/python -m pytest -rs -m "not e2e and not slow and not golden and not soak" tests

@@ -230,7 +230,7 @@ UPSTREAM_NAMES = {"authentication_attempts"}
 
 
 def check_metrics(text: str) -> subprocess.CompletedProcess[str]:
-    command = [PROMTOOL, "check", "metrics"]
+    command = [str(PROMTOOL), "check", "metrics"]
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
 
 

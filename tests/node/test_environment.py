@@ -78,7 +78,7 @@ def test_which_services(what: str, links: bool | None, services: list[Service], 
     pod = typed({"metadata": {"namespace": "ns"}, "spec": {"enableServiceLinks": links}}, Pod)
     found = all_service_variables(pod, services)
     if isinstance(expected, str):
-        assert found["KUBERNETES_SERVICE_HOST"] == expected, what
+        assert found["KUBERNETES_SERVICE_HOST"] == expected, what  # AUTH-10
     else:
         assert found == expected, what
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from kubesvc.api.errors import ApiError, TooManyRequests
+from kubesvc.api.errors import ApiError, BadRequest, TooManyRequests
 from kubesvc.api.kind import Kind
 from kubesvc.api.selectors import FieldRequirement, FieldSelector
 from kubesvc.clock import Clock
@@ -108,10 +108,11 @@ class WatchRequests:
         options = list_options(kind, call.query, watch=True)
         target = call.target
         if target.name:  # the old form /watch/…/<name>
-            selector = FieldSelector(
-                (*options.fields.requirements, FieldRequirement("metadata.name", "=", target.name))
-            )
-            options = replace(options, fields=selector)
+            if options.fields.requirements and options.fields.exact("metadata.name") != target.name:
+                raise BadRequest("fieldSelector metadata.name doesn't match requested name")  # LIST-13
+            if not options.fields.requirements:
+                selector = FieldSelector((FieldRequirement("metadata.name", "=", target.name),))
+                options = replace(options, fields=selector)
         namespace = target.namespace_of(kind)
         lines = Lines(call.form, kind, first(call.query, "includeObject"), self.registry)
         response = web.StreamResponse(headers=call.headers())
