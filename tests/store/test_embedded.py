@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from kubesvc.store import Change, Delete, Entry, Moved, Put, SqliteStore, Unavailable
-
-SOURCE = Path(__file__).parents[2] / "src"
 
 
 def session(path: Path, body: Callable[[SqliteStore], Awaitable[None]]) -> None:
@@ -258,77 +252,6 @@ def test_a_chain_of_expectations_pipelines_without_waiting_for_the_disk(tmp_path
         assert await store.get("chain") == Entry("chain", b"again", base + 52, base + 52)
 
     session(tmp_path / "store.db", body)
-
-
-WRITER = """
-import asyncio, os, sys
-from kubesvc.store import Put, SqliteStore
-
-async def main():
-    store = SqliteStore(sys.argv[1])
-    await store.start()
-    async def write(worker):
-        n = 0
-        while True:
-            revision = await store.commit(Put(f"{worker}/{n}", b"%d" % n, expect=0), Put(f"last/{worker}", b"%d" % n))
-            os.write(1, b"%d %d %d\\n" % (worker, n, revision))
-            n += 1
-            if n % 50 == 0 and worker == 0:
-                await store.compact(await store.revision() - 20)
-    base = int(sys.argv[2])
-    await asyncio.gather(*(write(base + i) for i in range(16)))
-
-asyncio.run(main())
-"""
-
-
-def kill_and_look(path: Path, delay: float, base: int) -> int:
-    """Let a process write until it is killed in mid-air; how many acknowledged writes were checked."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(base)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
-    )
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-    said += process.stdout.read()
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    lines = said[: said.rindex(b"\n")].split(b"\n")
-
-    async def check(store: SqliteStore) -> None:
-        for line in lines:
-            worker, n, revision = map(int, line.split())
-            entry = await store.get(f"{worker}/{n}")
-            assert entry == Entry(f"{worker}/{n}", b"%d" % n, revision, revision), f"acknowledged and lost: {line!r}"
-            last = await store.get(f"last/{worker}")
-            assert last is not None and int(last.value) >= n
-        for entry in (await store.scan(f"last/{base}")).entries:
-            who = entry.key.removeprefix("last/")
-            assert await store.get(f"{who}/{int(entry.value)}") is not None, "a transaction was torn"
-            assert await store.get(f"{who}/{int(entry.value) + 1}") is None, "a transaction was torn"
-
-    session(path, check)
-    return len(lines)
-
-
-def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
-    """SEED in the environment chooses other moments."""
-    chance = random.Random(int(os.environ.get("SEED", "9")))
-    checked = sum(kill_and_look(tmp_path / "s.db", chance.uniform(0.0, 0.25), 100 * i) for i in range(3))
-    assert checked > 30
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("turn", range(10))
-def test_every_acknowledged_write_survives_kill_9_again_and_again(tmp_path: Path, turn: int) -> None:
-    chance = random.Random(turn)
-    for i in range(10):
-        assert kill_and_look(tmp_path / "s.db", chance.uniform(0.0, 0.3), 100 * i) > 0
 
 
 def test_what_is_no_store_is_refused_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
