@@ -38,7 +38,7 @@ def compiled(pattern: str) -> Callable[[str], bool]:
     translated = translate(pattern)
     try:
         quick = re.compile(translated, re.ASCII)
-        tree = sre_parser.parse(translated, re.ASCII)
+        tree = tree_of(translated)
     except (re.error, RecursionError, OverflowError) as e:
         raise BadPattern(str(e)) from None
     check(tree)
@@ -53,6 +53,11 @@ def compiled(pattern: str) -> Callable[[str], bool]:
         return slow[0].search(text)
 
     return matches
+
+
+def tree_of(pattern: str) -> Any:
+    """The nodes of a pattern in Python's spelling."""
+    return sre_parser.parse(pattern, re.ASCII)
 
 
 def translate(pattern: str) -> str:
