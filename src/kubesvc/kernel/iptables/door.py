@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -94,17 +95,22 @@ class KernelIptables:
         return PROGRAMS[family] + self.middle
 
     async def _run(self, words: tuple[str, ...], text: str = "") -> str:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self.prefix, *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self.environment
-            )
-        except OSError as error:
-            raise IptablesError(f"{words[0]}: {error.strerror}", passing=True) from None
+        # From a file: a program that stops reading halfway is no reason to fail here.
+        with tempfile.TemporaryFile() as given:
+            given.write(text.encode())
+            given.seek(0)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self.prefix, *words, stdin=given, stdout=PIPE, stderr=PIPE, env=self.environment
+                )
+            except OSError as error:
+                raise IptablesError(f"{words[0]}: {error.strerror}", passing=True) from None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                output, complaint = await process.communicate(text.encode())
+                output, complaint = await process.communicate()
         except BaseException as error:
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
             if isinstance(error, TimeoutError):
                 raise IptablesError(f"{words[0]}: no end within {PATIENCE_SECONDS:.0f} s", passing=True) from None
