@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kubesvc.instance.journal import Journal, older, read_lines
+from kubesvc.instance.journal import Journal, Tail, older, read_lines
 
 
 def numbers(path: Path) -> list[int]:
@@ -41,3 +41,22 @@ def test_where_nothing_can_be_written_nothing_fails(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "none" / "j")
     journal.write({"n": 1})
     assert list(read_lines(tmp_path / "none" / "j")) == []
+
+
+def test_a_tail_gives_what_is_added_also_over_a_turn_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path, most_bytes=300)
+    journal.write({"n": 0})
+    tail, seen = Tail(path), []
+    for n in range(1, 200):
+        journal.write({"n": n})
+        if n % 3 == 0:
+            seen += [json.loads(line)["n"] for line in tail.fresh()]
+    assert seen == list(range(1, 199)) and tail.fresh() != [] and tail.fresh() == []
+
+
+def test_a_tail_of_a_file_that_comes_later(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "j")
+    assert tail.fresh() == []
+    Journal(tmp_path / "j").write({"n": 1})
+    assert tail.fresh() == [b'{"n":1}']

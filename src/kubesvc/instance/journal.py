@@ -121,3 +121,42 @@ class Synced(Protocol):
 
     @property
     def finished_at(self) -> float: ...
+
+
+class Tail:
+    """New lines of a journal, as they come; what stood there before the first look is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = self.look()
+
+    def look(self) -> tuple[int, int]:
+        """(which file, how long it is); (0, 0) for none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_ino, found.st_size)
+
+    def fresh(self) -> list[bytes]:
+        """The whole lines since the last look. When the file has been turned, first the rest of the older one."""
+        now, (file, size) = self.look(), self.place
+        found: list[bytes] = []
+        if file and now[0] != file:
+            found += self.lines(older(self.path), size)[0]
+            size = 0
+        lines, end = self.lines(self.path, size)
+        self.place = (now[0], end)
+        return found + lines
+
+    @staticmethod
+    def lines(path: Path, start: int) -> tuple[list[bytes], int]:
+        """(whole lines from an offset on, the offset behind them)."""
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                raw = file.read()
+        except OSError:
+            return [], start
+        whole = raw[: raw.rfind(b"\n") + 1]
+        return [line for line in whole.split(b"\n") if line], start + len(whole)
