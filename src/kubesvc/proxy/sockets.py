@@ -232,6 +232,8 @@ class UdpFront(DatagramProtocol):
         self.socket: socket.socket | None = bind(address, port, socket.SOCK_DGRAM)
         self.port: int = self.socket.getsockname()[1]
         self._deafen(self.socket)
+        self.twin: socket.socket | None = None
+        """The open transport's socket once more, to be kept when that one is closed."""
         self.transport: DatagramTransport | None = None
         self.tasks: dict[asyncio.Task[None], None] = {}
 
@@ -246,11 +248,12 @@ class UdpFront(DatagramProtocol):
                 self.socket = None
                 await asyncio.sleep(0)  # the transport that shared it is closed by now as well
             sock = bind(self.address, self.port, socket.SOCK_DGRAM)
+            self.twin = sock.dup()
             self.transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
     def refuse(self) -> None:
         if self.transport is not None:
-            self.socket = self.transport.get_extra_info("socket").dup()
+            self.socket, self.twin = self.twin, None
             assert self.socket is not None
             self._deafen(self.socket)
             self.transport.abort()
@@ -259,8 +262,9 @@ class UdpFront(DatagramProtocol):
     def close(self) -> None:
         if self.transport is not None:
             self.transport.close()
-        if self.socket is not None:
-            self.socket.close()
+        for sock in (self.socket, self.twin):
+            if sock is not None:
+                sock.close()
         for task in list(self.tasks):
             task.cancel()
         for key in [k for k in self.limits.flows if k[0] == self.number]:
