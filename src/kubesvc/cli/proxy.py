@@ -5,9 +5,11 @@
   kubesvc proxy --kubeconfig FILE --audit                 compare the kernel's rules, kube-proxy's or ours, with the API
   kubesvc proxy --kubeconfig FILE --take-over             go on where kube-proxy's rules are, and remove those
 
-It writes the tables `ip kubesvc` and `ip6 kubesvc` and touches no other. It needs the right to change them (root, or a
-namespace of your own). Rules stay when it ends, so that traffic goes on; --cleanup removes them. Where kube-proxy's
-rules are it refuses to start, since two translators at one hook cannot both rule.
+It writes the tables `ip kubesvc` and `ip6 kubesvc` and touches no other; without nftables, chains of iptables that are
+named as kube-proxy's. It needs the right to change them (root, or a namespace of your own); without it, --proxy-mode
+userspace answers for Services at loopback ports, which it prints. Rules stay when it ends, so that traffic goes on;
+--cleanup removes them. Where kube-proxy's rules are it refuses to start, since two translators at one hook cannot both
+rule.
 
 Exit status of --audit: 0 everything is as the API says, 1 there are differences, 2 cannot tell.
 """
@@ -21,6 +23,7 @@ import logging
 import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
@@ -32,10 +35,10 @@ if TYPE_CHECKING:
     from kubesvc.client import Client
     from kubesvc.clock import Clock, Random
     from kubesvc.kernel.iptables import Iptables
-    from kubesvc.kernel.nft import Nft
     from kubesvc.proxy.settings import ProxySettings
     from kubesvc.proxy.takeover import Foreign
     from kubesvc.proxy.traffic import Family, Place, PortTraffic, ServiceKey
+    from kubesvc.proxy.userspace import Entry
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ClusterCIDR", help="how Pods are told: by --cluster-cidr, this node's podCIDR, or an interface",
     )  # fmt: skip
     parser.add_argument("--pod-interface", default="", metavar="NAME", help="the interface, or how its name begins")
+    parser.add_argument(
+        "--proxy-mode", choices=("auto", "nftables", "iptables", "userspace"), default="auto",
+        help="how to steer packets (auto: the first of the others that works here; one line says which and why)",
+    )  # fmt: skip
     parser.add_argument("--masquerade-all", action="store_true", help="rewrite the source of all ClusterIP traffic")
+    parser.add_argument(
+        "--service-ports", type=Path, default=None, metavar="FILE",
+        help="in userspace mode: keep the list of loopback ports in this file, and the ports over restarts",
+    )  # fmt: skip
     parser.add_argument("--cleanup", action="store_true", help="remove the tables at the end")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print what would be written, and end")
@@ -68,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return asyncio.run(once(args, dry_run))
     if args.audit:
         return asyncio.run(once(args, audit))
-    foreign = asyncio.run(foreign_here())
+    foreign = asyncio.run(foreign_here(args.proxy_mode))
     if foreign and not args.take_over:
         raise Failure(refusal(foreign))
     return run_part(args, "proxy", lambda client, clock, random: serve(args, client, clock, random))
@@ -89,6 +100,7 @@ def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySe
 
     interface = args.pod_interface + ("*" if args.detect_local_mode == "InterfaceNamePrefix" else "")
     return ProxySettings(
+        mode=args.proxy_mode,
         cluster_cidrs=pod_cidrs if args.detect_local_mode == "NodeCIDR" else args.cluster_cidr or (),
         pod_interface=interface,
         masquerade_all=args.masquerade_all,
@@ -102,35 +114,71 @@ def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySe
 
 
 async def serve(args: argparse.Namespace, client: Client, clock: Clock, random: Random) -> None:
-    """Run until cancelled; with --take-over remove kube-proxy's rules once ours are in force."""
-    from kubesvc.kernel.conntrack import KernelConntrack
-    from kubesvc.kernel.nft import KernelNft
-    from kubesvc.proxy import NftBackends, Proxy
+    """Run until cancelled; with --take-over remove kube-proxy's rules once ours are in force, and in any case what we
+    wrote in another mode before (PROXY-121)."""
+    from kubesvc.proxy import Proxy
+    from kubesvc.proxy.choice import ModeUnavailable, open_backends, remove_leftovers
     from kubesvc.proxy.nodecidr import NodeCidrFailed, NodeCidrs
 
-    nft = KernelNft()
-    foreign = await foreign_here() if args.take_over else []
+    foreign = await foreign_here(args.proxy_mode) if args.take_over else []
     cidrs = NodeCidrs(client, args.node, clock, random)
     by_node = args.detect_local_mode == "NodeCIDR"
     try:
         settings = settings_of(args, await cidrs.first() if by_node else ())
-        proxy = Proxy(client, args.node, NftBackends(nft), clock, random, settings, conntrack=KernelConntrack())
+        try:
+            listing = args.service_ports.absolute() if args.service_ports else None
+            opened = await open_backends(settings, clock, random, listing=listing, listed=Ports().show)
+        except ModeUnavailable as error:
+            raise Failure(f"{error}\nnext: --proxy-mode auto takes what works") from error
+        print(f"kubesvc {opened.choice}", file=sys.stderr)
+        proxy = Proxy(client, args.node, opened.backends, clock, random, settings, conntrack=opened.conntrack)
+        applied = [f.applied for f in proxy.families]
         async with asyncio.TaskGroup() as group:
             group.create_task(proxy.run())
+            group.create_task(remove_leftovers(proxy.mode, applied, settings))
             if by_node:
                 group.create_task(cidrs.watch(settings.cluster_cidrs))
+            if proxy.mode == "iptables":
+                foreign = [f for f in foreign if f.table is not None]  # chains of these names are ours by now
             if foreign:
-                await asyncio.gather(*(f.applied.wait() for f in proxy.families))
-                await remove_foreign(foreign, nft, await iptables_here())
+                await asyncio.gather(*(event.wait() for event in applied))
+                await remove_foreign(foreign)
     except* NodeCidrFailed as failed:
         raise Failure(f"{failed.exceptions[0]}\nnext: start it again") from None
 
 
-async def foreign_here() -> list[Foreign]:
-    """What kube-proxy has written in this network namespace. Failure if that cannot be seen."""
+class Ports:
+    """Tells on standard output which loopback port stands for which address of a Service, as that changes."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], str] = {}
+
+    def show(self, entries: list[Entry]) -> None:
+        now = {
+            (e.front, e.protocol): f"{e.service} {e.front}/{e.protocol} {e.error or f'{e.state} at {e.at}'}"
+            for e in entries
+        }
+        for key, line in now.items():
+            if self.known.get(key) != line:
+                print(line)
+        for front, protocol in [key for key in self.known if key not in now]:
+            print(f"gone {front}/{protocol}")
+        self.known = now
+        sys.stdout.flush()
+
+
+async def foreign_here(mode: str) -> list[Foreign]:
+    """What kube-proxy has written in this network namespace. Failure if that cannot be seen, though it would matter."""
     from kubesvc.kernel.nft import KernelNft, NftError
     from kubesvc.proxy.takeover import find_foreign
 
+    if mode == "userspace":
+        return []  # it writes no rules, and stands in nobody's way
+    if mode != "nftables":
+        from kubesvc.proxy.choice import try_nftables
+
+        if not try_nftables().able:
+            return await find_foreign(None, await iptables_here())
     try:
         nft = KernelNft()
         try:
@@ -150,11 +198,16 @@ def refusal(foreign: list[Foreign]) -> str:
     )
 
 
-async def remove_foreign(foreign: list[Foreign], nft: Nft, iptables: Iptables | None) -> None:
+async def remove_foreign(foreign: list[Foreign]) -> None:
     """Once ours rule, kube-proxy's go: in this order nobody is without rules in between."""
+    from kubesvc.kernel.nft import KernelNft
     from kubesvc.proxy.takeover import remove
 
-    await remove(foreign, nft, iptables)
+    nft = KernelNft()
+    try:
+        await remove(foreign, nft, await iptables_here())
+    finally:
+        nft.close()
     for f in foreign:
         print(f"kubesvc proxy: removed kube-proxy's {f}", file=sys.stderr)
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-
 AskedMode = Literal["auto", "nftables", "iptables", "userspace"]
 MODES: tuple[AskedMode, ...] = ("auto", "nftables", "iptables", "userspace")
 

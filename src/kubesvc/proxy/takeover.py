@@ -16,6 +16,7 @@ from kubesvc.kernel.nft import DeleteTable, Nft, NoSuchObject, Table, Transactio
 from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 
 from .audit import KUBE_PROXY_CHAIN, KUBE_PROXY_TABLE, is_proxy_chain
+from .iptables import MARKER
 
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 NFPROTO = {"IPv4": NFPROTO_IPV4, "IPv6": NFPROTO_IPV6}
@@ -38,11 +39,12 @@ class Foreign:
         return f"iptables chain KUBE-SERVICES ({self.family})"
 
 
-async def find_foreign(nft: Nft, iptables: Iptables | None) -> list[Foreign]:
-    """What kube-proxy has written here. iptables: None where its programs are not there; then nothing of it is seen."""
+async def find_foreign(nft: Nft | None, iptables: Iptables | None) -> list[Foreign]:
+    """What kube-proxy has written here. nft, iptables: None where the kernel has no such thing or its programs are not
+    there; then nothing of it is seen. Chains of kube-proxy's names that we wrote ourselves carry our mark."""
     found = []
     for family in FAMILIES:
-        table = await nft.read(NFPROTO[family], KUBE_PROXY_TABLE, anonymous=True)
+        table = await nft.read(NFPROTO[family], KUBE_PROXY_TABLE, anonymous=True) if nft else None
         if table is not None:
             found.append(Foreign(family, table=table))
         if iptables is None:
@@ -51,7 +53,8 @@ async def find_foreign(nft: Nft, iptables: Iptables | None) -> list[Foreign]:
             saved = await iptables.save(family)
         except IptablesError:
             continue  # this family has no iptables here
-        if any(chain == "KUBE-SERVICES" for _, chain in chain_names(saved)):
+        names = {chain for _, chain in chain_names(saved)}
+        if "KUBE-SERVICES" in names and MARKER not in names:
             found.append(Foreign(family, chains=parse_save(saved, family, only=is_proxy_chain), saved=saved))
     return found
 
