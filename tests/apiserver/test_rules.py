@@ -462,6 +462,71 @@ async def _(s: Space) -> None:
         await s.make("pods", f"o{length}", status, spec={"containers": containers, "hostnameOverride": "x" * length})
 
 
+@story("SUB-4: a pod's resources are resized, and debug containers added, within their rules; the generation tells")
+async def _(s: Space) -> None:
+    await s.ask("POST", "/api/v1/nodes", {"metadata": {"name": "n"}}, 201)
+    resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2"}}
+    first = {"name": "a", "image": "i", "resources": resources}
+    await s.make("pods", "p", spec={"nodeName": "n", "containers": [first, {"name": "b", "image": "i"}]})
+
+    async def resize(container: dict[str, Any], status: int = 200) -> Any:
+        path = s.path("pods", "p") + "/resize"
+        return await s.ask("PATCH", path, {"spec": {"containers": [container]}}, status, Content_Type=STRATEGIC)
+
+    done = await resize({"name": "a", "image": "other", "resources": {"requests": {"cpu": "1500m"}}})
+    assert done["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "1500m", "memory": "1Gi"}
+    assert done["spec"]["containers"][0]["image"] == "i" and done["metadata"]["generation"] == 2
+    for container, says in (
+        ({"name": "a", "resources": {"requests": {"cpu": "3"}}}, "must be less than or equal to cpu limit of 2"),
+        ({"name": "a", "resources": {"requests": {"memory": None}}}, "resource requests cannot be removed"),
+        ({"name": "a", "resources": {"requests": {"ephemeral-storage": "1Gi"}}}, "only cpu and memory resources are"),
+        ({"name": "a", "resources": {"requests": {"cpu": "-1"}}}, "must be greater than or equal to 0"),
+    ):
+        assert says in (await resize(container, 422))["message"], container
+    await s.make("pods", "best", spec={"nodeName": "n", "containers": [{"name": "a", "image": "i"}]})
+    patch: Any = {"spec": {"containers": [first]}}
+    answer = await s.ask("PATCH", s.path("pods", "best") + "/resize", patch, 422, Content_Type=STRATEGIC)
+    assert "Pod QOS Class may not change as a result of resizing" in answer["message"]
+
+    async def debug(container: dict[str, Any], status: int = 200) -> Any:
+        path = s.path("pods", "p") + "/ephemeralcontainers"
+        return await s.ask(
+            "PATCH", path, {"spec": {"ephemeralContainers": [container]}}, status, Content_Type=STRATEGIC
+        )
+
+    done = await debug({"name": "d", "image": "i", "targetContainerName": "a"})
+    assert done["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"] == "File"
+    assert done["metadata"]["generation"] == 3
+    more: Any
+    for more, says in (
+        ({"name": "a", "image": "i"}, 'Duplicate value: "a"'),
+        ({"name": "e"}, "image: Required value"),
+        ({"name": "e", "image": "i", "ports": [{"containerPort": 1}]}, "cannot be set for an Ephemeral Container"),
+        ({"name": "e", "image": "i", "targetContainerName": "x"}, 'targetContainerName: Not found: "x"'),
+        ({"name": "d", "image": "j"}, "existing ephemeral containers"),
+    ):
+        assert says in (await debug(more, 422))["message"], more
+
+
+@story("POD-7: only a pod that is ready and has not ended is told as ready")
+async def _(s: Space) -> None:
+    await s.make("pods", "p", spec={"containers": [{"name": "c", "image": "i"}]})
+    path = s.path("pods", "p")
+    for phase, ready, column, status in (
+        ("Running", "True", "1/1", "Running"), ("Running", "False", "0/1", "Running"),
+        ("Succeeded", "False", "0/1", "Succeeded"), ("Failed", "False", "0/1", "Failed"),
+    ):  # fmt: skip
+        condition = {"type": "Ready", "status": ready}
+        state = {"running": {}} if phase == "Running" else {"terminated": {"exitCode": 0}}
+        one = {"name": "c", "ready": ready == "True", "restartCount": 0, "image": "i", "imageID": "i", "state": state}
+        patch = {"status": {"phase": phase, "conditions": [condition], "containerStatuses": [one]}}
+        await s.ask("PATCH", path + "/status", patch, Content_Type=MERGE)
+        row = (await s.ask("GET", path, Accept=TABLE))["rows"][0]["cells"]
+        assert row[1] == column, (phase, ready, row)
+        listed = await s.ask("GET", s.path("pods") + f"?fieldSelector=status.phase%3D{status}")
+        assert len(listed["items"]) == 1
+
+
 # ---------------------------------------------------------------- clients
 
 
@@ -654,7 +719,7 @@ def test_pods_get_an_account_and_its_token() -> None:
         ):
             await client.create(POD, pod("p"), "default")
         await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default"}}, "default")
-        both = {
+        both: Any = {
             "containers": [{"name": n, "image": "i"} for n in "ab"],
             "initContainers": [{"name": "i", "image": "i"}],
         }

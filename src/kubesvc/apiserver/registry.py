@@ -41,6 +41,8 @@ from .streams import Selection
 TRIES = 5
 """How often a write without a resourceVersion is tried when others write the object meanwhile (PATCH-3)."""
 NAME_TRIES = 8
+RESPECIFYING = ("resize", "ephemeralcontainers")
+"""Subresources that change what is wanted of an object by rules of their own."""
 GUARD_TRIES = 100
 """How often a write is judged anew because other servers wrote into the same namespace with quotas meanwhile."""
 SCAN_PAGE = 500
@@ -675,7 +677,8 @@ class Registry:
                     await self.admission.ask(asked, warnings)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
-            if kind.generation is not None and check and subresource != "status" and kind.generation(new, old):
+            specified = subresource in RESPECIFYING or (check and subresource != "status")
+            if kind.generation is not None and specified and kind.generation(new, old):
                 meta["generation"] = (before.get("generation") or 0) + 1
             del before["resourceVersion"]
             meta.pop("resourceVersion", None)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from aiohttp import web
 
-from kubesvc.api import fields
+from kubesvc.api import fields, podstrategy
 from kubesvc.api.decode import Target as BodyTarget
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.errors import (
@@ -363,15 +363,16 @@ class Subresources:
             spec, changed = old["spec"], new.get("spec") or {}
             if part == "ephemeralcontainers":
                 ephemeral_containers(kind, target.name, spec, changed)
+                kind.default(old)
+                errors = podstrategy.validate_ephemeral_containers(old)
             else:
                 self.check_resize_node(target.name, spec)
-                resized = {c.get("name"): c for c in changed.get("containers") or ()}
-                for container in spec.get("containers") or ():
-                    other = resized.get(container.get("name"))
-                    if other is not None:
-                        container["resources"] = other.get("resources") or {}
-                        if "resizePolicy" in other:
-                            container["resizePolicy"] = other["resizePolicy"]
+                before = msgspec.json.decode(msgspec.json.encode(old))
+                resize_containers(spec, changed)
+                kind.default(old)
+                errors = podstrategy.validate_resize(old, before)
+            if errors:
+                raise fields.invalid_object(kind.group, kind.name, target.name, errors)
             return old
 
         written = await self.registry.change(
@@ -510,6 +511,18 @@ def check_container(spec: Object, pod: str, wanted: str) -> None:
     if ephemeral:
         message += f" or one of the ephemeral containers: [{' '.join(ephemeral)}]"
     raise BadRequest(message)
+
+
+def resize_containers(spec: Object, changed: Object) -> None:
+    """Take over amounts and resize policies of containers, by name, and nothing else; in place."""
+    for listed in ("containers", "initContainers"):
+        resized = {c.get("name"): c for c in changed.get(listed) or ()}
+        for container in spec.get(listed) or ():
+            other = resized.get(container.get("name"))
+            if other is not None:
+                container["resources"] = other.get("resources") or {}
+                if "resizePolicy" in other:
+                    container["resizePolicy"] = other["resizePolicy"]
 
 
 def ephemeral_containers(kind: Kind, name: str, spec: Object, changed: Object) -> None:
