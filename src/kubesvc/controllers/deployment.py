@@ -295,7 +295,9 @@ class DeploymentController(Controller):
             await self.patch_status(deployment, {name: status.get(name) for name in COUNTS} | status)
         deadline = deployment.spec.progress_deadline_seconds
         if rolling and deadline and deadline != 2**31 - 1 and not plan.complete(deployment, plan.count(every, new)):
-            self.queue.add_after(key_of(deployment), float(deadline) + 1)
+            left = plan.seconds_to_deadline(status, deadline, now)
+            if left is not None:
+                self.queue.add_after(key_of(deployment), left + 1)
 
     async def patch_status(self, deployment: Deployment, status: Object) -> None:
         patch = {"metadata": {"uid": deployment.metadata.uid}, "status": status}

@@ -8,8 +8,9 @@ the Deployment's, *old* otherwise, *active* while it wants any pod.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -422,3 +423,17 @@ def set_condition(
         reason=reason,
         message=message,
     )
+
+
+def seconds_to_deadline(status: Mapping[str, Any], deadline_seconds: int, now: float) -> float | None:
+    """How long until a rollout that makes no more progress counts as failed; None if it does so already.
+
+    status: plain, as planned. From the last progress, not from now: news of other kinds do not put
+    the deadline off.
+    """
+    progressing = next((c for c in status.get("conditions") or () if c.get("type") == "Progressing"), None)
+    if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+        return None
+    since = (progressing or {}).get("lastUpdateTime")
+    left = (parse_rfc3339(since) if since else now) + deadline_seconds - now
+    return min(max(0.0, left), float(deadline_seconds))  # never longer, should the clock have been set back
