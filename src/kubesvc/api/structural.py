@@ -33,7 +33,7 @@ class Structural:
 
     __slots__ = (
         "_encoded", "additional", "default", "embedded", "fills", "int_or_string", "items", "keys",
-        "list_type", "map_type", "nullable", "preserve", "properties", "special", "type",
+        "list_type", "looked_at", "map_type", "nullable", "preserve", "properties", "special", "type",
     )  # fmt: skip
 
     def __init__(self, raw: Object) -> None:
@@ -56,8 +56,9 @@ class Structural:
         below = [*self.properties.values(), *(s for s in (self.additional, self.items) if isinstance(s, Structural))]
         self.fills: bool = any(s.default is not NOTHING or s.fills for s in below)
         """Whether anything below has a default."""
-        self.special: bool = any(s.embedded or s.list_type in ("set", "map") or s.special for s in below)
+        self.special: bool = any(s.looked_at for s in below)
         """Whether anything below is an embedded object or a list whose items must differ."""
+        self.looked_at: bool = self.special or self.embedded or self.list_type in ("set", "map")
 
     def fresh_default(self) -> Any:
         """The default, as a value of its own."""
@@ -167,15 +168,16 @@ def special_errors(value: Any, at: Structural) -> Errors:
 
 
 def children(value: Any, at: Structural, path: Path) -> Iterator[tuple[Any, Structural, Path]]:
-    """What stands below a value and has a schema."""
+    """What stands below a value where there is something to look at."""
     if isinstance(value, dict):
         for key, inner in value.items():
             found = at.properties.get(key)
             if found is not None:
-                yield inner, found, path / key
-            elif isinstance(at.additional, Structural):
+                if found.looked_at:
+                    yield inner, found, path / key
+            elif isinstance(at.additional, Structural) and at.additional.looked_at:
                 yield inner, at.additional, path.key(key)
-    elif isinstance(value, list) and at.items is not None:
+    elif isinstance(value, list) and at.items is not None and at.items.looked_at:
         for i, inner in enumerate(value):
             yield inner, at.items, path @ i
 

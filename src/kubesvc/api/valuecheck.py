@@ -22,6 +22,7 @@ from .meta import Object
 from .patterns import BadPattern, compiled
 
 ABSENT: Any = object()
+USUAL: Mapping[str, type] = {"string": str, "integer": int, "boolean": bool, "object": dict, "array": list}
 NOWHERE = "<nil>"
 INTEGER_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -53,36 +54,10 @@ class Check:
     """One place of a schema. `errors` judges a value; the value is never changed."""
 
     __slots__ = (
-        "additional",
-        "all_of",
-        "any_of",
-        "closed",
-        "enum",
-        "exclusive_maximum",
-        "exclusive_minimum",
-        "format",
-        "items",
-        "keys",
-        "max_items",
-        "max_length",
-        "max_properties",
-        "maximum",
-        "min_items",
-        "min_length",
-        "min_properties",
-        "minimum",
-        "multiple_of",
-        "nullable",
-        "one_of",
-        "pattern",
-        "pattern_text",
-        "plain",
-        "properties",
-        "refused",
-        "required",
-        "type_text",
-        "types",
-        "unique",
+        "additional", "all_of", "any_of", "closed", "enum", "exclusive_maximum", "exclusive_minimum", "format",
+        "items", "keys", "max_items", "max_length", "max_properties", "maximum", "min_items", "min_length",
+        "min_properties", "minimum", "multiple_of", "nullable", "one_of", "pattern", "pattern_text", "plain",
+        "properties", "refused", "required", "type_text", "types", "unique", "usual",
     )  # fmt: skip
 
     def __init__(self, raw: Object) -> None:
@@ -91,6 +66,8 @@ class Check:
         if raw.get("x-kubernetes-int-or-string"):
             self.types = ("integer", "string")
         self.type_text = ",".join(self.types)
+        self.usual = USUAL.get(self.type_text)
+        """What Python calls the type, where one type is asked for."""
         self.nullable = bool(raw.get("nullable"))
         found = raw.get("format") or ""
         self.format: str = found if found in FORMATS or found in INTEGER_RANGES or found in ("float", "double") else ""
@@ -166,7 +143,7 @@ class Check:
 
     def look_type(self, value: Any, path: str, out: Errors) -> None:
         types = self.types
-        if not types:
+        if not types or type(value) is self.usual:
             return
         found = type_of(value)
         if found in types:

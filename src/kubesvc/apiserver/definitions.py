@@ -45,6 +45,8 @@ class Definitions:
         self.clock = clock
         self.served: dict[str, tuple[object, tuple[Kind, ...]]] = {}
         """By name of the definition: what its kinds were made from, and all of them, the stored version first."""
+        self.names: dict[str, Object] = {}
+        """By name of the definition: as much of it as others need to know, its group and accepted names."""
         self.dirty: dict[str, None] = {}
         self.wake = asyncio.Event()
 
@@ -65,7 +67,8 @@ class Definitions:
     def sink(self, events: list[Event]) -> None:
         for event in events:
             if event.type == "DELETED":
-                self.gone(event.new.name)
+                self.names.pop(event.new.name, None)
+                self.withdraw(event.new.name)
             else:
                 self.changed(event.new)
 
@@ -73,10 +76,15 @@ class Definitions:
         """Serve a definition as it is now."""
         definition = decode(item.value, item.revision)
         name = definition["metadata"]["name"]
+        accepted = (definition.get("status") or {}).get("acceptedNames")
+        self.names[name] = {
+            "spec": {"group": definition["spec"].get("group")},
+            "status": {"acceptedNames": accepted},
+        }
         self.mark(name)
         if not condition_of(definition, "Established", "True"):
             if name in self.served:
-                self.gone(name)
+                self.withdraw(name)
             return
         basis = (definition["metadata"]["uid"], definition["spec"], definition["status"].get("acceptedNames"))
         if name not in self.served or self.served[name][0] != basis:
@@ -90,7 +98,7 @@ class Definitions:
                 assert kind.custom is not None
                 kind.custom.terminating = True
 
-    def gone(self, name: str) -> None:
+    def withdraw(self, name: str) -> None:
         """Serve a definition no more."""
         found = self.served.pop(name, None)
         if found is not None:
@@ -117,7 +125,7 @@ class Definitions:
                 try:
                     done = await self.reconcile(name)
                 except (ApiError, StoreError) as e:
-                    log.warning("customresourcedefinition %s: %s", name, e)
+                    log.debug("customresourcedefinition %s: %s", name, e)
                     done = False
                 except Exception:
                     log.exception("customresourcedefinition %s", name)
@@ -131,7 +139,7 @@ class Definitions:
         if item is None:
             return True
         definition = decode(item.value, item.revision)
-        others = [decode(i.value, i.revision) for i in self.stored.select() if i.name != name]
+        others = [known for other, known in self.names.items() if other != name]
         status = plan_status(definition, others, rfc3339(self.clock.now()))
         if status is not None:
             await self.write(definition, status)

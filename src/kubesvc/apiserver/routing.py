@@ -15,6 +15,8 @@ from kubesvc.api.errors import ApiError, MethodNotAllowed, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_resource
 
+from .refusals import not_found
+
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 LONGEST_REMEMBERED = 160
 NO_RESOURCE = "the server could not find the requested resource"
@@ -134,6 +136,8 @@ def kind_of(target: Target, known: Callable[[str, str, str], Kind | None] = by_r
         raise not_served()
     if target.subresource:
         sub = next((s for s in kind.subresources if s.name == target.subresource), None)
+        if sub is None and kind.custom is not None:
+            raise not_found(kind, target.name)
         if sub is None or (target.rest and target.subresource != "proxy"):
             raise not_served()
         wanted = "get" if target.verb in ("watch", "list") else target.verb

@@ -373,6 +373,9 @@ class HttpServer:
         if target.is_resource:
             if target.group and not self.discovery.has_group(target.group):
                 return call.text(NOT_FOUND_TEXT, 404)
+            known = self.resources.registry.kinds.by_resource
+            if target.group in self.discovery.custom and known(target.group, target.version, target.resource) is None:
+                return call.text(NOT_FOUND_TEXT, 404)
             virtual = next(
                 (
                     c

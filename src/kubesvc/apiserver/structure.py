@@ -171,6 +171,12 @@ class CustomShape(Shape):
         inside = self.at.items if self.kind == "list" else self.at.additional
         return CustomShape(inside) if isinstance(inside, Structural) else DEDUCED
 
+    def element(self, item: Any, index: int) -> str:
+        values = [item.get(k) for k in self.keys] if isinstance(item, dict) else [item]
+        if any(isinstance(v, (dict, list)) for v in values):
+            return f"i:{index}"
+        return super().element(item, index)
+
     @cached_property
     def defaults(self) -> tuple[Any, ...]:
         items = self.at.items
@@ -201,7 +207,7 @@ class DeducedShape(Shape):
 
     def __init__(self) -> None:
         super().__init__(Field(type="any"))
-        self.kind, self.atomic, self.open = "map", False, True
+        self.kind, self.atomic, self.open, self.empty = "map", False, True, {}
 
     @cached_property
     def item(self) -> Shape:
@@ -223,9 +229,10 @@ FREE = Shape(Field(type="any"))
 DEDUCED = DeducedShape()
 
 
-def whole(shape: Shape, *values: Any) -> bool:
-    """Whether a value is owned and replaced as a whole: by its schema, or, where that is silent, since it is no map."""
-    return shape.atomic or (shape.open and not all(isinstance(v, dict) for v in values))
+def whole(shape: Shape, value: Any) -> bool:
+    """Whether a value is owned and replaced as a whole: by its schema, or since it is not what the schema says (free
+    content of custom objects, and wrong types that are refused later)."""
+    return shape.atomic or not isinstance(value, type(shape.empty))
 
 
 # Sets
@@ -248,7 +255,7 @@ def applied(shape: Shape, value: Any) -> FieldSet:
 
     Empty for a list without items; the caller decides about nulls and empty maps.
     """
-    if whole(shape, value or {}):
+    if whole(shape, value or shape.empty):
         return {}
     out: FieldSet = {}
     if shape.kind == "list":
@@ -274,7 +281,7 @@ def compare(shape: Shape, old: Any, new: Any, at: str, changed: FieldSet, remove
         changed[at] = everything(shape, new)
     elif new is MISSING:
         removed[at] = everything(shape, old)
-    elif whole(shape, old or {}, new or {}):
+    elif whole(shape, old or shape.empty) or whole(shape, new or shape.empty):
         changed[at] = {}
     elif old or new:
         more: FieldSet = {}
@@ -329,7 +336,7 @@ def compare_lists(shape: Shape, old: Any, new: Any, changed: FieldSet, removed: 
 
 def merge(shape: Shape, live: Any, config: Any) -> Any:
     """The live value with an applied one laid over it; lists in the order of both. Nothing is changed in place."""
-    if live is MISSING or live is None or config is None or whole(shape, live, config):
+    if live is MISSING or live is None or config is None or whole(shape, live) or whole(shape, config):
         return config
     if shape.kind == "list":
         return merge_lists(shape, live, config)
