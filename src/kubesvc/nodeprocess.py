@@ -86,6 +86,7 @@ def node_parts(
     dns_settings = DnsSettings(
         zone=process.cluster_domain,
         addresses=((process.address, 53),),
+        metrics_port=9153,
         forward=ForwardSettings(upstreams=(Path(process.dns_socket),)) if process.dns_socket else None,
     )
     dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)

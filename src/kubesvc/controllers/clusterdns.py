@@ -15,7 +15,7 @@ from kubesvc.client.workqueue import Key
 from .runner import Controller, ControllerContext
 
 NAMESPACE, NAME = "kube-system", "kube-dns"
-PORTS = (("dns", "UDP", 53), ("dns-tcp", "TCP", 53))
+PORTS = (("dns", "UDP", 53), ("dns-tcp", "TCP", 53), ("metrics", "TCP", 9153))
 KEY: Key = (NAMESPACE, NAME)
 
 

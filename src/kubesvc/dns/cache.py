@@ -82,6 +82,8 @@ class Cache:
     def __init__(self, most_entries: int = MOST_ENTRIES) -> None:
         self.most_entries = most_entries
         self.entries: OrderedDict[Key, Kept] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
 
     def put(self, key: Key, raw: bytes, now: float) -> None:
         """Keep a response, if it may be kept; one that cannot be read is not."""
@@ -100,11 +102,11 @@ class Cache:
     def get(self, key: Key, query: bytes, now: float) -> bytes | None:
         """The kept response with the id and spelling of `query` and with what is left of its TTLs (DNS-46)."""
         kept = self.entries.get(key)
-        if kept is None:
+        if kept is None or now >= kept.until:
+            self.entries.pop(key, None)
+            self.misses += 1
             return None
-        if now >= kept.until:
-            del self.entries[key]
-            return None
+        self.hits += 1
         age = int(now - kept.since)
         out = bytearray(kept.raw)
         out[:2] = query[:2]

@@ -21,18 +21,27 @@ MOST_WAITING = 1000
 PIPELINE = 64
 """Most unanswered queries of one connection; then its reading pauses."""
 WRITE_BUFFER_BYTES = 1 << 17
+SHARE = 64
+"""Datagrams of one source that are answered at once; what it has beyond waits until the others had their turn."""
+MOST_READ = 1024
+"""Most datagrams read before the loop serves others, when one source sends more than its share."""
+WAITING_SHARE = 250
+"""Most queries of one source that may wait for other resolvers at a time: a quarter of all places."""
 
 
 class CannotListen(Exception):
     """An address could not be bound; the message says which, why and what to do."""
 
 
-def bound_socket(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
-    """A non-blocking socket at the address; IPv6 ones take IPv6 only."""
+def bound_socket(kind: socket.SocketKind, address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A non-blocking socket at the address; IPv6 ones take IPv6 only. shared: with other processes of this user, among
+    which the kernel spreads clients."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
@@ -55,7 +64,11 @@ def bound_socket(kind: socket.SocketKind, address: str, port: int) -> socket.soc
 
 
 class UdpListener:
-    """Answers datagrams: everything that waits is read and answered in one go."""
+    """Answers datagrams: everything that waits is read and answered in one go.
+
+    A flood from one source costs the others little: beyond its share its datagrams come last, and are lost, unread,
+    when there is no time left for them.
+    """
 
     def __init__(self, sock: socket.socket, responder: Answers) -> None:
         self.sock = sock
@@ -63,6 +76,10 @@ class UdpListener:
         self.tasks: set[asyncio.Task[None]] = set()
         self.dropped = 0
         """Responses that were not sent: the socket's buffer was full, or the client is out of reach."""
+        self.limited = 0
+        """Datagrams that got no answer because their source had sent too many."""
+        self.waiting: dict[str, int] = {}
+        """Queries that wait for other resolvers, by source."""
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self.sock.fileno(), self._drain)
@@ -75,30 +92,58 @@ class UdpListener:
         self.sock.close()
 
     def _drain(self) -> None:
-        receive, send, answer = self.sock.recvfrom, self.sock.sendto, self.responder.answer
-        for _ in range(AT_ONCE):
+        receive, reply = self.sock.recvfrom, self._reply
+        seen: dict[str, int] = {}
+        late: list[tuple[bytes, Any]] = []
+        answered = 0
+        for _ in range(MOST_READ):
+            if answered >= AT_ONCE:
+                break
             try:
                 query, client = receive(DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError:
                 continue  # an ICMP error about an earlier answer; the next datagram is fine
-            response = answer(query)
-            if type(response) is bytes:
-                try:
-                    send(response, client)
-                except OSError:
-                    self.dropped += 1
-            elif callable(response):
-                self._later(response, client)
+            source = client[0]
+            count = seen[source] = seen.get(source, 0) + 1
+            if count > SHARE:
+                late.append((query, client))
+                if len(seen) == 1 and len(late) >= AT_ONCE - SHARE:
+                    break  # nobody else is there: it may have it all
+                continue
+            answered += 1
+            reply(query, client)
+        if late:
+            room = max(0, AT_ONCE - answered)
+            for query, client in late[:room]:
+                reply(query, client)
+            self.limited += len(late) - min(room, len(late))
+
+    def _reply(self, query: bytes, client: Any) -> None:
+        response = self.responder.answer(query)
+        if type(response) is bytes:
+            try:
+                self.sock.sendto(response, client)
+            except OSError:
+                self.dropped += 1
+        elif callable(response):
+            self._later(response, client)
 
     def _later(self, response: Callable[[], Any], client: Any) -> None:
-        if len(self.tasks) >= MOST_WAITING:
-            self.dropped += 1
+        source = client[0]
+        if len(self.tasks) >= MOST_WAITING or self.waiting.get(source, 0) >= WAITING_SHARE:
+            self.limited += 1
             return
+        self.waiting[source] = self.waiting.get(source, 0) + 1
 
         async def send() -> None:
-            answer = await response()
+            try:
+                answer = await response()
+            finally:
+                self.waiting[source] -= 1
+                if not self.waiting[source]:
+                    del self.waiting[source]
             try:
                 self.sock.sendto(answer, client)
             except OSError:

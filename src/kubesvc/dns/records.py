@@ -43,6 +43,7 @@ class Zone:
     pods:      which Pod names are answered (DNS-30)
     service:   namespace and name of the Service through which Pods reach this DNS
     addresses: packed addresses of the servers themselves, for `ns.dns.<zone>` while that Service is unknown
+    negative_ttl: how long "no such name" may be kept, the minimum of the SOA; None: as long as a record (DNS-36, 37)
     """
 
     name: Name = (b"cluster", b"local")
@@ -50,6 +51,7 @@ class Zone:
     pods: PodNames = "insecure"
     service: Key = ("kube-system", "kube-dns")
     addresses: tuple[bytes, ...] = ()
+    negative_ttl: int | None = None
 
     @property
     def text(self) -> str:
@@ -133,7 +135,8 @@ class Lookup:
 
     def soa(self, owner: Name) -> Record:
         """DNS-36."""
-        zone, ttl = self.zone, self.zone.ttl
+        zone = self.zone
+        ttl = zone.ttl if zone.negative_ttl is None else zone.negative_ttl
         data = Soa(
             (b"ns", b"dns", *zone.name), (b"hostmaster", *zone.name), self.snapshot.serial, 7200, 1800, 86400, ttl
         )

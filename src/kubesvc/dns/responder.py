@@ -62,6 +62,8 @@ class Kept:
     version: int
     """Of the snapshot, when this was last known to be true."""
     turn: int = 0
+    used: int = 0
+    """How often it was given out again."""
 
     def next(self) -> bytes:
         if self.turns == 1:
@@ -110,19 +112,42 @@ class Responder:
         self.others = wire.REFUSED if others == "REFUSED" else wire.NXDOMAIN
         self.kept: dict[tuple[bool, bytes], Kept] = {}
         self.counts: Counter[str] = Counter()
-        """Queries by type name ("type A") and responses by code ("rcode NXDOMAIN") made anew; "kept" those reused."""
+        """Responses by code ("rcode NXDOMAIN") made anew; "forwarded", "overloaded" and "panics"."""
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Queries that were read anew, and those whose kept response is forgotten, by protocol and type."""
+        self.reused: Counter[tuple[str, str]] = Counter()
+        """Uses of kept responses that are forgotten, by code and who made them."""
 
     def answer(self, query: bytes, tcp: bool = False) -> Answered:
         """The response; or what to await for it; or None when none is due: to responses and to shreds of queries."""
         kept = self.kept.get((tcp, query[2:]))
         if kept is not None and (kept.version == self.snapshot.version or self._still_true(kept)):
-            self.counts["kept"] += 1
+            kept.used += 1
             return query[:2] + kept.next()
         try:
             return self._answer(query, tcp)
         except Exception:  # a bug met by one query must not silence the server for the others
+            self.counts["panics"] += 1
             log.exception("DNS: no answer to %s", query[:512].hex())
             return self._bare(query, wire.SERVFAIL)
+
+    def totals(self) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+        """Queries by (protocol, type), and responses by (code, who made them: "kubernetes" or "forward"), so far."""
+        requests, responses = Counter(self.requests), Counter(self.reused)
+        self._fold(requests, responses)
+        for what, count in self.counts.items():
+            kind, _, code = what.partition(" ")
+            if kind in ("rcode", "forwarded"):
+                responses[code, "forward" if kind == "forwarded" else "kubernetes"] += count
+        return requests, responses
+
+    def _fold(self, requests: Counter[tuple[str, str]], responses: Counter[tuple[str, str]]) -> None:
+        """Add the uses of what is kept."""
+        for (tcp, _), kept in self.kept.items():
+            if kept.used:
+                (question,) = kept.message.questions
+                requests["tcp" if tcp else "udp", wire.TYPES.get(question.type, "other")] += kept.used
+                responses[wire.RCODES.get(kept.answer.rcode, str(kept.answer.rcode)), "kubernetes"] += kept.used
 
     def _still_true(self, kept: Kept) -> bool:
         """A change elsewhere in the cluster need not make a busy name's answer anew."""
@@ -146,7 +171,7 @@ class Responder:
         except FormatError:
             return self._bare(query, wire.FORMERR)
         (question,) = message.questions
-        self.counts[f"type {wire.TYPES.get(question.type, 'other')}"] += 1
+        self.requests["tcp" if tcp else "udp", wire.TYPES.get(question.type, "other")] += 1
         edns = message.edns
         base = Message(
             id=message.id,
@@ -180,6 +205,7 @@ class Responder:
     def _keep(self, query: bytes, tcp: bool, answer: Answer, base: Message, limit: int) -> bytes:
         response = self._finished(base, answer, limit)
         if len(self.kept) >= MOST_CACHED:
+            self._fold(self.requests, self.reused)
             self.kept.clear()
         movable = sum(record.type != wire.CNAME for record in answer.answers)
         turns = max(1, min(MOST_TURNS, movable))
@@ -194,9 +220,10 @@ class Responder:
         except Unanswered:
             return self._finished(base, Answer(wire.SERVFAIL, authoritative=False), limit)
         except Overloaded:
+            self.counts["overloaded"] += 1
             return self._finished(base, Answer(wire.REFUSED, authoritative=False), limit)
         if len(response) <= limit:
-            self.counts["forwarded"] += 1
+            self.counts[f"forwarded {wire.RCODES.get(response[3] & 0xF, 'other')}"] += 1
             return response
         return self._finished(replace(base, truncated=True), Answer(authoritative=False), limit)
 

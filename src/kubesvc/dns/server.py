@@ -7,18 +7,22 @@ import logging
 import socket
 from dataclasses import dataclass
 
+from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE
 from kubesvc.client import Client, InformerFactory
 from kubesvc.clock import Clock, Random
 
 from .forward import ForwardSettings, UpstreamForwarder
 from .listeners import TcpListener, UdpListener, bound_socket
+from .metrics import DnsMetrics, Page, Programming, health_page, metrics_page, ready_page, serve_page
 from .records import PodNames, Zone
 from .responder import Forwarder, Others, Responder
-from .snapshot import Snapshot, packed
+from .snapshot import SERVICE_NAME, Snapshot, packed
 from .wire import FormatError, lower, name_of
 
 log = logging.getLogger(__name__)
+
+SIDE_PORT_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class DnsSettings:
     service:     namespace/name of the Service that leads here, named in NS records
     others:      the answer to names outside the cluster when nothing forwards them
     forward:     whom to ask about names outside the cluster; None: nobody
+    negative_ttl: seconds that "no such name" may be kept, 0..3600; None: as long as a record (DNS-36)
+    shared:      share the ports with other processes of this user, workers of one server
+    health_port, ready_port, metrics_port: where /health, /ready and /metrics are answered, on the same addresses; 0:
+                 nowhere
     sync_seconds: how long queries wait at the start for the first lists, before they get SERVFAIL (DNS-42)
     """
 
@@ -45,6 +53,11 @@ class DnsSettings:
     service: str = "kube-system/kube-dns"
     others: Others = "REFUSED"
     forward: ForwardSettings | None = None
+    negative_ttl: int | None = None
+    shared: bool = False
+    health_port: int = 0
+    ready_port: int = 0
+    metrics_port: int = 0
     tcp_connections: int = 256
     tcp_idle_seconds: float = 10.0
     sync_seconds: float = 5.0
@@ -52,6 +65,8 @@ class DnsSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.ttl <= 3600:
             raise ValueError(f"ttl: {self.ttl}: must be from 0 to 3600 seconds")
+        if self.negative_ttl is not None and not 0 <= self.negative_ttl <= 3600:
+            raise ValueError(f"negative_ttl: {self.negative_ttl}: must be from 0 to 3600 seconds")
         if not self.addresses:
             raise ValueError("addresses: at least one to listen on")
         for address, _ in self.addresses:
@@ -79,6 +94,7 @@ class DnsSettings:
             pods=self.pods,
             service=(namespace, name),
             addresses=tuple(dict.fromkeys(packed(address) for address, _ in self.addresses)),
+            negative_ttl=self.negative_ttl,
         )
 
 
@@ -110,6 +126,13 @@ class DnsServer:
         self.responder = Responder(self.snapshot, settings.as_zone(), forwarder=forwarder, others=settings.others)
         self.udp: list[UdpListener] = []
         self.tcp: list[TcpListener] = []
+        self.programming = Programming(clock.now())
+        self.metrics = DnsMetrics(
+            self.responder,
+            self.programming,
+            f"dns://:{settings.addresses[0][1]}",
+            lambda: (sum(u.limited for u in self.udp), sum(u.dropped for u in self.udp)),
+        )
         self.listening = asyncio.Event()
         """Set once the sockets are bound; `addresses` then tells where."""
 
@@ -131,6 +154,14 @@ class DnsServer:
                 self._feed()
                 if self.own_informers:
                     group.create_task(self.informers.run(), name="dns informers")
+                for what, port, page in (
+                    ("health", self.settings.health_port, health_page),
+                    ("ready", self.settings.ready_port, ready_page(lambda: self.ready)),
+                    ("metrics", self.settings.metrics_port, metrics_page(self.metrics)),
+                ):
+                    if port:
+                        for address in dict.fromkeys(a for a, _ in self.settings.addresses):
+                            group.create_task(self._serve(what, address, port, page), name=f"dns {what}")
                 synced = group.create_task(self._synced(), name="dns sync")
                 # Queries that come now wait in the sockets: better answered late than with a failure.
                 await asyncio.wait([synced], timeout=self.settings.sync_seconds)
@@ -144,11 +175,25 @@ class DnsServer:
         finally:
             await self._close()
 
+    async def _serve(self, what: str, address: str, port: int, page: Page) -> None:
+        """Answer on a side port; while it is taken, try again from time to time."""
+        while True:
+            try:
+                server = await serve_page(address, port, page, shared=self.settings.shared)
+                break
+            except OSError as error:
+                log.warning("DNS: no %s answers at %s port %d: %s", what, address, port, error.strerror)
+                await asyncio.sleep(SIDE_PORT_RETRY_SECONDS)
+        try:
+            await asyncio.get_running_loop().create_future()  # until cancelled
+        finally:
+            server.close()
+
     def _bind(self) -> None:
         settings = self.settings
         try:
             for address, port in settings.addresses:
-                udp, tcp = bound_pair(address, port)
+                udp, tcp = bound_pair(address, port, shared=settings.shared)
                 self.udp.append(UdpListener(udp, self.responder))
                 self.tcp.append(
                     TcpListener(
@@ -170,9 +215,16 @@ class DnsServer:
         snapshot, now = self.snapshot, self.clock.now
         self.informers.of(NAMESPACE).on_change(lambda old, new: snapshot.namespace_changed(old, new, now()))
         self.informers.of(SERVICE).on_change(lambda old, new: snapshot.service_changed(old, new, now()))
-        self.informers.of(ENDPOINT_SLICE).on_change(lambda old, new: snapshot.slice_changed(old, new, now()))
+        self.informers.of(ENDPOINT_SLICE).on_change(self._slice_changed)
         if self.settings.pods == "verified":
             self.informers.of(POD).on_change(lambda old, new: snapshot.pod_changed(old, new, now()))
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        now = self.clock.now()
+        self.snapshot.slice_changed(old, new, now)
+        if new is not None and (old is None or old.endpoints != new.endpoints):
+            key = (new.namespace, new.metadata.label(SERVICE_NAME))
+            self.programming.observe(self.snapshot.services.get(key), new, now)
 
     async def _synced(self) -> None:
         await self.informers.synced()
@@ -188,12 +240,12 @@ class DnsServer:
         self.listening.clear()
 
 
-def bound_pair(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bound_pair(address: str, port: int, *, shared: bool = False) -> tuple[socket.socket, socket.socket]:
     """A UDP and a TCP socket on one port; with port 0 a free one that both can have."""
     for attempt in range(20):
-        udp = bound_socket(socket.SOCK_DGRAM, address, port)
+        udp = bound_socket(socket.SOCK_DGRAM, address, port, shared=shared)
         try:
-            return udp, bound_socket(socket.SOCK_STREAM, address, udp.getsockname()[1])
+            return udp, bound_socket(socket.SOCK_STREAM, address, udp.getsockname()[1], shared=shared)
         except Exception:
             udp.close()
             if port or attempt == 19:
