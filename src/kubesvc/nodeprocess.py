@@ -113,9 +113,26 @@ async def steer(process: NodeProcess, client: Client, clock: Clock, random: Rand
         await asyncio.Event().wait()
         return
     log.info("%s", opened.choice)
-    write_report(state / PROXY_REPORT, ProxyReport(opened.choice.mode, opened.choice.why))
+    report = ProxyReport(opened.choice.mode, opened.choice.why)
+    write_report(state / PROXY_REPORT, report)
+
+    def refused(family: str, services: dict[tuple[str, str], str]) -> None:
+        others = {k: v for k, v in report.refused.items() if not k.startswith(family)}
+        report.refused.clear()
+        report.refused.update(others | {f"{family} {'/'.join(key)}": said for key, said in services.items()})
+        write_report(state / PROXY_REPORT, report)
+
     manager = client.as_manager("kube-proxy")
-    await Proxy(manager, process.node_name, opened.backends, clock, random, settings, conntrack=opened.conntrack).run()
+    await Proxy(
+        manager,
+        process.node_name,
+        opened.backends,
+        clock,
+        random,
+        settings,
+        conntrack=opened.conntrack,
+        refused=refused,
+    ).run()
 
 
 def name_cluster_dns(process: NodeProcess) -> None:

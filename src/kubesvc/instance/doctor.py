@@ -14,6 +14,10 @@ from kubesvc.kernel.cgroups import explain_limits, find_hierarchies, held
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import id_maps
 
+from .paths import all_instances
+from .proxyreport import read_report
+from .record import read_record
+
 Verdict = Literal["ok", "limited", "missing"]
 
 
@@ -36,7 +40,8 @@ def examine() -> list[Finding]:
     can_enter = findings[0].verdict != "missing"
     for check in IN_NAMESPACE:
         findings.append(check_in_namespace(*check) if can_enter else unknown(check[0]))
-    findings += [user_ids(), cgroups(), programs(), egress()]
+    findings.append(service_traffic() if can_enter else unknown("service traffic"))
+    findings += [user_ids(), cgroups(), programs(), egress(), *refused_services()]
     return findings
 
 
@@ -67,10 +72,12 @@ from kubesvc.kernel.links import NetlinkLinks
 links = NetlinkLinks()
 links.{call}
 """
-NFT_TEST = """
-from kubesvc.kernel.nft import AddChain, AddTable, Base, ChainSpec, KernelNft, Transaction
-chain = ChainSpec("probe", Base("nat", 0, -100))
-KernelNft().run_now(Transaction(2, "kubesvc-probe", (AddTable(), AddChain(chain))))
+PROXY_TEST = """
+import asyncio, random
+from kubesvc.clock import RealClock
+from kubesvc.proxy import ProxySettings
+from kubesvc.proxy.choice import open_backends
+print(asyncio.run(open_backends(ProxySettings(), RealClock(), random.Random())).choice)
 """
 FORWARD_TEST = """
 open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
@@ -79,7 +86,6 @@ IN_NAMESPACE: tuple[tuple[str, str, str, str], ...] = (
     ("veth", LINK_TEST.format(call="add_veth('a', 'b')"), "point-to-point links for pods", "modprobe veth"),
     ("bridge", LINK_TEST.format(call="add_bridge('br')"), "the network between nodes", "modprobe bridge"),
     ("forwarding", FORWARD_TEST, "routing inside nodes", "mount /proc/sys writable for this container"),
-    ("nftables", NFT_TEST, "Service traffic in the kernel", "a kernel with nf_tables, nft_nat and nf_conntrack"),
 )
 
 
@@ -89,6 +95,37 @@ def check_in_namespace(name: str, code: str, purpose: str, remedy: str) -> Findi
         return Finding(name, "ok", purpose)
     lines = tried.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     return Finding(name, "missing", f"{purpose}: {lines[-1]}", remedy)
+
+
+def service_traffic() -> Finding:
+    """How nodes would steer packets here."""
+    tried = inside([sys.executable, "-c", PROXY_TEST])
+    said = (tried.stdout or tried.stderr).decode(errors="replace").strip().splitlines() or ["no reason given"]
+    remedy = "a kernel with nf_tables, nft_nat and nf_conntrack"
+    if tried.returncode:
+        return Finding("service traffic", "missing", said[-1], remedy)
+    if said[-1].startswith("proxy mode nftables"):
+        return Finding("service traffic", "ok", said[-1])
+    return Finding("service traffic", "limited", said[-1], remedy)
+
+
+def refused_services() -> list[Finding]:
+    """Services of running instances whose rules the kernel of a node will not have."""
+    found = []
+    for paths in all_instances():
+        try:
+            record = read_record(paths.record)
+        except ValueError:
+            continue  # another version's; nothing of it runs under this one
+        if record is None or record.control is None or not record.control.alive():
+            continue
+        for node in record.nodes:
+            report = read_report(paths.node(node.name))
+            for service, said in report.refused.items() if report else ():
+                namespace, _, name = service.partition(" ")[2].partition("/")
+                remedy = f"kubesvc why svc/{name} -n {namespace} --name {paths.name}"
+                found.append(Finding(f"{paths.name} {node.name}", "limited", f"rules of {service}: {said}", remedy))
+    return found
 
 
 def unknown(name: str) -> Finding:

@@ -13,10 +13,14 @@ SERVICE_PORTS = "service-ports.json"
 
 
 class ProxyReport(msgspec.Struct, frozen=True):
-    """How the node steers packets, and why so; mode "": not at all."""
+    """How the node steers packets, and why so; mode "": not at all.
+
+    refused: Services whose rules the kernel will not have, by `family namespace/name`, with what it said
+    """
 
     mode: str
     why: str
+    refused: dict[str, str] = {}
 
 
 def write_report(path: Path, report: ProxyReport) -> None:

@@ -83,10 +83,12 @@ class Listeners:
 
     trouble: a Service, the reason of the Warning (PROXY-84), and a message
     synced:  every sync that succeeded, after what follows it
+    refused: all Services of a family whose rules are refused, with what was said, whenever that changed
     """
 
     trouble: Callable[[ServiceKey, str, str], None] = lambda *_: None
     synced: Callable[[SyncReport], None] = lambda _: None
+    refused: Callable[[Family, dict[ServiceKey, str]], None] = lambda *_: None
 
 
 class FamilySync:
@@ -264,16 +266,19 @@ class FamilySync:
         plans = self.isolation.worth_trying({key: self.plan(key) for key in keys})
         before = {key: self.backend.ports.get(key, ()) for key in plans}
         changes = {key: ports for key, ports in plans.items() if before[key] != ports}
-        for key in plans.keys() - changes.keys():
+        known = dict(self.isolation.refused)
+        for key in [key for key in plans if key not in changes]:
             self.isolation.refused.pop(key, None)  # back to what is in force
         if not changes:
+            self._tell_refusals(known)
             return ()
-        known = dict(self.isolation.refused)
         await self.isolation.change(changes)
         self._tell_refusals(known)
         return _touched(before, changes)
 
     def _tell_refusals(self, known: dict[ServiceKey, Refusal]) -> None:
+        if known != self.isolation.refused:
+            self.listeners.refused(self.family, {k: r.message for k, r in self.isolation.refused.items()})
         for key, refusal in self.isolation.refused.items():
             if known.get(key) != refusal:
                 self.counters.refusals += 1

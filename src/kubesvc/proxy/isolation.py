@@ -65,7 +65,7 @@ class Isolation:
         """Try what was refused once more: what the kernel lacked, it may have by now."""
         for key in sorted(self.refused):
             plan = self.refused[key].plan
-            await self._halve([key], {key: plan}, self._before({key: plan}))
+            await self._halve([key], {key: plan}, self._before({key: plan}), {key: plan})
 
     def _before(self, changes: Changes) -> Plans:
         return {key: self.backend.ports.get(key, ()) for key in changes}
@@ -92,10 +92,11 @@ class Isolation:
                 break
             except Refused as again:
                 refused = again
-        self._written({key: wanted[key] for key in wanted if key not in suspects})
-        await self._halve(list(suspects), wanted, before)
+        self._written({key: wanted[key] for key in changes if key not in suspects})
+        await self._halve(list(suspects), wanted, before, changes)
 
-    async def _halve(self, keys: Sequence[ServiceKey], wanted: Changes, before: Plans) -> None:
+    async def _halve(self, keys: Sequence[ServiceKey], wanted: Changes, before: Plans, asked: Changes) -> None:
+        """Write these Services, in ever smaller parts. Those of `asked` have a new plan; others are put back."""
         part = {key: wanted[key] for key in keys}
         try:
             await self.backend.change(part)
@@ -105,7 +106,7 @@ class Isolation:
                 self.refused[keys[0]] = Refusal(tuple(wanted[keys[0]]), str(refused))
                 return
             middle = len(keys) // 2
-            await self._halve(keys[:middle], wanted, before)
-            await self._halve(keys[middle:], wanted, before)
+            await self._halve(keys[:middle], wanted, before, asked)
+            await self._halve(keys[middle:], wanted, before, asked)
         else:
-            self._written(part)
+            self._written({key: part[key] for key in part if key in asked})

@@ -48,6 +48,7 @@ class Proxy:
     backends:     how it steers packets, in the namespace whose traffic it is
     conntrack:    the connections of that namespace; with None stale UDP flows stay until they run out
     synced:       told of every sync that succeeded
+    refused:      told of all Services of a family whose rules the kernel will not have, whenever that changes
     addresses_of: the interfaces' addresses, asked when node_port_addresses are CIDRs
     """
 
@@ -63,6 +64,7 @@ class Proxy:
         conntrack: Conntrack | None = None,
         addresses_of: Callable[[], Iterable[str]] = tuple,
         synced: Callable[[SyncReport], None] = lambda _: None,
+        refused: Callable[[Family, dict[ServiceKey, str]], None] = lambda *_: None,
     ) -> None:
         self.node_name = node_name
         self.mode: Mode = backends.mode
@@ -97,7 +99,7 @@ class Proxy:
             self.metrics.synced(report)
             synced(report)
 
-        listeners = Listeners(self._trouble, told)
+        listeners = Listeners(self._trouble, told, refused)
         self.families = tuple(
             FamilySync(
                 self.world, backends(family), conntrack, clock, self.settings, self.node_port_addresses, listeners

@@ -235,6 +235,10 @@ class FakeIptables:
         chosen = self.tables[family] if not table else {table: self.tables[family][table]}
         return render_save(chosen)
 
+    def flush(self) -> None:
+        """As somebody who removes all rules of everybody."""
+        self.tables = {"IPv4": fresh_tables(), "IPv6": fresh_tables()}
+
     async def list_chain(self, family: Family, table: str, chain: str) -> bool:
         await asyncio.sleep(0)
         return chain in self.tables[family][table].rules

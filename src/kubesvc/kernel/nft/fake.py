@@ -14,7 +14,7 @@ class FakeNft:
 
     `fail_next`: set to an exception to make the next transaction fail with it, nothing applied.
     `disturbed`: raise it to tell that somebody else changed rules.
-    `poison`: keys of elements that it refuses, whoever brings them.
+    `poison`: a value of elements that it refuses, whoever brings them.
     """
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class FakeNft:
         self.log: list[Transaction] = []
         self.fail_next: Exception | None = None
         self.disturbed = 0
-        self.poison: frozenset[bytes] = frozenset()
+        self.poison: bytes | None = None
 
     def look_at(self, command: Command) -> None:
         """Refuse a command that brings poison."""
-        if isinstance(command, AddElements) and not self.poison.isdisjoint(key for key, _ in command.items):
+        if self.poison and isinstance(command, AddElements) and any(value == self.poison for _, value in command.items):
             raise NftError(errno.EINVAL, f"set {command.set.name!r}: an element is poison")
 
     async def run(self, transaction: Transaction) -> None:
