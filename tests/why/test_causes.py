@@ -1079,8 +1079,7 @@ PLANTED = (
         ],
         "svc/web routes to 2 endpoints; endpointslice/old, written by hand, lists 10.244.1.2 as ready for web-1, "
         "which does not exist: part of the traffic goes nowhere",
-        "kubectl -n shop patch endpointslice old --type json -p "
-        '\'[{"op":"remove","path":"/endpoints/0"}]\'',
+        'kubectl -n shop patch endpointslice old --type json -p \'[{"op":"remove","path":"/endpoints/0"}]\'',
         status="degraded",
     ),
     Planted(

@@ -7,12 +7,13 @@ a few seconds whatever it meets.
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import sys
 from collections.abc import Sequence
 
 import msgspec
+
+from kubesvc.clock import Random
 
 FAMILIES = {socket.AF_INET: 2, socket.AF_INET6: 10}  # as nftables numbers them: NFPROTO_IPV4, NFPROTO_IPV6
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -115,7 +116,7 @@ async def ask(questions: Questions) -> tuple[str, list[str]]:
     if not questions.name:
         return "", []
     question = wire.Question(wire.name_of(questions.name), questions.type_)
-    number = random.SystemRandom().randrange(1 << 16)  # nobody repeats a question to a name server by a seed
+    number = Random().randrange(1 << 16)
     message = wire.encode(wire.Message(id=number, questions=(question,), edns=wire.Edns(4096)))
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in questions.own else socket.AF_INET
