@@ -22,6 +22,8 @@ COMMANDS = {
     "status": "show what an instance runs and where it answers",
     "why": "say why a Service, a Pod, an address or a name works or does not, and what repairs it",
     "wait": "wait until a Service routes: listed, programmed, and answering",
+    "timeline": "show when each address joined and left a Service, why, and how long each hop took",
+    "rehearse": "roll a Deployment under load and count the requests lost, and in which gap",
     "scenario": "start a Service broken in a known way, find out why, repair it",
     "trace": "say what becomes of a connection: rules, endpoints, odds; with --live, try it",
     "rules": "show the kernel's rules of one Service, explained",
