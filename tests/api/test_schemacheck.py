@@ -78,7 +78,7 @@ CASES: tuple[tuple[str, dict[str, Any], bool, list[str]], ...] = (
       "map"]),
     ("a key that items do not have", at_root(a={"type": "array", "x-kubernetes-list-type": "map",
                                                 "x-kubernetes-list-map-keys": ["id"], "items": ITEMS}), False,
-     ['s.properties[a].x-kubernetes-list-map-keys[0]: Invalid value: "id": entries must all be names of item '
+     ['s.properties[a].x-kubernetes-list-map-keys: Invalid value: ["id"]: entries must all be names of item '
       "properties"]),
     ("a key that may be missing", at_root(a={"type": "array", "x-kubernetes-list-type": "map",
                                              "x-kubernetes-list-map-keys": ["name"],

@@ -133,6 +133,21 @@ REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (
 )  # fmt: skip
 
 
+def test_what_may_not_change() -> None:
+    async def run(s: ApiServer, http: Http) -> None:
+        await serve(http)
+        for changes, text in (
+            ({"spec__scope": "Cluster"}, 'spec.scope: Invalid value: "Cluster": field is immutable'),
+            ({"spec__names__kind": "Other"}, 'spec.names.kind: Invalid value: "Other": field is immutable'),
+        ):
+            found = (await http.request("GET", f"{CRDS}/{NAME}"))[2]
+            wanted = {**spoiled(**changes), "metadata": found["metadata"]}
+            status, _, answer = await http.request("PUT", f"{CRDS}/{NAME}", wanted)
+            assert status == 422 and text in answer["message"], answer
+
+    with_http(run)
+
+
 def test_definitions_that_are_refused() -> None:
     async def run(s: ApiServer, http: Http) -> None:
         for name, changes, text in REFUSED:
@@ -558,6 +573,71 @@ def test_another_server_of_the_same_store() -> None:
             await store.close()
 
     asyncio.run(main())
+
+
+def test_what_is_not_there() -> None:
+    """As upstream tells of an unknown resource of a custom group, and of a subresource that is not switched on."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        body = definition()
+        del body["spec"]["versions"][0]["subresources"]
+        await serve(http, body)
+        status, _, answer = await http.request("GET", GADGETS.replace("gadgets", "nothings"))
+        assert (status, answer) == (404, "404 page not found\n")
+        await http.request("POST", GADGETS, gadget("a"))
+        status, _, answer = await http.request("PATCH", f"{GADGETS}/a/status", {"status": {}}, **MERGE)
+        assert status == 404 and answer["message"] == 'gadgets.factory.example.com "a" not found'
+        # without the subresource, status is a field like others
+        done = (await http.request("PATCH", f"{GADGETS}/a", {"status": {"replicas": 2}}, **MERGE))[2]
+        assert done["status"] == {"replicas": 2} and done["metadata"]["generation"] == 2
+
+    with_http(run)
+
+
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 1.5, 2**63, 2**70, 1e308, "x", "", [], {}, [None], {"a": None}, [[]], "\x00", {"": 1},
+)  # fmt: skip
+FIELDS = (
+    "apiVersion", "kind", "metadata", "spec", "status", "colour", "replicas", "ports", "name", "port", "notes", "extra",
+    "labels", "annotations", "finalizers", "ownerReferences", "managedFields", "generateName", "namespace", "uid",
+    "generation",
+)  # fmt: skip
+TYPES = {"merge": "merge-patch+json", "apply": "apply-patch+yaml"}
+
+
+def spots(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict):
+        return [value, *(s for v in value.values() for s in spots(v))]
+    return [s for v in value for s in spots(v)] if isinstance(value, list) else []
+
+
+def test_hostile_bodies() -> None:
+    """Wrong values at every path, by every way in: never a bug's 500, and the object stays readable."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        await serve(http)
+        chance = random.Random(5)
+        base = gadget("a", ports=[{"name": "a", "port": 1}], extra={"x": [1]})
+        assert (await http.request("POST", GADGETS, base))[0] == 201
+        for turn in range(300):
+            body = copy.deepcopy(base)
+            for _ in range(chance.randint(1, 3)):
+                chance.choice(spots(body))[chance.choice(FIELDS)] = copy.deepcopy(chance.choice(VALUES))
+            way = ("POST", "PUT", "merge", "apply", "status")[turn % 5]
+            raw = json.dumps(body).encode()
+            if way == "POST":
+                answer = await http.request("POST", f"{GADGETS}?dryRun=All", raw)
+            elif way == "PUT":
+                answer = await http.request("PUT", f"{GADGETS}/a", raw)
+            else:
+                path = f"{GADGETS}/a/status" if way == "status" else f"{GADGETS}/a?fieldManager=me"
+                kind = f"application/{TYPES.get(way, 'merge-patch+json')}"
+                answer = await http.request("PATCH", path, raw, Content_Type=kind)
+            assert answer[0] < 500 or "see the server's log" not in answer[2]["message"], (way, body)
+        assert (await http.request("GET", f"{GADGETS}/a"))[0] == 200
+        assert (await http.request("GET", GADGETS, Accept=TABLE))[0] == 200
+
+    with_http(run)
 
 
 @pytest.mark.parametrize("scope", ["Cluster", "Namespaced"])

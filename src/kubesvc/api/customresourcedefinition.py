@@ -25,9 +25,7 @@ LABEL_TEXT = (
     "'[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
-COLUMN_FORMATS = (
-    "binary", "bool", "byte", "date", "date-time", "double", "float", "int32", "int64", "password", "regexp"
-)  # fmt: skip
+COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 MOST_SELECTABLE = 8
 WARNING_BYTES = 256
 IMMUTABLE = "field is immutable"
@@ -276,9 +274,9 @@ def column_errors(column: Object, at: Path) -> Errors:
     if format_ and format_ not in COLUMN_FORMATS:
         errors.append(fields.invalid(at / "format", format_, f"must be one of {','.join(COLUMN_FORMATS)}"))
     if not path:
-        errors.append(fields.required(at / "jsonPath"))
+        errors.append(fields.required(at / "JSONPath"))
     else:
-        errors += simple_path(path, at / "jsonPath")
+        errors += simple_path(path, at / "JSONPath")
     return errors
 
 
@@ -366,6 +364,8 @@ def conversion_errors(spec: Object) -> Errors:
 def stored_version_errors(obj: Object) -> Errors:
     known = {v.get("name") for v in items(part(obj, "spec"), "versions")}
     at = Path("status") / "storedVersions"
+    if not items(part(obj, "status"), "storedVersions"):
+        return [fields.invalid(at, [], "must have at least one stored version")]
     return [
         fields.invalid(
             at @ i, v,
@@ -413,9 +413,13 @@ def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
     known = {str(e) for e in validate(old, situation)}
     errors = [e for e in validate(new, situation) if str(e) not in known]
     now, before = part(new, "spec"), part(old, "spec")
-    for name in ("group", "scope"):
-        if now.get(name) != before.get(name):
-            errors.append(fields.invalid(SPEC / name, now.get(name), IMMUTABLE))
+    if condition_of(old, "Established", "True"):  # both decide how objects are stored
+        if now.get("scope") != before.get("scope"):
+            errors.append(fields.invalid(SPEC / "scope", now.get("scope"), IMMUTABLE))
+        if part(now, "names").get("kind") != part(before, "names").get("kind"):
+            errors.append(fields.invalid(SPEC / "names" / "kind", part(now, "names").get("kind"), IMMUTABLE))
+    if now.get("group") != before.get("group"):
+        errors.append(fields.invalid(SPEC / "group", now.get("group"), IMMUTABLE))
     if part(now, "names").get("plural") != part(before, "names").get("plural"):
         errors.append(fields.invalid(SPEC / "names" / "plural", part(now, "names").get("plural"), IMMUTABLE))
     return errors
@@ -491,7 +495,8 @@ def plan_status(obj: Object, others: Sequence[Object], now: str) -> Object | Non
         clashes = [v for v in values if v in pool]
         if clashes:
             reason = f"{name[0].upper()}{name[1:]}Conflict"
-            conflict = (reason, ",".join(f"{fields.quote(v)} is already in use" for v in clashes))
+            texts = [f"{fields.quote(v)} is already in use" for v in clashes]
+            conflict = (reason, texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
         elif name in wanted:
             accepted[name] = wanted[name]
         else:

@@ -52,6 +52,8 @@ NOT_NESTED = (
     ("x-kubernetes-list-map-keys", "must be empty to be structural"),
     ("x-kubernetes-list-type", "must be undefined to be structural"),
     ("x-kubernetes-map-type", "must be undefined to be structural"),
+    ("x-kubernetes-validations", "must be empty to be structural"),
+    ("externalDocs", "must be undefined to be structural"),
 )
 JUNCTORS = ("allOf", "anyOf", "oneOf")
 INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
@@ -67,8 +69,7 @@ def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
     if schema.get("nullable"):
         out.append(fields.forbidden(path / "nullable", "nullable cannot be true at the root"))
     out += forbidden_errors(schema, path)
-    structure = list(structural_errors(schema, ROOT, path))
-    out += structure
+    out += sorted(structural_errors(schema, ROOT, path), key=str)
     if not out:
         out += default_errors(schema, path)
     return out
@@ -142,6 +143,35 @@ def forbidden_errors(schema: Object, path: Path, *, nested: bool = False) -> Ite
         if map_type not in ("atomic", "granular"):
             yield fields.not_supported(path / "x-kubernetes-map-type", map_type, ("atomic", "granular"))
     yield from list_errors(schema, path)
+    found = schema.get("properties")
+    more = schema.get("additionalProperties")
+    if found and more is False:
+        yield fields.forbidden(path / "additionalProperties", "additionalProperties cannot be set to false")
+    if found and more is not None:
+        yield fields.forbidden(
+            path / "additionalProperties", "additionalProperties and properties are mutual exclusive"
+        )
+    for i, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
+        yield from rule_errors(rule if isinstance(rule, dict) else {}, path / "x-kubernetes-validations" @ i)
+    for inner, here, below in parts(schema, path):
+        yield from forbidden_errors(inner, here, nested=nested or below)
+
+
+def rule_errors(rule: Object, at: Path) -> Iterator[FieldError]:
+    """What a rule must look like, whatever it says."""
+    text, message = str(rule.get("rule") or "").strip(), str(rule.get("message") or "")
+    if not text:
+        yield fields.required(at / "rule", "rule is not specified")
+    elif message and not message.strip():
+        yield fields.invalid(at / "message", message, "message must be non-empty if specified")
+    elif "\n" in message.strip():
+        yield fields.invalid(at / "message", message, "message must not contain line breaks")
+    elif "\n" in text and not message.strip():
+        yield fields.required(at / "message", "message must be specified if rule contains line breaks")
+
+
+def pattern_errors(schema: Object, path: Path) -> Iterator[FieldError]:
+    """A pattern that is none."""
     if pattern := schema.get("pattern"):
         try:
             compiled(pattern)
@@ -149,17 +179,6 @@ def forbidden_errors(schema: Object, path: Path, *, nested: bool = False) -> Ite
             pass
         except BadPattern as e:
             yield fields.invalid(path / "pattern", pattern, f"must be a valid regular expression, but isn't: {e}")
-    found = schema.get("properties")
-    more = schema.get("additionalProperties")
-    if found and more:
-        yield fields.forbidden(
-            path / "additionalProperties", "additionalProperties and properties are mutual exclusive"
-        )
-    for rule in schema.get("x-kubernetes-validations") or ():
-        if not isinstance(rule, dict) or not str(rule.get("rule") or "").strip():
-            yield fields.required(path / "x-kubernetes-validations" @ 0 / "rule", "rule is not specified")
-    for inner, here, below in parts(schema, path):
-        yield from forbidden_errors(inner, here, nested=nested or below)
 
 
 def parts(schema: Object, path: Path) -> Iterator[tuple[Object, Path, bool]]:
@@ -202,14 +221,14 @@ def list_errors(schema: Object, path: Path) -> Iterator[FieldError]:
         at = path / "items"
         if items.get("nullable"):
             yield fields.forbidden(at / "nullable", 'cannot be nullable when x-kubernetes-list-type is "set"')
-        if inner == "array" and items.get("x-kubernetes-list-type") != "atomic":
+        if inner == "array" and items.get("x-kubernetes-list-type") not in (None, "atomic"):
             yield fields.invalid(
                 at / "x-kubernetes-list-type", items.get("x-kubernetes-list-type"),
                 "must be atomic as item of a list with x-kubernetes-list-type=set",
             )  # fmt: skip
         if inner == "object" and items.get("x-kubernetes-map-type") != "atomic":
             yield fields.invalid(
-                at / "x-kubernetes-map-type", items.get("x-kubernetes-map-type"),
+                at / "x-kubernetes-map-type", items.get("x-kubernetes-list-type"),
                 "must be atomic as item of a list with x-kubernetes-list-type=set",
             )  # fmt: skip
     if list_type != "map":
@@ -224,20 +243,22 @@ def list_errors(schema: Object, path: Path) -> Iterator[FieldError]:
             path / "items" / "type", items.get("type") or "",
             "must be object if parent array's x-kubernetes-list-type is map",
         )  # fmt: skip
+        return
     seen: set[str] = set()
     inside = items.get("properties") or {}
-    for i, key in enumerate(keys):
-        here = path / "x-kubernetes-list-map-keys" @ i
+    here = path / "x-kubernetes-list-map-keys"
+    for key in keys:
+        if key not in inside:
+            yield fields.invalid(here, keys, "entries must all be names of item properties")
         if key in seen:
-            yield fields.invalid(path / "x-kubernetes-list-map-keys", keys, "must not contain duplicate entries")
+            yield fields.invalid(here, keys, "must not contain duplicate entries")
         seen.add(key)
         if key not in inside:
-            yield fields.invalid(here, key, "entries must all be names of item properties")
             continue
         known = inside[key]
         if known.get("type") in ("array", "object"):
             yield fields.invalid(
-                (path / "items" / "properties").key(key) / "type", known["type"],
+                (path / "items" / "properties").key(key) / "type", items["type"],
                 "must be a scalar type if parent array's x-kubernetes-list-type is map",
             )  # fmt: skip
         if known.get("nullable"):
@@ -270,7 +291,8 @@ def structural_errors(schema: Object, level: str, path: Path) -> Iterator[FieldE
     embedded = bool(schema.get("x-kubernetes-embedded-resource"))
     either = bool(schema.get("x-kubernetes-int-or-string"))
     preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
-    if more is not None and more is not False and level == ROOT:
+    yield from pattern_errors(schema, path)
+    if more is not None and level == ROOT:
         yield fields.forbidden(path / "additionalProperties", "must not be used at the root")
     if either:
         if type_:
@@ -285,14 +307,13 @@ def structural_errors(schema: Object, level: str, path: Path) -> Iterator[FieldE
                 path / "x-kubernetes-embedded-resource", True, "must be false if x-kubernetes-int-or-string is true"
             )
     for name in JUNCTORS:
-        if either and is_int_or_string(schema, name):
+        if is_int_or_string(schema, name):
             continue
         for i, inner in enumerate(schema.get(name) or ()):
-            skip_first = either and name == "allOf" and i == 0 and inner.get("anyOf") == INT_OR_STRING
-            if not skip_first:
-                yield from nested_errors(inner, schema, path / name @ i)
+            first = name == "allOf" and i == 0 and is_int_or_string(inner, "anyOf")
+            yield from nested_errors(inner, schema, path / name @ i, path, skip_any_of=first)
     if isinstance(schema.get("not"), dict):
-        yield from nested_errors(schema["not"], schema, path / "not")
+        yield from nested_errors(schema["not"], schema, path / "not", path)
     if embedded and type_ != "object":
         text = "must be object if x-kubernetes-embedded-resource is true"
         yield fields.invalid(path / "type", type_, text) if type_ else fields.required(path / "type", text)
@@ -312,7 +333,7 @@ def structural_errors(schema: Object, level: str, path: Path) -> Iterator[FieldE
     if type_ == "array" and not isinstance(schema.get("items"), dict):
         yield fields.required(path / "items", "must be specified")
     if level == ROOT or embedded:
-        yield from metadata_errors(properties, path)
+        yield from metadata_errors(properties, path, level)
 
 
 def is_int_or_string(schema: Object, name: str) -> bool:
@@ -320,7 +341,7 @@ def is_int_or_string(schema: Object, name: str) -> bool:
     return name == "anyOf" and schema.get("anyOf") == INT_OR_STRING
 
 
-def metadata_errors(properties: Object, path: Path) -> Iterator[FieldError]:
+def metadata_errors(properties: Object, path: Path, level: str) -> Iterator[FieldError]:
     """What a schema may say of apiVersion, kind and metadata."""
     at = path / "properties"
     for key in ("kind", "apiVersion"):
@@ -332,49 +353,48 @@ def metadata_errors(properties: Object, path: Path) -> Iterator[FieldError]:
     if (found := meta.get("type") or "") != "object":
         yield fields.invalid(at.key("metadata") / "type", found, "must be object")
     inside = meta.get("properties") or {}
-    left_over = {k: v for k, v in meta.items() if k not in ("type", "description", "properties") and v}
-    if left_over or set(inside) - {"name", "generateName"}:
+    left_over = {k: v for k, v in meta.items() if k not in ("type", "default", "properties") and v}
+    if level == ROOT and (left_over or set(inside) - {"name", "generateName"}):
         yield fields.forbidden(
             at.key("metadata"),
             "must not specify anything other than name and generateName, but metadata is implicitly specified",
         )
 
 
-def nested_errors(schema: Object, beside: Object, path: Path) -> Iterator[FieldError]:
-    """A schema of a combination: it may only narrow what the core schema beside it describes."""
+def nested_errors(
+    schema: Object, beside: Object | None, path: Path, core: Path, *, skip_any_of: bool = False
+) -> Iterator[FieldError]:
+    """A schema of a combination: it may only narrow what the core schema describes.
+
+    beside: the core schema for the same place, which is at `core`; None: there is none, which was told already
+    """
     for name, text in NOT_NESTED:
-        if schema.get(name) or (name in ("additionalProperties", "default") and schema.get(name) is not None):
+        found = schema.get(name)
+        if found or (found is not None and name in ("additionalProperties", "default")):
             yield fields.forbidden(path / name, text)
+    yield from pattern_errors(schema, path)
     given = schema.get("properties")
-    found: Object = given if isinstance(given, dict) else {}
-    core = beside.get("properties") or {}
-    for key in sorted(found):
-        here = (path / "properties").key(key)
+    inside: Object = given if isinstance(given, dict) else {}
+    known = (beside or {}).get("properties") or {}
+    for key in sorted(inside):
+        here, there = (path / "properties").key(key), (core / "properties").key(key)
         if key == "metadata":
             yield fields.forbidden(here, "must not be specified in a nested context")
-        if key not in core and not isinstance(beside.get("additionalProperties"), dict):
-            place = (core_path(path) / "properties").key(key)
-            yield fields.required(place, f"because it is defined in {here}")
-        yield from nested_errors(found[key], core.get(key) or {"additionalProperties": {}}, here)
-    inner = schema.get("items")
-    if isinstance(inner, dict):
-        core_items = beside.get("items")
-        if not isinstance(core_items, dict):
-            yield fields.required(core_path(path) / "items", f"because it is defined in {path / 'items'}")
-        yield from nested_errors(
-            inner, core_items if isinstance(core_items, dict) else {"additionalProperties": {}}, path / "items"
-        )
+        if beside is not None and key not in known:
+            yield fields.required(there, f"because it is defined in {here}")
+        yield from nested_errors(inside[key], known.get(key), here, there)
+    items = schema.get("items")
+    if isinstance(items, dict):
+        below = (beside or {}).get("items")
+        if beside is not None and not isinstance(below, dict):
+            yield fields.required(core / "items", f"because it is defined in {path / 'items'}")
+        yield from nested_errors(items, below if isinstance(below, dict) else None, path / "items", core / "items")
     for name in JUNCTORS:
         for i, one in enumerate(schema.get(name) or ()):
-            yield from nested_errors(one, beside, path / name @ i)
+            if not (name == "anyOf" and skip_any_of):
+                yield from nested_errors(one, beside, path / name @ i, core)
     if isinstance(schema.get("not"), dict):
-        yield from nested_errors(schema["not"], beside, path / "not")
-
-
-def core_path(path: Path) -> Path:
-    """The place in the core schema that a place in a combination stands for."""
-    out = [p for p in str(path).split(".") if p != "not" and not p.startswith(tuple(f"{j}[" for j in JUNCTORS))]
-    return Path(".".join(out))
+        yield from nested_errors(schema["not"], beside, path / "not", core)
 
 
 # ---------------------------------------------------------------- defaults

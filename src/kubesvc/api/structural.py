@@ -123,7 +123,7 @@ def keep(value: Any, at: Structural, path: str, unknown: list[str], *, root: boo
     elif isinstance(value, list) and at.items is not None:
         for i, inner in enumerate(value):
             if isinstance(inner, (dict, list)):
-                prune(inner, at.items, f"{path}[{i}]", unknown, root=at.items.embedded)
+                keep(inner, at.items, f"{path}[{i}]", unknown, root=at.items.embedded)
 
 
 # ---------------------------------------------------------------- nulls and defaults
