@@ -157,7 +157,7 @@ class Fate:
 
     async def restart_part(self) -> None:
         world = self.world
-        part = self.random.choice([world.controllers, *world.proxies, world.names, *world.machines])
+        part = self.random.choice([world.controllers, *world.standby, *world.proxies, world.names, *world.machines])
         if not part.running:
             return
         seconds = self.random.choice((0.0, 1.0, 10.0))

@@ -15,7 +15,18 @@ import msgspec
 
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
-from kubesvc.api.kinds import DEPLOYMENT, IP_ADDRESS, NAMESPACE, NODE, POD, REPLICA_SET, SERVICE
+from kubesvc.api.kinds import (
+    DAEMON_SET,
+    DEPLOYMENT,
+    IP_ADDRESS,
+    JOB,
+    NAMESPACE,
+    NODE,
+    POD,
+    REPLICA_SET,
+    SERVICE,
+    STATEFUL_SET,
+)
 from kubesvc.api.meta import Object
 from kubesvc.client import Informer
 from kubesvc.dns import wire
@@ -36,6 +47,12 @@ NAMED = ("shop", "side")
 """The namespaces whose Services are looked at."""
 PATIENCE_SECONDS = 1.0
 """Grace that publishing a removal may need at least."""
+
+
+READ = (
+    NAMESPACE, NODE, POD, SERVICE, ENDPOINTS, ENDPOINT_SLICE, DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB,
+    IP_ADDRESS,
+)  # fmt: skip
 
 
 class Broken(AssertionError):
@@ -108,7 +125,7 @@ class State:
         self.objects: dict[str, list[Object]] = {}
 
     async def read(self) -> State:
-        for kind in (NAMESPACE, NODE, POD, SERVICE, ENDPOINTS, ENDPOINT_SLICE, DEPLOYMENT, REPLICA_SET, IP_ADDRESS):
+        for kind in READ:
             self.objects[kind.plural] = await self.world.all(kind)
         self.nodes = {n["metadata"]["name"]: n for n in self.objects["nodes"]}
         self.services = {key_of(s): s for s in self.objects["services"] if s["metadata"]["namespace"] in NAMED}
@@ -203,6 +220,8 @@ async def check_calm(world: World) -> None:
         check_endpoints(state, key, service)
     check_leaks(state)
     check_workloads(state)
+    check_sets(state)
+    check_jobs(state)
     check_proxies(state)
     check_names(state)
 
@@ -376,6 +395,42 @@ def check_workloads(state: State) -> None:
             check(
                 r["spec"]["replicas"] == len(have), f"ReplicaSet {key_of(r)} has {len(have)} of {r['spec']['replicas']}"
             )
+
+
+def check_sets(state: State) -> None:
+    """StatefulSets have their names in order, DaemonSets one pod on each node that takes pods."""
+    pods = state.objects["pods"]
+    for s in state.objects["statefulsets"]:
+        name, wanted = s["metadata"]["name"], s["spec"]["replicas"]
+        mine = {p["metadata"]["name"]: p for p in pods if owned_by(p, s)}
+        full = [f"{name}-{n}" for n in range(wanted)]
+        check(sorted(mine) == full[: len(mine)], f"StatefulSet {name} of {wanted} has {sorted(mine)}")
+        well = all(ready_of(p) for p in mine.values())
+        ordered = s["spec"].get("podManagementPolicy") != "Parallel"
+        check(len(mine) == wanted or (ordered and not well), f"StatefulSet {name} has {len(mine)} of {wanted}")
+        if well:
+            revisions = {p["metadata"]["labels"]["controller-revision-hash"] for p in mine.values()}
+            check(revisions <= {s["status"]["updateRevision"]}, f"StatefulSet {name} stopped half way: {revisions}")
+        check(s["status"].get("replicas", 0) == len(mine), f"StatefulSet {name} says {s['status']}")
+    for d in state.objects["daemonsets"]:
+        mine_by_node = sorted((p["spec"].get("nodeName") or "") for p in pods if owned_by(p, d) and not is_ended(p))
+        takers = sorted(n for n, node in state.nodes.items() if not (node.get("spec") or {}).get("taints"))
+        check(mine_by_node == takers, f"DaemonSet {d['metadata']['name']} is on {mine_by_node}, should be on {takers}")
+
+
+def check_jobs(state: State) -> None:
+    """Jobs have ended one way or the other, and hold no pod back."""
+    for job in state.objects["jobs"]:
+        name, status = job["metadata"]["name"], job.get("status") or {}
+        ends = [c["type"] for c in status.get("conditions") or () if c["type"] in ("Complete", "Failed")]
+        check(len(ends) == 1, f"Job {name} has ended {ends}: {status}")
+        if ends == ["Complete"]:
+            done, wanted = status.get("succeeded", 0), job["spec"]["completions"]
+            check(done >= wanted, f"Job {name} is complete with {done} of {wanted}")
+        check(not status.get("active"), f"Job {name} has ended with {status.get('active')} active pods")
+    for pod in state.objects["pods"]:
+        held = "batch.kubernetes.io/job-tracking" in (pod["metadata"].get("finalizers") or ())
+        check(not held, f"pod {key_of(pod)} is held for a Job that has ended or is gone")
 
 
 def owned_by(obj: Object, owner: Object) -> bool:

@@ -13,6 +13,8 @@ from kubesvc.api.meta import Object
 from kubesvc.api.pod import Pod
 from kubesvc.client import Informer, Unreachable
 from kubesvc.client.informer import InformerFactory
+from kubesvc.client.interface import Client
+from kubesvc.client.leader import LeaderElector, LeaderSettings, LeadershipLost
 from kubesvc.clock import LoopClock
 from kubesvc.controllers import ControllerSettings, run_controllers
 from kubesvc.dns.records import Zone
@@ -27,6 +29,7 @@ from kubesvc.node.settings import NodeSettings
 from kubesvc.node.simulated import SimulatedPod
 from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 
+from .story import Story
 from .trouble import Way
 
 MOST_ENDPOINTS = 4
@@ -88,14 +91,58 @@ class Part:
         return f"{self.seed}/{self.lives}"
 
 
+class Election:
+    """What candidates of one Lease agree on, seen from outside: who works now, and whether ever two did."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self.working: list[str] = []
+        self.broken = ""
+
+    def begins(self, name: str) -> None:
+        self.story.tell(name, "leads")
+        if self.working:
+            self.broken = f"{name} begins to lead while {', '.join(self.working)} does"
+        self.working.append(name)
+
+    def ends(self, name: str) -> None:
+        self.story.tell(name, "leads no more")
+        self.working.remove(name)
+
+
 class Controllers(Part):
-    """All controllers over one set of caches."""
+    """All controllers over one set of caches; of several candidates with an election, those of the one that leads."""
 
     factory: InformerFactory | None = None
+
+    def __init__(self, name: str, way: Way, seed: str, election: Election | None = None) -> None:
+        super().__init__(name, way, seed)
+        self.election = election
 
     async def run(self) -> None:
         client = self.way.part(self.name, self.life)
         chance = random.Random(self.life + "/own")
+        if self.election is None:
+            await self.work(client, chance)
+            return
+        settings = LeaderSettings(name="kubesvc-controllers")
+        while True:  # who loses the Lease ends, and is started again
+            elector = LeaderElector(client, settings, f"{self.name}-{self.lives}", self.clock, chance)
+            try:
+                await elector.run(lambda: self.lead(client, chance))
+            except LeadershipLost:
+                await asyncio.sleep(1.0)
+
+    async def lead(self, client: Client, chance: random.Random) -> None:
+        assert self.election is not None
+        self.election.begins(self.name)
+        try:
+            await self.work(client, chance)
+        finally:
+            self.factory = None
+            self.election.ends(self.name)
+
+    async def work(self, client: Client, chance: random.Random) -> None:
         self.factory = InformerFactory(client, self.clock, chance)
         settings = ControllerSettings(max_endpoints_per_slice=MOST_ENDPOINTS)
         await run_controllers(client, clock=self.clock, random=chance, settings=settings, informers=self.factory)

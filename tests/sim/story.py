@@ -79,12 +79,25 @@ def change_text(change: Change) -> str:
     if plural == "services":
         spec = new.get("spec") or {}
         return f"{where}: {spec.get('type')} {spec.get('clusterIP')} selects {spec.get('selector')}"
-    if plural in ("deployments", "replicasets"):
+    if plural in ("deployments", "replicasets", "statefulsets"):
         spec, status = new.get("spec") or {}, new.get("status") or {}
         return f"{where}: wants {spec.get('replicas')}, has {status.get('replicas', 0)}, {ready_text(status)}"
     if plural == "nodes":
         return f"{where}: {node_text(new)}"
+    if plural == "daemonsets":
+        status = new.get("status") or {}
+        wanted, there = status.get("desiredNumberScheduled", 0), status.get("currentNumberScheduled", 0)
+        return f"{where}: on {there} of {wanted} nodes, {status.get('numberReady', 0)} ready"
+    if plural == "jobs":
+        return f"{where}: {job_text(new)}"
     return f"{where} is {'changed' if old else 'new'}"
+
+
+def job_text(job: dict[str, Any]) -> str:
+    status = job.get("status") or {}
+    words = [f"{status[field]} {field}" for field in ("active", "succeeded", "failed") if status.get(field)]
+    words += [c["type"] for c in status.get("conditions") or () if c.get("status") == "True"]
+    return ", ".join(words) or "nothing yet"
 
 
 def ready_text(status: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
-from kubesvc.api.kinds import DEPLOYMENT, NAMESPACE, NODE, POD, SERVICE
+from kubesvc.api.kinds import DAEMON_SET, DEPLOYMENT, JOB, NAMESPACE, NODE, POD, SERVICE, STATEFUL_SET
 from kubesvc.api.meta import Object
 from kubesvc.client.interface import Client
 
@@ -28,6 +28,7 @@ SCRIPTS = (
     "ready after 1s; fail after 15s",
     "ready after 1s; succeed after 20s",
 )
+JOB_SCRIPTS = ("ready after 1s; succeed after 3s", "ready after 1s; succeed after 15s", "ready after 1s; fail after 2s")
 STOP = "kubesvc.dev/simulate-stop-seconds"
 APPS = ("web", "db")
 PORTS: tuple[list[Object], ...] = (
@@ -82,6 +83,9 @@ class Users:
         for app in APPS:
             await self.make_deployment(SHOP, app, self.random.randint(2, 6))
         await self.make_deployment(SIDE, "web", 2)
+        await self.make_set("ledger", self.random.randint(1, 3))
+        await self.make_daemons("agent")
+        await self.make_job()
 
     def first_services(self) -> list[tuple[str, Object]]:
         r = self.random
@@ -129,7 +133,62 @@ class Users:
         }
         await self.act(f"makes Deployment {namespace}/{app}", lambda c: c.create(DEPLOYMENT, body, namespace))
 
+    async def make_set(self, name: str, replicas: int) -> None:
+        """Pods with names in the headless Service `db`."""
+        template = pod_template("db", self.random.choice(SCRIPTS[:3]), set=name)
+        body = {
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "serviceName": "db",
+                "podManagementPolicy": self.random.choice(("OrderedReady", "Parallel")),
+                "selector": {"matchLabels": {"set": name}},
+                "template": template,
+            },
+        }
+        await self.act(f"makes StatefulSet {name}", lambda c: c.create(STATEFUL_SET, body, SHOP))
+
+    async def make_daemons(self, name: str) -> None:
+        template = pod_template("web", self.random.choice(SCRIPTS[:3]), set=name)
+        body = {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"set": name}}, "template": template}}
+        await self.act(f"makes DaemonSet {name}", lambda c: c.create(DAEMON_SET, body, SHOP))
+
+    async def make_job(self) -> None:
+        name, script = f"task-{self.number()}", self.random.choice(JOB_SCRIPTS)
+        template = pod_template("web", script)
+        template["spec"]["restartPolicy"] = "Never"
+        spec: Object = {"completions": self.random.randint(1, 4), "parallelism": self.random.randint(1, 3)}
+        spec["backoffLimit"] = 3  # its waits double: with more of them a Job is not over when all is quiet
+        if self.random.random() < 0.5:
+            spec["completionMode"] = "Indexed"
+        body = {"metadata": {"name": name}, "spec": {**spec, "template": template}}
+        await self.act(f"makes Job {name} ({script})", lambda c: c.create(JOB, body, SHOP))
+
     # ---------------------------------------------------------------- ordinary changes
+
+    async def scale_set(self) -> None:
+        if name := await self.one(STATEFUL_SET):
+            n = self.random.choice((0, 1, 2, 4))
+            await self.patch(f"scales StatefulSet {name} to {n}", STATEFUL_SET, name, {"spec": {"replicas": n}})
+
+    async def roll_out_sets(self) -> None:
+        kind = self.random.choice((STATEFUL_SET, DAEMON_SET))
+        if name := await self.one(kind):
+            annotations = {"kubesvc.dev/simulate": self.random.choice(SCRIPTS[:3]), "turn": str(self.number())}
+            patch = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+            await self.patch(f"rolls out {kind.name} {name}", kind, name, patch)
+
+    async def replace_job(self) -> None:
+        if name := await self.one(JOB):
+            how = self.random.choice(("Background", "Foreground", "Orphan"))
+            await self.act(f"deletes Job {name}, {how}", lambda c: c.delete(JOB, name, SHOP, propagation=how))
+        await self.make_job()
+
+    async def suspend_job(self) -> None:
+        if name := await self.one(JOB):
+            for suspend in (True, False):
+                await self.patch(f"suspends Job {name}: {suspend}", JOB, name, {"spec": {"suspend": suspend}})
+                await asyncio.sleep(self.random.choice((0.0, 1.0, 5.0)))
 
     async def patch(self, what: str, kind: Any, name: str, patch: Object, namespace: str = SHOP) -> None:
         await self.act(what, lambda c: c.patch(kind, name, namespace, patch, "merge"))
@@ -338,4 +397,8 @@ ACTS: tuple[tuple[int, Act], ...] = (
     (2, Users.spoil_slice),
     (2, Users.spoil_endpoints),
     (3, Users.flip_readiness),
+    (2, Users.scale_set),
+    (2, Users.roll_out_sets),
+    (1, Users.replace_job),
+    (1, Users.suspend_job),
 )

@@ -22,7 +22,7 @@ from kubesvc.client.interface import Client, Unreachable
 from kubesvc.store import Change, StoreError
 from kubesvc.store.memory import MemoryStore
 
-from .machines import Controllers, Machine, Names, NodeProxy, Part, StepClock
+from .machines import Controllers, Election, Machine, Names, NodeProxy, Part, StepClock
 from .story import QUIET_KINDS, Story
 from .trouble import MortalStore, Way, Weather
 
@@ -51,7 +51,11 @@ class World:
         self.server: ApiServer | None = None
         self.door: MortalStore | None = None
         self.servers = 0
-        self.controllers = Controllers("controllers", self.way, self.seed)
+        elected = random.Random(f"{self.seed}/elected").random() < 0.4
+        self.election = Election(story) if elected else None
+        self.controllers = Controllers("controllers", self.way, self.seed, self.election)
+        self.standby = [Controllers("standby", self.way, self.seed, self.election)] if elected else []
+        """Controllers that work when the others do not."""
         self.others: list[Controllers] = []
         """Controllers that run though they should not: a leader that does not know it was replaced."""
         count = self.random.randint(2, 3)
@@ -68,7 +72,7 @@ class World:
 
     @property
     def parts(self) -> list[Part]:
-        return [self.controllers, *self.others, *self.machines, *self.proxies, self.names]
+        return [self.controllers, *self.standby, *self.others, *self.machines, *self.proxies, self.names]
 
     async def start(self) -> None:
         await self.store.start()
@@ -174,7 +178,8 @@ class World:
         return False
 
     def check_parts(self) -> None:
-        """A part that ended by itself has a bug."""
+        """A part that ended by itself has a bug; and nobody leads beside another."""
+        assert self.election is None or not self.election.broken, self.election.broken
         for part in self.parts:
             if part.task is not None and part.task.done():
                 part.task.result()
