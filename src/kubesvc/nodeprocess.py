@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 if TYPE_CHECKING:
     from kubesvc.client import Client
+    from kubesvc.proxy.backend import SyncReport
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,17 @@ def node_parts(
     )
     dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
     dns.informers.of(ENDPOINT_SLICE).on_change(hops.names)
-    parts += [("proxy", steer(process, client, clock, random)), ("dns", dns.run()), ("api relay", relay_api(process))]
+    parts += [
+        ("proxy", steer(process, client, clock, random, hops.rules)),
+        ("dns", dns.run()),
+        ("api relay", relay_api(process)),
+    ]
     return parts
 
 
-async def steer(process: NodeProcess, client: Client, clock: Clock, random: Random) -> None:
+async def steer(
+    process: NodeProcess, client: Client, clock: Clock, random: Random, synced: Callable[[SyncReport], None]
+) -> None:
     """The node's proxy, in the mode that was asked for or the best that works here; which one, and why, is in a file of
     the node. What was asked for and does not work is said there, and then there is no proxy."""
     from kubesvc.proxy import Proxy, ProxySettings
@@ -131,6 +138,7 @@ async def steer(process: NodeProcess, client: Client, clock: Clock, random: Rand
         random,
         settings,
         conntrack=opened.conntrack,
+        synced=synced,
         refused=refused,
     ).run()
 

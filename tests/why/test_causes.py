@@ -1119,6 +1119,13 @@ PLANTED = (
         options={"sights": (Sight("n1", stale=("172.30.0.11:40000 to 10.96.0.7:80 goes to 10.244.1.9:8080",)),)},
     ),
     Planted(
+        "seen: the kernel refused the rules",
+        "EP616",
+        [service(), pod()],
+        "svc/web routes only in part: the kernel of node n1 does not take the rules of svc/web: Invalid argument",
+        options={"sights": (Sight("n1", refused="Invalid argument"),)},
+    ),
+    Planted(
         "seen: the node's DNS is silent",
         "EP706",
         [service(), pod()],

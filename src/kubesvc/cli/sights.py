@@ -16,6 +16,7 @@ from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.service import Service
 from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
+from kubesvc.instance.proxyreport import read_report
 from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId
 from kubesvc.kernel.conntrack import Flow
 from kubesvc.proxy.flows import plan_stale
@@ -121,10 +122,15 @@ async def look_into_one(
 ) -> Sight | None:
     """One node; None if nobody can look into it."""
     state = state_of(node.agent)
+    report = read_report(paths.node(node.name))
+    if report is not None and report.mode != "nftables":  # other modes' rules are not read; connections tell as much
+        questions = msgspec.structs.replace(questions, fronts=[])
+    key = f"{service.namespace}/{service.name}"
+    refused = next((t for k, t in (report.refused if report else {}).items() if k.partition(" ")[2] == key), "")
     pid = node.agent.pid if node.agent and state != "gone" else 0
     answers = await ask_inside(paths, record, node, questions)
     if answers is None:
-        return Sight(node.name, state, pid)
+        return Sight(node.name, state, pid, refused=refused)
     replies: dict[str, Reply] = {p: r for p, r in answers.connect.items() if r in ("open", "refused", "silent")}  # type: ignore[misc]
     dns = answers.dns if state == "running" else ""
     return Sight(
@@ -136,6 +142,7 @@ async def look_into_one(
         dns if dns in ("silent", "answers") else "",  # type: ignore[arg-type]
         tuple(answers.records),
         tuple(stale_flows(service, slices, answers)),
+        refused,
     )
 
 

@@ -490,6 +490,14 @@ CAUSES: tuple[Cause, ...] = (
         "Let the client open a new socket; kubesvc's proxy forgets the entry at the Service's next change.",
     ),
     Cause(
+        "EP616",
+        "The kernel does not take the Service's rules",
+        "The proxy of a node has set the Service aside, because the kernel refused its rules; other Services do not "
+        "suffer. The message is the kernel's.",
+        "Change what the message is about (an address or a port of the Service, mostly); the proxy tries again at the "
+        "Service's next change.",
+    ),
+    Cause(
         "EP701",
         "A headless Service has no ClusterIP",
         "The Service's clusterIP is None: its name leads to the Pods' own addresses, and there is no address that "

@@ -60,8 +60,10 @@ def judge(service: Service | None, snapshot: Snapshot, stage: Stage, knocked: di
     for sight in snapshot.sights:
         if sight.state != "running":
             return Progress(False, f"the process of node {sight.node} does not run")
-        if sight.rules is None:
-            return Progress(False, f"the rules of node {sight.node} cannot be read", True)
+        if sight.refused:
+            return Progress(False, f"the kernel of node {sight.node} does not take its rules: {sight.refused}")
+        if sight.rules is None and stage == "programmed":
+            return Progress(False, f"the rules of node {sight.node} are not read in its mode; try --routable", True)
         if witness.differences(service, slices, snapshot, sight):
             return Progress(False, f"the rules of node {sight.node} do not lead there yet")
     programmed = f"{listed}; programmed on {some([s.node for s in snapshot.sights])}"

@@ -24,8 +24,9 @@ class Sight:
     pid:     of that process, 0 if there is none
     answers: `ADDRESS:PORT` to what a TCP connection met
     rules:   front `ADDRESS:PORT/PROTOCOL` to the targets that the kernel's rules lead to, () for none; None if the
-             rules could not be read
+             rules were not read (only nftables' are)
     dns:     "" not asked, "silent" no answer within the time, "answers" otherwise, with `records` such as `A 10.96.0.7`
+    refused: what the kernel said when it did not take the Service's rules, "" if it did
     stale:   UDP flows that the kernel still sends to an endpoint that is none any more, in words
     """
 
@@ -37,3 +38,4 @@ class Sight:
     dns: Literal["", "silent", "answers"] = ""
     records: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    refused: str = ""

@@ -1,4 +1,4 @@
-"""What looking into the nodes adds to what objects tell (EP407, EP409, EP613 to EP615, EP706, EP707). Pure.
+"""What looking into the nodes adds to what objects tell (EP407, EP409, EP613 to EP616, EP706, EP707). Pure.
 
 The wish is what the proxy's and the DNS server's own plans make of the objects; a finding is where what was seen
 differs from it.
@@ -33,7 +33,9 @@ def look(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, 
         if sight.state != "running":
             found.append(not_running(service, sight, behind))
             continue
-        if behind:
+        if sight.refused:
+            found.append(rules_refused(service, sight))
+        elif behind:
             found.append(rules_behind(service, sight, behind))
         found += names(service, slices, snapshot, sight)
         if sight.stale:
@@ -201,6 +203,18 @@ def rules_behind(
         "kubesvc status",
         False,
         tuple(f"rules of node {sight.node}, {a}: {some(h) or 'no endpoint'}" for a, _, h in behind[:3]),
+    )
+
+
+def rules_refused(service: Service, sight: Sight) -> Finding:
+    """EP616."""
+    return Finding(
+        "EP616",
+        "broken",
+        f"the kernel of node {sight.node} does not take the rules of svc/{service.name}: {sight.refused}",
+        commands.kubectl(service.namespace, "get", "service", service.name, "-o", "yaml"),
+        False,
+        (f"node {sight.node}: {sight.refused}",),
     )
 
 
