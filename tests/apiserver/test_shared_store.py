@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,11 +33,14 @@ from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.options import ListOptions
 from kubesvc.clock import RealClock
 from kubesvc.store import open_store
+from kubesvc.store.etcd import EtcdStore
 
 from ..store.etcdserver import shared_etcd
 from .running import SETTINGS, config_map
 
 prefixes = itertools.count()
+LAG_SECONDS = 0.005
+"""Events come late, to the second server later, so that what is judged by what came so far is judged wrongly."""
 Pair = tuple[ApiServer, ApiServer]
 SMALL = replace(SETTINGS, node_ports=(30000, 30009), service_ranges=("10.96.0.0/27",))
 
@@ -44,6 +48,13 @@ SMALL = replace(SETTINGS, node_ports=(30000, 30009), service_ranges=("10.96.0.0/
 @asynccontextmanager
 async def server_at(url: str, number: int) -> AsyncIterator[ApiServer]:
     store = open_store(url)
+    assert isinstance(store, EtcdStore)
+    told = store._told
+
+    def late(events: Sequence[Any]) -> None:
+        asyncio.get_running_loop().call_later(number * LAG_SECONDS, told, list(events))
+
+    store._told = late  # type: ignore[method-assign]
     await store.start()
     settings = replace(SMALL, advertise_address=f"192.0.2.{number}", advertise_port=6443)
     server = ApiServer(store, settings, RealClock(), random.Random(number))
