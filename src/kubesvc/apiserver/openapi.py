@@ -81,6 +81,16 @@ SIMPLE_PATHS = {
 BEARER_TOKEN = {"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer token"}
 
 
+WORDS = {"200": "OK", "201": "Created", "202": "Accepted"}
+CODES = {
+    "create": ("200", "201", "202"),
+    "update": ("200", "201"),
+    "patch": ("200", "201"),
+    "delete": ("200", "202"),
+}
+"""Statuses of the verbs that may answer with more than one."""
+
+
 class Document(NamedTuple):
     """One document as it is sent: JSON bytes, and its hash (upper-case SHA-512), which is also the quoted ETag."""
 
@@ -239,14 +249,16 @@ class Style:
         self.used.add(name)
         return {"$ref": self.prefix + name}
 
-    def answers(self, name: str, code: str = "200") -> Object:
-        """The responses of an operation."""
-        ok: Object = {"description": "OK" if code == "200" else "Created"}
-        if name and self.third:
-            ok["content"] = {media: {"schema": self.ref(name)} for media in (JSON, YAML)}
-        elif name:
-            ok["schema"] = self.ref(name)
-        return {code: ok, "401": {"description": "Unauthorized"}}
+    def answers(self, name: str, *codes: str) -> Object:
+        """The responses of an operation: these statuses (200 if none is named), and what nobody in particular gets."""
+        found: Object = {}
+        for code in codes or ("200",):
+            ok = found[code] = {"description": WORDS[code]}
+            if name and self.third:
+                ok["content"] = {media: {"schema": self.ref(name)} for media in (JSON, YAML)}
+            elif name:
+                ok["schema"] = self.ref(name)
+        return {**found, "401": {"description": "Unauthorized"}}
 
     def parameter(self, name: str) -> Object:
         type_, text = PARAMETERS[name]
@@ -512,10 +524,9 @@ def operation(
     below = subresource.name.capitalize() if subresource is not None else ""
     out: Object = {"operationId": f"{named}{where}{kind.name}{below}{suffix}", "tags": [lead[0].lower() + lead[1:]]}
     options: tuple[str, ...] = ()
-    answer, code = body, "200"
+    answer = body
     if verb in ("create", "update", "patch"):
         options = (*WRITE, "force") if verb == "patch" else WRITE
-        code = "201" if verb == "create" else "200"
     elif verb == "list":
         options, answer = LIST, f"{body}List"
     elif verb in ("delete", "deletecollection"):
@@ -530,7 +541,7 @@ def operation(
         style.body(out, META + "Patch", PATCH_TYPES if kind.custom is None else PATCH_TYPES[:3])
     elif verb in ("delete", "deletecollection"):
         style.body(out, META + "DeleteOptions", (JSON, YAML) if style.third else ("*/*",))
-    out["responses"] = style.answers(answer, code)
+    out["responses"] = style.answers(answer, *CODES.get(verb, ("200",)))
     out["x-kubernetes-action"] = "connect" if subresource is not None and not body else call.action
     out["x-kubernetes-group-version-kind"] = {"group": group, "kind": name, "version": version}
     return out
