@@ -12,6 +12,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from sys import intern
 from typing import Literal, cast
 
 import msgspec
@@ -50,7 +51,7 @@ class Item:
         self.value = value
         self.revision = revision
         self._meta: _Labels | None = None
-        self._fields: dict[str, str] | None = None
+        self._fields: tuple[str, ...] | None = None
 
     @property
     def namespace(self) -> str:
@@ -84,10 +85,11 @@ class Item:
             return self.name
         if label == "metadata.namespace":
             return self.namespace
+        known = self.kind.fields
         if self._fields is None:
             obj = self.typed()
-            self._fields = {name: read(obj) for name, read in self.kind.fields.items()}
-        return self._fields.get(label, "")
+            self._fields = tuple([intern(read(obj)) for read in known.values()])
+        return next((value for name, value in zip(known, self._fields, strict=True) if name == label), "")
 
     def answer(self) -> bytes:
         """The object as it is sent alone."""
