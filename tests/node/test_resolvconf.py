@@ -124,6 +124,7 @@ CASES = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_resolver_file(case: Case) -> None:
+    """To the letter: search, nameserver and options lines in this order (DNS-66)."""
     text, warnings = render_resolv_conf(**(ARGUMENTS | case.change))
     assert text == case.text
     assert tuple(w.reason for w in warnings) == case.reasons

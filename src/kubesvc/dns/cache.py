@@ -32,6 +32,8 @@ def key_of(query: Message) -> Key:
 
 def ttl_places(raw: bytes) -> list[int]:
     """Where the TTLs of all records but OPT stand; FormatError if the message cannot be walked."""
+    if len(raw) < HEADER_BYTES:
+        raise FormatError("the header is cut off")
     _, _, questions, *counts = HEADER.unpack_from(raw)
     at, places = HEADER_BYTES, []
     for _ in range(questions):

@@ -23,6 +23,7 @@ from .netlink import (
     attribute_map,
     be16,
     nested,
+    strict,
     u8,
     u32,
 )
@@ -130,6 +131,7 @@ class KernelConntrack:
         return removed
 
 
+@strict
 def decode_flow(payload: bytes, wanted: int = UDP) -> Flow | None:
     """The flow in a message; None if it is not of the wanted protocol."""
     found = attribute_map(payload, GENERIC.size)

@@ -388,6 +388,7 @@ class NetlinkLinks:
         self.request(f"neighbour {address} on {device}", RTM_NEWNEIGH, payload, NLM_F_CREATE | NLM_F_REPLACE)
 
 
+@netlink.strict
 def decode_link(payload: bytes) -> Link:
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     data = netlink.attribute_map(payload, IFINFO.size)

@@ -10,11 +10,12 @@ Errors: `NetlinkError`, an OSError that carries the kernel's own sentence where 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import NamedTuple, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 import msgspec
 
@@ -86,6 +87,27 @@ class NetlinkError(OSError):
         """The same refusal with the name of what was being done."""
         assert self.errno is not None
         return NetlinkError(self.errno, what, text=self.text, sequence=self.sequence, offset=self.offset)
+
+
+class Malformed(ValueError):
+    """A message is not what its type says; the text tells what was missing."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def strict(decode: Callable[P, T]) -> Callable[P, T]:
+    """A decoder that takes what the kernel promises for granted, and raises Malformed where that is not there."""
+
+    @functools.wraps(decode)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return decode(*args, **kwargs)
+        except (LookupError, struct.error, AssertionError) as error:
+            raise Malformed(f"{decode.__name__}: {type(error).__name__} {error}") from error
+
+    return checked
 
 
 class Message(NamedTuple):
@@ -194,6 +216,7 @@ def messages(data: bytes) -> Iterator[Message]:
         offset += (size + 3) & ~3
 
 
+@strict
 def error_of(reply: Message) -> NetlinkError | None:
     """What an NLMSG_ERROR (or the NLMSG_DONE of a failed dump) says; None when it acknowledges."""
     code = -int.from_bytes(reply.payload[:4], "little" if struct.pack("=H", 1)[0] else "big", signed=True)

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from ..netlink import BE32, BE64, attribute, attribute_map, attributes, be32, be64, name_of, nested, text, u8
+from ..netlink import BE32, BE64, attribute, attribute_map, attributes, be32, be64, name_of, nested, strict, text, u8
 
 EXPR_NAME, EXPR_DATA = 1, 2
 LIST_ELEM = 1
@@ -416,6 +416,7 @@ DECODERS: dict[str, Callable[[Attributes], Expression]] = {
 }
 
 
+@strict
 def decode_rule(data: bytes) -> Rule:
     """The rule of a list of expressions; those that are not ours, or with options of ours not, become Unknown."""
     rule: list[Expression] = []

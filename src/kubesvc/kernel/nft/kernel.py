@@ -23,6 +23,7 @@ from ..netlink import (
     error_of,
     message,
     name_of,
+    strict,
     text,
 )
 from . import fields
@@ -222,6 +223,7 @@ class _Interrupted:
     """A dump that other writers made inconsistent."""
 
 
+@strict
 def _chain(a: dict[int, bytes]) -> ChainSpec:
     base = None
     if 4 in a:
@@ -235,6 +237,7 @@ def _rule(a: dict[int, bytes]) -> Rule:
     return decode_rule(a.get(4, b""))
 
 
+@strict
 def _set(a: dict[int, bytes]) -> SetSpec:
     flags = BE32.unpack(a[3])[0] if 3 in a else 0
     data = BE32.unpack(a[6])[0] if 6 in a else 0
