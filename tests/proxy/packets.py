@@ -324,6 +324,8 @@ CASES = (
          balancer(ready(A), externalIPs=EXTERNAL_LIST, loadBalancerSourceRanges=RANGES_ELSEWHERE), OUTSIDE, external_ip,
          80, fates(A + M)),
     Case("PROXY-38: an external IP without endpoints refuses", external(), OUTSIDE, external_ip, 80, fates(REFUSED)),
+    Case("PROXY-108: the node as well; by iptables it is passed", external(), HERE, external_ip, 80, fates(REFUSED),
+         differs=PASSED_BY_IPTABLES),
     # Load balancers.
     Case("PROXY-44: with ipMode Proxy the address is not served here", balancer(ready(A), ipMode="Proxy"), OUTSIDE,
          balancer_ip, 80, fates(PASSED)),

@@ -35,7 +35,7 @@ class Surroundings:
     node_addresses:  where node ports are reached (PROXY-67)
     service_cidrs:   ranges whose unowned addresses are dropped (PROXY-42)
     guarded:         whether ports that a ClusterIP does not have are refused, and such addresses dropped; iptables does
-                     neither (PROXY-42)
+                     neither (PROXY-42), nor refuses the node itself at external addresses (PROXY-108)
     """
 
     pod_cidr: str = ""
@@ -109,6 +109,8 @@ def _internal(port: PortTraffic, flow: NewFlow, at: Surroundings) -> Decision:
 
 def _external(port: PortTraffic, kind: str, flow: NewFlow, at: Surroundings) -> Decision:
     if not port.usable:
+        if not at.guarded and kind != "node port" and flow.source in at.own_addresses:
+            return Decision("pass", "iptables refuses the node itself nothing at such addresses (PROXY-108)", port.name)
         return Decision("refuse", "no usable endpoint anywhere (PROXY-38)", port.name)
     if (
         kind == "load balancer address"

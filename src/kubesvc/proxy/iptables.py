@@ -44,7 +44,7 @@ OWN_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-")
 TABLES = ("nat", "filter", "mangle")
 SHARED_CHAINS = {
     "nat": (SERVICES, NODE_PORTS, POSTROUTING, MARK_MASQ),
-    "filter": (SERVICES, EXTERNAL, FIREWALL, NODE_PORTS, FORWARD),
+    "filter": (SERVICES, EXTERNAL, FIREWALL, NODE_PORTS, FORWARD, LOCAL_FIREWALL),
     "mangle": (),
 }
 MANY_ENDPOINTS = 1000
@@ -329,11 +329,9 @@ class IptablesRuleset:
         name, hash = port_text(port.name), port_hash(port.name)
         svc, svl, ext, fw = (f"KUBE-{kind}-{hash}" for kind in ("SVC", "SVL", "EXT", "FW"))
         internal = svl if port.internal_local else svc
-        has_internal, has_external = (
-            bool(port.internal_targets),
-            port.usable and bool(port.local or not port.external_local),
-        )
-        filtered = port.usable and bool(port.load_balancer_ips) and port.source_ranges is not None
+        has_internal = bool(port.internal_targets)
+        has_external = bool(port.cluster) and bool(port.local or not port.external_local)
+        filtered = bool(port.cluster and port.load_balancer_ips) and port.source_ranges is not None
         protocol = port.name.protocol.lower()
         claims = list(self.fronts.owned(port))
         for claim in claims:
@@ -349,19 +347,18 @@ class IptablesRuleset:
         if port.health_port:
             said = comment(f"{name} health check node port")
             share.add("filter", NODE_PORTS, CLUSTER_IP, f"{said} -m tcp -p tcp --dport {port.health_port} -j ACCEPT")
-        if not port.usable:
-            return
         if any(c.rank == CLUSTER_IP for c in claims) and has_internal:
             share.chains[internal] = self._masquerade_internal(port, name, protocol)
-        if any(c.rank != CLUSTER_IP for c in claims):
+        if port.cluster and any(c.rank != CLUSTER_IP for c in claims):
             share.chains[ext] = self._external(port, name, svc, svl)
             if filtered:
                 share.chains[fw] = self._ranges(port, name, ext)
-        spread = {}
-        if port.cluster and (internal == svc or ext in share.chains):
-            spread[svc] = port.cluster
-        if port.local and (internal == svl or port.external_local):
-            spread[svl] = port.local
+        # A list that no front leads to has no chain: another Service may have got all of them.
+        wanted = {chain for chain in (svc, svl) if chain in share.chains}
+        if ext in share.chains:
+            wanted |= {svc, svl} if port.external_local else {svc}
+        lists = ((svc, port.cluster), (svl, port.local))
+        spread = {chain: targets for chain, targets in lists if targets and chain in wanted}
         for chain, targets in spread.items():
             share.chains.setdefault(chain, []).extend(self._spread(port, name, targets, brief=brief))
         for target in {t: None for targets in spread.values() for t in targets}:
@@ -383,7 +380,7 @@ class IptablesRuleset:
         """One external address, or the node port (PROXY-44 to 51)."""
         name = port_text(port.name)
         node_port = claim.rank > EXTERNAL_IP
-        if port.usable:
+        if port.cluster:
             ext = f"KUBE-EXT-{port_hash(port.name)}"
             if node_port:
                 share.add("nat", NODE_PORTS, claim.rank, f"{comment(name)} {to} -j {ext}")

@@ -161,10 +161,9 @@ def is_ours(table: str, chain: str) -> bool:
 
 
 def same(wished: str, saved: str, family: Family) -> bool:
-    """Whether what is there says the same as what is wished, in our chains."""
-    want = _ours(wished, family)
+    """Whether what is there says the same as what is wished, in every chain that is."""
     have = _ours(saved, family)
-    return want == have
+    return all(have.get(place) == rules for place, rules in _ours(wished, family).items())
 
 
 def _ours(text: str, family: Family) -> dict[tuple[str, str], list[Rule]]:

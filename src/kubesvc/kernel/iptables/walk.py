@@ -73,6 +73,8 @@ class Walk:
                 self.hooks(LOCAL if self.host.is_local(self.now.destination) else PASSING)
             else:
                 self.hooks(LEAVING)
+                if self.host.is_local(self.now.destination):
+                    self.hooks(LOCAL)  # by the loopback interface; what is translated stays so
         except _Ended as end:
             return Outcome(end.verdict)
         return Outcome("accept", self.now.destination, self.now.port, self.masqueraded)
