@@ -6,17 +6,20 @@ import asyncio
 import copy
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from kubesvc.api.kinds import CUSTOM_RESOURCE_DEFINITION, MUTATING_WEBHOOK_CONFIGURATION
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.clock import RealClock
 from kubesvc.store.memory import MemoryStore
 
 from .running import SETTINGS, Http, config_map, with_http
+from .test_webhooks import configure, hooked, patching, rule
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GADGETS = "/apis/factory.example.com/v1/namespaces/default/gadgets"
@@ -544,8 +547,6 @@ def test_another_server_of_the_same_store() -> None:
         second = ApiServer(store, SETTINGS, RealClock(), random.Random(2))
         await second.start()
         try:
-            from kubesvc.api.kinds import CUSTOM_RESOURCE_DEFINITION
-
             await first.client.create(CUSTOM_RESOURCE_DEFINITION, definition())
             async with asyncio.timeout(5):
                 while second.kinds.by_resource("factory.example.com", "v1", "gadgets") is None:
@@ -654,3 +655,51 @@ def test_scopes(scope: str) -> None:
         assert (await http.request("POST", "/api/v1/namespaces/default/configmaps", config_map("a")))[0] == 201
 
     with_http(run)
+
+
+# ---------------------------------------------------------------- those who stand by
+
+
+def test_webhooks_and_roles_know_custom_kinds() -> None:
+    """A webhook changes and refuses custom objects, and what it writes is pruned and checked; RBAC names their
+    resources like any others."""
+
+    def answer(path: str, request: dict[str, Any]) -> dict[str, Any]:
+        spec = request["object"]["spec"]
+        if spec["colour"] == "green":
+            return {"allowed": False, "status": {"message": "no green here"}}
+        if spec["colour"] == "blue":
+            return patching({"op": "add", "path": "/spec/replicas", "value": 99})
+        return patching(
+            {"op": "add", "path": "/spec/notes", "value": {"seen": request["resource"]["resource"]}},
+            {"op": "add", "path": "/spec/nonsense", "value": 1},
+        )
+
+    async def run(s: ApiServer, http: Http) -> None:
+        await serve(http)
+        async with hooked(answer) as hook:
+            config = hook.config(rules=[rule("CREATE", "gadgets", "factory.example.com")])
+            await configure(s.client, MUTATING_WEBHOOK_CONFIGURATION, config)
+            status, _, made = await http.request("POST", GADGETS, gadget("a"))
+            assert status == 201 and made["spec"] == {"colour": "red", "replicas": 1, "notes": {"seen": "gadgets"}}
+            status, _, answered = await http.request("POST", GADGETS, gadget("b", colour="green"))
+            assert status == 400 and answered["message"].endswith("denied the request: no green here")
+            status, _, answered = await http.request("POST", GADGETS, gadget("c", colour="blue"))
+            assert status == 422 and "less than or equal to 10" in answered["message"]
+        role = {
+            "metadata": {"name": "painter"},
+            "rules": [{"apiGroups": ["factory.example.com"], "resources": ["gadgets/status"], "verbs": ["get"]}],
+        }
+        await http.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+        binding = {
+            "metadata": {"name": "painter"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "painter"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+        }
+        await http.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+        for path, wanted in ((f"{GADGETS}/a/status", 200), (f"{GADGETS}/a", 403), (GADGETS, 403)):
+            status, _, answered = await http.request("GET", path, Impersonate_User="ann")
+            assert status == wanted, answered
+        assert 'cannot list resource "gadgets" in API group "factory.example.com"' in answered["message"]
+
+    with_http(run, replace(SETTINGS, authorization="RBAC"))

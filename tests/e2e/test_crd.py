@@ -206,12 +206,17 @@ def test_the_end_of_a_definition(instance: Instance) -> None:
     instance.kubectl("wait", "--for", "condition=established", "crd/widgets.factory.example.com", "--timeout=10s")
     body = GADGET.replace("Gadget", "Widget").replace("name: one", "name: one, finalizers: [example.com/wait]")
     instance.kubectl("create", "-n", namespace, "-f", "-", stdin=body)
+    uid = instance.get("wd", "one", "-n", namespace)["metadata"]["uid"]
+    owner = {"apiVersion": "factory.example.com/v1", "kind": "Widget", "name": "one", "uid": uid}
+    owned = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owned", "ownerReferences": [owner]}}
+    instance.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(owned))
     instance.kubectl("delete", "crd", "widgets.factory.example.com", "--wait=false")
     eventually(lambda: instance.get("wd", "one", "-n", namespace)["metadata"].get("deletionTimestamp"))
     text = refused(instance, "create", "-n", namespace, "-f", "-", stdin=body.replace("one", "two"))
     assert "create not allowed while custom resource definition is terminating" in text
     instance.kubectl("patch", "wd", "one", "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
     instance.kubectl("wait", "--for=delete", "crd/widgets.factory.example.com", "--timeout=20s")
+    eventually(lambda: "owned" not in instance.kubectl("get", "cm", "-n", namespace, "-o", "name"))
     assert "could not find the requested resource" in refused(instance, "get", "widgets", "-n", namespace)
     assert "widgets" not in instance.kubectl("api-resources", "--api-group=factory.example.com")
 

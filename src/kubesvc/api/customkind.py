@@ -81,6 +81,8 @@ class CustomForm:
         self.warning = ""
         """The warning of every request to a deprecated version."""
         self.decoder = CustomDecoder()
+        self.readers: Mapping[str, Callable[[Any], str]] = {}
+        """What field selectors of any version of the definition read."""
 
     @cached_property
     def structural(self) -> Structural:
@@ -183,7 +185,12 @@ def custom_kinds(definition: Object) -> tuple[Kind, ...]:
     if stored is None:
         return ()
     others = [v for v in versions if v is not stored]
-    return tuple(custom_kind(definition, v, stored) for v in (stored, *others))
+    kinds = tuple(custom_kind(definition, v, stored) for v in (stored, *others))
+    readers = {label: read for kind in kinds for label, read in kind.fields.items()}
+    for kind in kinds:
+        assert kind.custom is not None
+        kind.custom.readers = readers
+    return kinds
 
 
 def schema_of(version: Object) -> Object:

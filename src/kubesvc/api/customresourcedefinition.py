@@ -12,7 +12,7 @@ from .fields import Errors, Path
 from .jsonpath import BadPath, steps_of
 from .kind import Column, Kind, Situation, Subresource
 from .meta import Condition, Object, Struct, Typed
-from .schemacheck import has_rules, schema_errors, unchecked_patterns
+from .schemacheck import conform, has_rules, schema_errors, unchecked_patterns
 
 SPEC = Path("spec")
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
@@ -97,7 +97,16 @@ def default(obj: Object) -> None:
             service.setdefault("port", 443)
 
 
+def conform_schemas(obj: Object) -> None:
+    """Read nested schemas as such, in place; what is none is refused by `validate`."""
+    for version in items(part(obj, "spec"), "versions"):
+        schema = part(version, "schema").get("openAPIV3Schema")
+        if isinstance(schema, dict):
+            conform(schema)
+
+
 def prepare_create(obj: Object) -> None:
+    conform_schemas(obj)
     stored = [v.get("name") for v in items(part(obj, "spec"), "versions") if v.get("storage")]
     obj["status"] = {
         "conditions": None,
@@ -108,6 +117,7 @@ def prepare_create(obj: Object) -> None:
 
 def prepare_update(new: Object, _: Object) -> None:
     """Whatever becomes the stored version is one that objects may be stored in from now on."""
+    conform_schemas(new)
     status = new.setdefault("status", {})
     known = list(status.get("storedVersions") or ())
     known += [n for v in items(part(new, "spec"), "versions") if v.get("storage") and (n := v.get("name")) not in known]

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import fields
+from . import schema as schema_table
+from .exact import Walk, word
 from .fields import Errors, FieldError, Path
 from .meta import Object
 from .patterns import BadPattern, Unspoken, compiled
 from .structural import Structural, prune
 from .valuecheck import NOWHERE, Check
 
+PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 ROOT, ITEM, FIELD = "root", "item", "field"
 WHERE = {
     ROOT: "must not be empty at the root",
@@ -61,6 +64,8 @@ INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 
 def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
     """All that is wrong with a version's openAPIV3Schema. status: whether the status subresource is on."""
+    if problem := conform(schema):
+        return [fields.invalid(path, "", problem)]
     if too_deep(schema):
         return [fields.invalid(path, "", f"must not nest deeper than {MOST_DEPTH} levels")]
     out: Errors = []
@@ -73,6 +78,26 @@ def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
     if not out:
         out += default_errors(schema, path)
     return out
+
+
+def conform(schema: Object) -> str:
+    """Read as schemas, in place, what stands where the API takes a schema or something else (items,
+    additionalProperties); what was wrong, "" if nothing. The rest has been read as part of the body."""
+    if too_deep(schema):
+        return ""  # told by `schema_errors`
+    for name in ("items", "additionalProperties", "additionalItems"):
+        inner = schema.get(name)
+        if isinstance(inner, dict):
+            walk = Walk()
+            try:
+                schema[name] = walk.struct(inner, schema_table.definition(PROPS), "", name, {})
+            except ValueError as e:
+                return str(e)
+            if walk.error:
+                return walk.error
+        elif inner is not None and not (isinstance(inner, bool) and name != "items") and not isinstance(inner, list):
+            return f"json: cannot unmarshal {word(inner)} into Go struct field JSONSchemaProps.{name}"
+    return next((text for inner, _, _ in parts(schema, Path()) if (text := conform(inner))), "")
 
 
 def too_deep(schema: Any) -> bool:

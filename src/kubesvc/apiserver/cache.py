@@ -85,7 +85,7 @@ class Item:
             return self.name
         if label == "metadata.namespace":
             return self.namespace
-        known = self.kind.fields
+        known = self.kind.fields if self.kind.custom is None else self.kind.custom.readers
         if self._fields is None:
             obj = self.typed()
             self._fields = tuple([intern(read(obj)) for read in known.values()])
