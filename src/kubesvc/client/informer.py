@@ -37,6 +37,7 @@ from kubesvc.clock import Clock, Random
 
 from .interface import Client, RawList, Unreachable
 from .salvage import salvage
+from .sharing import Sharing
 from .workqueue import Key, key_text
 
 T = TypeVar("T", bound=Typed)
@@ -102,21 +103,27 @@ class Index(Generic[T]):
 
     def __init__(self, of: Callable[[T], Iterable[str]]) -> None:
         self._of = of
-        self._buckets: dict[str, _Bucket[T]] = {}
+        self._buckets: dict[str, _Bucket[T] | tuple[Key, T]] = {}  # one object alone needs no bucket
         self._values: dict[Key, tuple[str, ...]] = {}
 
     def get(self, value: str) -> list[T]:
         """The objects with this value, in order of their keys."""
         bucket = self._buckets.get(value)
+        if isinstance(bucket, tuple):
+            return [bucket[1]]
         return list(bucket.ordered().values()) if bucket else []
 
     def keys(self, value: str) -> list[Key]:
         """The keys of the objects with this value, in order."""
         bucket = self._buckets.get(value)
+        if isinstance(bucket, tuple):
+            return [bucket[0]]
         return list(bucket.ordered()) if bucket else []
 
     def count(self, value: str) -> int:
         bucket = self._buckets.get(value)
+        if isinstance(bucket, tuple):
+            return 1
         return len(bucket.objects) if bucket else 0
 
     def values(self) -> list[str]:
@@ -133,15 +140,27 @@ class Index(Generic[T]):
         for value in before:
             if value not in after:
                 bucket = self._buckets[value]
-                bucket.drop(key)
-                if not bucket.objects:
+                if isinstance(bucket, _Bucket):
+                    bucket.drop(key)
+                if isinstance(bucket, tuple) or not bucket.objects:
                     del self._buckets[value]
         for value in after:
-            self._buckets.setdefault(value, _Bucket()).put(key, cast(T, new))
+            self._put(value, key, cast(T, new))
         if after:
-            self._values[key] = after
+            self._values[key] = before if before == after else after
         else:
             self._values.pop(key, None)
+
+    def _put(self, value: str, key: Key, obj: T) -> None:
+        bucket = self._buckets.get(value)
+        if isinstance(bucket, _Bucket):
+            bucket.put(key, obj)
+        elif bucket is None or bucket[0] == key:
+            self._buckets[value] = (key, obj)
+        else:
+            grown = self._buckets[value] = _Bucket()
+            grown.put(*bucket)
+            grown.put(key, obj)
 
 
 class Informer(Generic[T]):
@@ -179,6 +198,7 @@ class Informer(Generic[T]):
         self._namespaces: dict[str, _Bucket[T]] = {}
         self._indexes: dict[str, Index[T]] = {}
         self._handlers: list[Handler[T]] = []
+        self._sharing = Sharing()
         self._salvaged: OrderedDict[Key, tuple[str, ...]] = OrderedDict()  # what was told of each
 
     # ---------------------------------------------------------------- reading
@@ -361,7 +381,9 @@ class Informer(Generic[T]):
 
     def _decode(self, raw: bytes) -> T | None:
         try:
-            return self._decoder.decode(raw)
+            decoded = self._decoder.decode(raw)
+            self._sharing.share(decoded)
+            return decoded
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if self.salvages is not None and (found := self._salvage(raw)) is not None:
                 return found
