@@ -304,6 +304,11 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     )
     client, clock, random = control.server.client, control.clock, control.random
     factory = InformerFactory(client, clock, random)
+    if options.service_warnings:
+        from kubesvc.api.kinds import SERVICE
+        from kubesvc.why.advice import ServiceAdviser
+
+        control.server.registry.advisers[SERVICE] = ServiceAdviser(factory, clock).warnings
     async with asyncio.TaskGroup() as group:
         if options.controllers:
             names = options.controllers

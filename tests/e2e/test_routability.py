@@ -92,13 +92,17 @@ def test_the_timeline_tells_who_left_by_which_probe_and_each_hop(shared: Instanc
     assert [e["reason"] for e in events] == ["EndpointsFilled", "NoEndpoints"]
 
 
+@pytest.mark.soak
 def test_a_rehearsal_finds_the_gap_and_its_suggestion_closes_it(shared: Instance, namespace: str) -> None:
     """Pods that are listed before they serve lose requests; with the suggested settings none is lost."""
     if shutil.which("python3", path="/usr/bin:/bin") is None:
         pytest.skip("no /usr/bin/python3 for the slow server of this test")
-    slow = "sleep 1; exec /usr/bin/python3 -m http.server 8080"
+    slow = "trap 'kill $!; exit' TERM; sleep 1; /usr/bin/python3 -m http.server 8080 & wait"
     container = {"name": "c", "image": "busybox", "command": ["sh", "-c", slow], "ports": [{"containerPort": 8080}]}
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}}
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"terminationGracePeriodSeconds": 3, "containers": [container]},
+    }
     shared.apply(
         service(namespace),
         {
@@ -117,8 +121,8 @@ def test_a_rehearsal_finds_the_gap_and_its_suggestion_closes_it(shared: Instance
         shared.kubectl(*shlex.split(suggestion["command"])[1:])
     shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=60s")
     shared.kubectl("-n", namespace, "patch", "deployment", "web", "--type", "strategic", "-p", json.dumps(
-        {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 30, "containers": [
-            {"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 2}}}}]}}}}
+        {"spec": {"template": {"spec": {"containers": [
+            {"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}}}}
     ))  # fmt: skip
     shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=60s")
     again = json.loads(shared.run(*words, check=False, seconds=120).stdout)

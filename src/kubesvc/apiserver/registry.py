@@ -151,6 +151,8 @@ class Registry:
         self.hooks: dict[Kind, WriteHooks] = dict(hooks or {})
         self.kinds = kinds or KindSet(KINDS)
         self.situation = Situation(families=settings.families)
+        self.advisers: dict[Kind, Callable[[Object, Object | None], Iterable[str]]] = {}
+        """Asked for further warnings about what is written of a kind, with what was there before; none unless set."""
         self.committed: Callable[[float], None] = nothing
         """Told how many seconds each write to the store took."""
         self.admission = Admission(settings, cache, clock, random)
@@ -354,6 +356,8 @@ class Registry:
                 raise fields.invalid_object(view.group, view.name, meta.get("name") or "", errors)
             self.admission.validate_create(kind, namespace, obj)
             warn(warnings, kind.warn(obj, None))
+            if (advise := self.advisers.get(kind)) is not None:
+                warn(warnings, advise(obj, None))
             value = encode(kind, obj)
             if options.dry_run and (found := self.of(kind).get(namespace, meta["name"])) is not None:
                 raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
@@ -677,6 +681,8 @@ class Registry:
                     await self.admission.ask(asked, warnings)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
+                    if (advise := self.advisers.get(kind)) is not None:
+                        warn(warnings, advise(new, old))
             specified = subresource in RESPECIFYING or (check and subresource != "status")
             if kind.generation is not None and specified and kind.generation(new, old):
                 meta["generation"] = (before.get("generation") or 0) + 1

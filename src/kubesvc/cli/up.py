@@ -102,6 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit-policy-file", default="", metavar="FILE", help="rules that say what is logged")
     parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
+    parser.add_argument(
+        "--service-warnings",
+        type=truth,
+        default=True,
+        metavar="true|false",
+        help="warn whoever writes a Service that selects nothing (default: true)",
+    )
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
 
@@ -245,6 +252,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
         audit_level=args.audit_level,
+        service_warnings=args.service_warnings,
         audit_policy_file=os.path.abspath(args.audit_policy_file) if args.audit_policy_file else "",
         enable_admission_plugins=args.enable_admission_plugins,
         disable_admission_plugins=args.disable_admission_plugins,

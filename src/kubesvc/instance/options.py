@@ -58,6 +58,7 @@ class UpOptions:
     images: ImageSource = "stand-ins"
     registry_mirrors: tuple[tuple[str, str], ...] = ()
     images_map: str = ""
+    service_warnings: bool = True
     labels: dict[str, str] = field(default_factory=dict)
 
     @property
