@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from kubesvc.api.errors import NotFound
+from kubesvc.api.errors import Expired, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE
 from kubesvc.api.meta import Typed
 from kubesvc.api.node import Node
-from kubesvc.client import RawList, WatchEvent
+from kubesvc.client import RawList, Unreachable, WatchEvent
 from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.kernel.conntrack import FakeConntrack, Flow
 from kubesvc.kernel.nft import FakeNft, NftError, Table
@@ -43,17 +43,21 @@ class Cluster:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[tuple[str, str], Typed]] = {k.plural: {} for k in (SERVICE, ENDPOINT_SLICE, NODE)}
-        self.queues: dict[str, asyncio.Queue[WatchEvent]] = {k: asyncio.Queue() for k in self.objects}
+        self.queues: dict[str, asyncio.Queue[WatchEvent | Exception]] = {k: asyncio.Queue() for k in self.objects}
         self.selectors: dict[str, tuple[str, str]] = {}
         self.version = 1
         self.held: set[str] = set()
         """Kinds whose lists do not come yet."""
+        self.away = False
+        """Whether nobody answers."""
 
     async def list_raw(
         self, kind: Kind, namespace: str = "", *, label_selector: str = "", field_selector: str = "", **_: Any
     ) -> RawList:
         if kind.plural not in self.objects:
             raise NotFound("no such kind here")
+        if self.away:
+            raise Unreachable("nobody answers")
         self.selectors[kind.plural] = (label_selector, field_selector)
         while kind.plural in self.held:
             await asyncio.sleep(0.1)
@@ -61,7 +65,10 @@ class Cluster:
 
     async def watch(self, kind: Kind, namespace: str = "", **_: Any) -> AsyncIterator[WatchEvent]:
         while True:
-            yield await self.queues[kind.plural].get()
+            event = await self.queues[kind.plural].get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
 
     def put(self, kind: Kind, obj: Typed) -> None:
         known = self.objects[kind.plural]
@@ -377,5 +384,146 @@ def test_a_family_without_services_gets_no_table() -> None:
         await settle()
         assert set(house.nft.tables) == {(2, "kubesvc"), (10, "kubesvc")}
         task.cancel()
+
+    run_virtual(main())
+
+
+def test_a_headless_label_takes_the_endpoints_away() -> None:
+    """PROXY-3, 4: its slices leave the watch, so the ClusterIP refuses until the label is gone."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        house.cluster.remove(ENDPOINT_SLICE, slice_of())
+        await settle()
+        assert house.fates() == {"reject tcp-reset"}
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        assert house.fates() == targets(A)
+
+    in_house(test)
+
+
+def test_there_and_back_before_a_sync_writes_nothing() -> None:
+    """PROXY-20, 21: what counts is the newest state against what is in force."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        before = len(house.nft.log)
+        for who in ((A, B), (B,), (A, C), (A,)):
+            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(*who)))
+        await settle()
+        assert len(house.nft.log) == before and house.fates() == targets(A)
+
+    in_house(test)
+
+
+def test_syncs_keep_their_distance() -> None:
+    """PROXY-115, 116: the first after a quiet time is at once, the next waits; what comes meanwhile goes together."""
+    told = ProxySettings(families=("IPv4",), health_port=0, min_sync_seconds=1.0)
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        await asyncio.sleep(5)
+        (family,) = house.proxy.families
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await asyncio.sleep(0.05)
+        assert house.fates() == targets(A)
+        syncs = family.counters.syncs
+        for who in ((B,), (A, B), (C,)):
+            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(*who)))
+            await asyncio.sleep(0.2)
+        assert house.fates() == targets(A) and family.counters.syncs == syncs
+        await asyncio.sleep(0.5)
+        assert house.fates() == targets(C) and family.counters.syncs == syncs + 1
+
+    in_house(test, told)
+
+
+def test_rules_stay_while_the_api_is_away() -> None:
+    """PROXY-122: and what happened meanwhile is taken in when it is back."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle()
+        before = len(house.nft.log)
+        house.cluster.away = True
+        for queue in house.cluster.queues.values():
+            queue.put_nowait(Expired("too old resource version"))
+        await asyncio.sleep(60)
+        assert house.fates() == targets(A) and len(house.nft.log) == before
+        house.cluster.objects["endpointslices"]["shop", "web-x"] = slice_of(endpoints=ready(B))
+        house.cluster.away = False
+        await asyncio.sleep(60)
+        assert house.fates() == targets(B)
+
+    in_house(test)
+
+
+def test_connections_that_cannot_be_listed_are_passed_over() -> None:
+    """PROXY-78: the round is skipped, the rules are in force all the same, and the next round does it."""
+
+    class Broken(FakeConntrack):
+        trouble: OSError | None = OSError(105, "No buffer space available")
+
+        async def udp_flows(self, family: int) -> list[Flow]:
+            if self.trouble:
+                raise self.trouble
+            return await super().udp_flows(family)
+
+    dead = Flow("10.244.1.9", 1, vip("IPv4"), 53, ADDRESSES["IPv4"][A], 8080)
+    conntrack = Broken([dead])
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service(ports=UDP_PORTS))
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(B), ports=UDP_SLICE))
+        await settle()
+        (family,) = house.proxy.families
+        assert family.counters.failures == 0 and conntrack.forgotten == []
+        assert house.fates(port=53, protocol=17) == targets(B)
+        conntrack.trouble = None
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(B, C), ports=UDP_SLICE))
+        await settle()
+        assert conntrack.forgotten == [dead]
+
+    in_house(test, conntrack=conntrack)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "chosen", "wanted"),
+    [
+        ("primary", "primary", (ADDRESSES["IPv4"][HERE],)),
+        ("the default of nftables is primary", "default", (ADDRESSES["IPv4"][HERE],)),
+        ("ranges choose among the interfaces", ("192.0.2.0/24",), ("192.0.2.7",)),
+        ("no range of the family leaves all", ("fd00::/8",), (ADDRESSES["IPv4"][HERE], "192.0.2.7")),
+    ],
+)
+def test_node_port_addresses(sentence: str, chosen: Any, wanted: tuple[str, ...]) -> None:
+    """PROXY-67 to 71: node ports, and health check node ports beside them."""
+
+    async def main() -> None:
+        cluster = Cluster()
+        cluster.objects["nodes"]["", "n1"] = NODE_OBJECT
+        told = ProxySettings(families=("IPv4",), health_port=0, node_port_addresses=chosen)
+        proxy = Proxy(
+            cluster,  # type: ignore[arg-type]
+            "n1",
+            NftBackends(FakeNft()),
+            LoopClock(asyncio.get_running_loop()),
+            random.Random(1),
+            told,
+            addresses_of=lambda: (ADDRESSES["IPv4"][HERE], "192.0.2.7", "127.0.0.1", "fd00::9"),
+        )
+        proxy.world.place = place()
+        assert proxy.node_port_addresses("IPv4") == wanted, sentence
+        assert proxy.families[0]._health_addresses() == wanted
+        proxy.mode = "iptables"
+        everywhere = chosen in ("default", ("fd00::/8",))
+        assert (proxy.node_port_addresses("IPv4") is None) == everywhere, "PROXY-68, 69"
+        assert not everywhere or proxy.families[0]._health_addresses() == ("0.0.0.0",), "PROXY-84"
 
     run_virtual(main())

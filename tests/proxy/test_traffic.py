@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kubesvc.proxy.traffic import Target, canonical, plan_service, service_of
@@ -140,3 +142,50 @@ def test_affinity_timeout(config: dict[str, object], seconds: int) -> None:
     sticky = service(sessionAffinity="ClientIP", sessionAffinityConfig=config)
     (port,) = plan_service(sticky, [], place(), "IPv4")
     assert port.affinity_seconds == seconds
+
+
+LOCAL: dict[str, Any] = {"externalTrafficPolicy": "Local"}
+INTERNAL: dict[str, Any] = {"internalTrafficPolicy": "Local"}
+NODE_PORT: dict[str, Any] = {"type": "NodePort", "ports": ({"name": "http", "port": 80, "nodePort": 30080},)}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "spec", "lists"),
+    [
+        ("PROXY-22: the Cluster list is the usual one", {}, (True, False)),
+        ("PROXY-22, 23: under an internal Local policy only the Local list", INTERNAL, (False, True)),
+        ("PROXY-22: but both where it is reached from outside", {**INTERNAL, **NODE_PORT}, (True, True)),
+        ("PROXY-23: an external Local policy needs both", {**LOCAL, **NODE_PORT}, (True, True)),
+        ("PROXY-24: and counts for nothing where nothing is external", LOCAL, (True, False)),
+        ("PROXY-24: external IPs count", {**LOCAL, "externalIPs": ["192.0.2.20"]}, (True, True)),
+        ("PROXY-34: trafficDistribution is the slices' affair", {"trafficDistribution": "PreferClose"}, (True, False)),
+    ],
+)
+def test_which_lists_there_are(sentence: str, spec: dict[str, Any], lists: tuple[bool, bool]) -> None:
+    (port,) = plan_service(service(**spec), [slice_of(endpoints=ready(A, C))], place("z1"), "IPv4")
+    assert (bool(port.cluster), bool(port.local)) == lists, sentence
+    assert len(port.cluster) in (0, 2), "PROXY-34: without hints nobody is left out"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "endpoints", "usable"),
+    [
+        ("PROXY-29: ready elsewhere, and hinted for elsewhere", [At(C, zones=["z9"])], True),
+        ("PROXY-29: draining elsewhere", [draining(C)], True),
+        ("PROXY-28, 29: neither ready nor serving", [At(A, ready=False), gone(C)], False),
+        ("PROXY-29: serving, but neither ready nor terminating", [At(A, ready=False, serving=True)], False),
+        ("PROXY-30: unready Pods are published as ready ones", [At(A, ready=True, serving=False)], True),
+        ("PROXY-30: terminating ones as well", [At(A, ready=True, serving=True, terminating=True)], True),
+    ],
+)
+def test_whether_anything_is_usable_anywhere(sentence: str, endpoints: list[At], usable: bool) -> None:
+    (port,) = plan_service(service(**INTERNAL), [slice_of(endpoints=endpoints)], place("z1"), "IPv4")
+    assert port.usable == usable, sentence
+
+
+def test_the_nodes_name_counts_to_the_letter() -> None:
+    """PROXY-124: under another spelling every endpoint is elsewhere."""
+    slices = [slice_of(endpoints=ready(A))]
+    for name, local in (("n1", 1), ("N1", 0), ("n1.example", 0)):
+        (port,) = plan_service(service(**INTERNAL), slices, place()._replace(node=name), "IPv4")
+        assert len(port.local) == local

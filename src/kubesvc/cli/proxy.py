@@ -106,6 +106,7 @@ def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySe
         masquerade_all=args.masquerade_all,
         cleanup=args.cleanup,
         service_cidrs=(),
+        connection_limits=True,
         metrics_port=10249,
     )
 

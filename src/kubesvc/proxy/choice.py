@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from kubesvc.kernel.nft.table import NFPROTO_IPV4
 
 from .backend import Backends, Mode
 from .delta import build
+from .flows import plan_limits
 from .frame import FrameOptions, frame, set_rank
 from .iptables import MARKER
 from .iptablesbackend import IptablesBackends
@@ -141,6 +143,8 @@ async def open_backends(
     door = KernelIptables()
     wanted = asked == "iptables" or (asked == "auto" and not nftables.able)
     choice = plan_mode(asked, nftables, await try_iptables(door) if wanted else untried)
+    if choice.mode != "userspace" and settings.connection_limits:
+        set_limits(os.cpu_count() or 1)
     match choice.mode:
         case "nftables":
             return Opened(choice, NftBackends(KernelNft(), settings.table), KernelConntrack())
@@ -150,6 +154,16 @@ async def open_backends(
             return Opened(choice, backends, KernelConntrack())
     kept = Listing(listing, listed)
     return Opened(choice, UserspaceBackends(clock, random, kept), None, kept)
+
+
+def set_limits(cores: int, root: Path = Path("/proc/sys")) -> None:
+    """Make room for connections (PROXY-80). What may not be set here, as in a container, stays as it is."""
+    for name, value in plan_limits(cores):
+        try:
+            if int((root / name).read_text()) != value:
+                (root / name).write_text(str(value))
+        except (OSError, ValueError) as error:
+            log.info("%s is not set to %d: %s", name, value, error)
 
 
 def liberal() -> bool:

@@ -34,3 +34,16 @@ def plan_stale(flows: Iterable[Flow], ports: Iterable[PortTraffic]) -> list[Flow
         if serving_ is not None and Target(flow.reply_source, flow.reply_source_port) not in serving_:
             stale.append(flow)
     return stale
+
+
+LEAST_FLOWS, MOST_FLOWS, FLOWS_PER_CORE = 131_072, 1_048_576, 32_768
+
+
+def plan_limits(cores: int) -> tuple[tuple[str, int], ...]:
+    """Kernel settings for as many connections as a proxy's node has (PROXY-80), as (path below /proc/sys, value)."""
+    most = min(max(FLOWS_PER_CORE * cores, LEAST_FLOWS), MOST_FLOWS)
+    return (
+        ("net/netfilter/nf_conntrack_max", most),
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", 86_400),
+        ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", 3_600),
+    )

@@ -22,6 +22,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     node_port_addresses:  "primary": the Node's own addresses; or CIDRs, of which the interfaces' addresses that lie
                           in one accept node ports; "default": primary, with iptables all addresses (PROXY-67 to 69)
     loopback_node_ports:  with iptables, whether node ports are reached at 127.0.0.1 too (PROXY-70)
+    connection_limits:    whether the kernel's room for connections and their timeouts are set at start (PROXY-80)
     external_ips:         whether spec.externalIPs counts (PROXY-45)
     service_cidrs:        service ranges known beforehand; those of ServiceCIDR objects join them
     min_sync_seconds:     least time from the end of one sync to the start of the next; a change after a quiet time
@@ -45,6 +46,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     masquerade_bit: int = 14
     node_port_addresses: Literal["default", "primary"] | tuple[str, ...] = "default"
     loopback_node_ports: bool = True
+    connection_limits: bool = False
     external_ips: bool = True
     service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
     min_sync_seconds: float = 0.005
