@@ -57,10 +57,19 @@ def validate(obj: Object, _: Situation) -> Errors:
             errors.append(fields.required(path, "must specify `addresses` or `notReadyAddresses`"))
         for name, listed in (("addresses", ready), ("notReadyAddresses", not_ready)):
             for j, address in enumerate(listed):
-                errors += address_errors(path / name @ j, address)
+                if not is_sound(address):
+                    errors += address_errors(path / name @ j, address)
         for j, port in enumerate(ports):
             errors += port_errors(path / "ports" @ j, port, named=len(ports) > 1)
     return errors
+
+
+def is_sound(address: Object) -> bool:
+    """Whether an address is an ordinary one that nothing is wrong with. An Endpoints is always written whole."""
+    ip, node = address.get("ip") or "", address.get("nodeName")
+    if addresses.faults(ip) or addresses.reserved_faults(ip) or address.get("hostname"):
+        return False
+    return node is None or names.is_subdomain(node)
 
 
 def address_errors(path: Path, address: Object) -> Errors:
@@ -107,7 +116,9 @@ def warn(new: Object, _: Object | None) -> list[str]:
     for i, subset in enumerate(new.get("subsets") or ()):
         for name in ("addresses", "notReadyAddresses"):
             for j, address in enumerate(subset.get(name) or ()):
-                found.append(addresses.warning(f"subsets[{i}].{name}[{j}].ip", address.get("ip") or ""))
+                ip = address.get("ip") or ""
+                if ":" in ip:  # of IPv4 there is nothing to say
+                    found.append(addresses.warning(f"subsets[{i}].{name}[{j}].ip", ip))
     return [text for text in found if text]
 
 

@@ -5,6 +5,7 @@ Each function returns the texts of what is wrong with a value, none if it is rig
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -95,6 +96,32 @@ def qualified_name(value: str) -> list[str]:
     if not QUALIFIED_PART.fullmatch(name):
         texts.append(f"name part {PART_TEXT}")
     return texts
+
+
+LONGEST_REMEMBERED = 400
+"""Texts up to this length that were found right are remembered: the same few come with every write."""
+
+
+def is_label(key: str, value: str) -> bool:
+    """Whether nothing is wrong with the key and the value of a label."""
+    if len(key) + len(value) > LONGEST_REMEMBERED:
+        return not label_key(key) and not label_value(value)
+    return remembered_label(key, value)
+
+
+@functools.lru_cache(4096)
+def remembered_label(key: str, value: str) -> bool:
+    return not label_key(key) and not label_value(value)
+
+
+def is_subdomain(value: str) -> bool:
+    """Whether nothing is wrong with a DNS subdomain."""
+    return remembered_subdomain(value) if len(value) <= LONGEST_REMEMBERED else False
+
+
+@functools.lru_cache(4096)
+def remembered_subdomain(value: str) -> bool:
+    return not dns_subdomain(value)
 
 
 def label_key(value: str) -> list[str]:

@@ -99,9 +99,10 @@ def validate_metadata_update(new: Object, old: Object, kind: Kind | None = None)
 def validate_labels(labels: Mapping[str, str] | None, path: Path) -> Errors:
     """Keys and values of labels (META-11); the path never names the key, the printed value does."""
     errors: Errors = []
-    for key in labels or ():
+    for key, value in (labels or {}).items():
+        if names.is_label(key, value):
+            continue
         errors += [fields.invalid(path, key, text) for text in names.label_key(key)]
-        value = (labels or {})[key]
         errors += [fields.invalid(path, value, text) for text in names.label_value(value)]
     return errors
 

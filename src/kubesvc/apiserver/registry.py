@@ -528,8 +528,9 @@ class Registry:
             return result
 
         return await self._change(
-            view, namespace, name, edit, options, warnings, subresource=subresource, tries=1 if sent_version else TRIES
-        )
+            view, namespace, name, edit, options, warnings,
+            subresource=subresource, tries=1 if sent_version else TRIES, copies=True,
+        )  # fmt: skip
 
     async def _absent(self, kind: Kind, namespace: str, name: str) -> bool:
         """Whether an object that the cache lacks is missing in the store too."""
