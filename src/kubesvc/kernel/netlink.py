@@ -104,7 +104,7 @@ def strict(decode: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return decode(*args, **kwargs)
-        except (LookupError, struct.error, AssertionError) as error:
+        except (LookupError, ArithmeticError, struct.error, AssertionError) as error:
             raise Malformed(f"{decode.__name__}: {type(error).__name__} {error}") from error
 
     return checked
