@@ -20,6 +20,7 @@ from kubesvc.api.pod import Pod, Toleration
 from kubesvc.client.workqueue import Key
 from kubesvc.clock import parse_rfc3339, rfc3339
 
+from .disruption_target import mark
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import tolerates
 
@@ -227,6 +228,8 @@ class TaintEvictionController(Controller):
         text = f"Marking for deletion Pod {pod.namespace}/{pod.name}"
         self.events.event(POD, pod, "Normal", "TaintManagerEviction", text)
         try:
+            why = "Taint manager: deleting due to NoExecute taint"
+            await mark(self.client, self.ctx.clock, pod, "DeletionByTaintManager", why)
             await self.client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid)
         except (NotFound, Conflict):
             return

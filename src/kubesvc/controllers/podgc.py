@@ -10,6 +10,7 @@ from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
 from kubesvc.client.workqueue import Key
 
+from .disruption_target import mark
 from .runner import Controller, ControllerContext
 
 PERIOD_SECONDS = 20.0
@@ -65,10 +66,16 @@ class PodGarbageCollector(Controller):
         try:
             await self.client.get(NODE, pod.spec.node_name)
         except NotFound:
-            await self.remove(pod)
+            await self.remove(pod, "PodGC: node no longer exists")
 
-    async def remove(self, pod: Pod) -> None:
+    async def remove(self, pod: Pod, disruption: str = "") -> None:
+        """Delete a pod that nobody will end: it has failed first, so that whoever counts ends counts this one.
+
+        disruption: why it was no fault of the pod's own, said in the condition DisruptionTarget
+        """
         try:
+            if not pod.terminal:
+                await mark(self.client, self.ctx.clock, pod, "DeletionByPodGC", disruption, phase="Failed")
             await self.client.delete(POD, pod.name, pod.namespace, uid=pod.metadata.uid, grace_seconds=0)
         except (NotFound, Conflict):
             return
