@@ -6,6 +6,7 @@ import pytest
 
 from kubesvc.api.errors import ApiError, BadRequest, Invalid, NotAcceptable
 from kubesvc.api.kinds import CONFIG_MAP
+from kubesvc.apiserver.calls import warning_headers
 from kubesvc.apiserver.negotiation import Form, negotiate
 from kubesvc.apiserver.options import delete_options, list_options, patch_options, write_options
 from kubesvc.apiserver.routing import kind_of, parse_target
@@ -103,3 +104,25 @@ def test_options_that_do_not_go_together() -> None:
 def test_the_manager_is_the_user_agent_up_to_the_slash() -> None:
     assert write_options({}, "kubectl/v1.37.1 (linux)", "CreateOptions").manager == "kubectl"  # APPLY-6
     assert write_options({"fieldManager": ["m"]}, "kubectl/v1", "CreateOptions").manager == "m"
+
+
+LONG = "x" * 300
+WARNINGS: tuple[tuple[str, list[str], list[str]], ...] = (
+    ("each once, in order", ["b", "a", "b", ""], ['299 - "b"', '299 - "a"']),
+    ("quotes and backslashes escaped", ['say "a\\b"'], ['299 - "say \\"a\\\\b\\""']),
+    ("control characters never", ["a\nb", "c\x7f", "d\x85", "e\r\nX: y", "ok"], ['299 - "ok"']),
+    ("nor half characters", ["a\ud800"], []),
+    ("others as they are", ["é\u2028𝕏"], ['299 - "é\u2028𝕏"']),
+    ("long ones whole while there is room", [LONG, "b"], [f'299 - "{LONG}"', '299 - "b"']),
+    ("cut short when there is not", [LONG[:-2] + str(i).zfill(2) for i in range(14)],
+     [f'299 - "{LONG[:256]}"' for i in range(14)]),
+    ("and then left out", [str(i).zfill(3) + LONG for i in range(100)],
+     [f'299 - "{str(i).zfill(3) + LONG[:253]}"' for i in range(16)]),
+    ("many short ones all go", [f"w{i}" for i in range(300)], [f'299 - "w{i}"' for i in range(300)]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "texts", "wanted"), WARNINGS, ids=lambda v: v if isinstance(v, str) else "")
+def test_warnings_fit_into_headers(name: str, texts: list[str], wanted: list[str]) -> None:
+    """WARN-1."""
+    assert warning_headers(texts) == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -190,12 +190,45 @@ class Call:
         """WARN-1."""
         if not self.warnings:
             return
-        texts = list(dict.fromkeys(self.warnings))
-        if sum(map(len, texts)) > WARNINGS_BUDGET:
-            texts = [t[:WARNING_CUT] for t in texts]
-        for text in texts:
-            escaped = "".join(c if c.isprintable() else " " for c in text).replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{escaped}"')
+        for header in warning_headers(self.warnings):
+            response.headers.add("Warning", header)
+
+
+def warning_headers(texts: Iterable[str]) -> list[str]:
+    """The Warning headers of these texts, each once (WARN-1).
+
+    Together they hold so many characters; when one is too many for that, all are cut short, and what comes after is
+    left out. What cannot stand in a header is left out too.
+    """
+    found: list[str] = []
+    written, cutting = 0, False
+    ordered: list[str] = []
+    for text in dict.fromkeys(texts):
+        if not text:
+            continue
+        if cutting and written >= WARNINGS_BUDGET:
+            break
+        ordered.append(text)
+        shown = text[:WARNING_CUT] if cutting else text
+        header = warning_header(shown)
+        if header is None:
+            continue
+        if cutting or written + len(shown) <= WARNINGS_BUDGET:
+            written += len(shown)
+            found.append(header)
+            continue
+        cutting, kept = True, [(t[:WARNING_CUT], warning_header(t[:WARNING_CUT])) for t in ordered]
+        found = [h for _, h in kept if h is not None]
+        written = sum(len(t) for t, h in kept if h is not None)
+    return found
+
+
+def warning_header(text: str) -> str | None:
+    """One header; None for a text with control characters, or half of one."""
+    if any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text):
+        return None
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
 
 
 def status_object(error: ApiError) -> Object:
