@@ -34,6 +34,7 @@ STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 """Subresources whose answers are no objects, though errors are."""
 DELETE_OPTIONS = BodyTarget("", "v1", "DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
 STATUS_PARTS = frozenset({"apiVersion", "kind", "metadata", "status"})
+STATUS_ALONE = STATUS_PARTS - {"metadata"}
 PARTIAL = frozenset({"merge", "strategic"})
 CHUNK_BYTES = 512 * 1024
 """Longer lists are sent piece by piece, so that one that is very long neither stops others nor is held twice."""
@@ -195,17 +196,20 @@ class Resources:
 
         warned: tuple[str, ...] = ()
 
-        part_only = (
-            kind is POD and target.subresource == "status" and type in PARTIAL and names_only(body, STATUS_PARTS)
-        )
+        named: frozenset[str] | None = None
+        if kind is POD and target.subresource == "status" and type in PARTIAL:
+            named = next((parts for parts in (STATUS_ALONE, STATUS_PARTS) if names_only(body, parts)), None)
 
         def patched_object(seen: Object) -> Patched:
             """The patched object. A status write leaves the rest as it is, so that need not be read again; what is
             refused is told with the whole."""
-            if part_only:
+            if named is not None:
                 try:
-                    part = {k: v for k, v in seen.items() if k in STATUS_PARTS}
-                    return patch_object(part, body, type, kind, options.validation)
+                    part = {k: v for k, v in seen.items() if k in named}
+                    patched = patch_object(part, body, type, kind, options.validation)
+                    if named is STATUS_ALONE:
+                        patched.obj["metadata"] = dict(seen["metadata"])
+                    return patched
                 except ApiError:
                     pass
             return patch_object(seen, body, type, kind, options.validation)
