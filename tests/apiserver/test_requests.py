@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubesvc.api.errors import ApiError, BadRequest, Invalid, NotAcceptable
 from kubesvc.api.kinds import CONFIG_MAP
+from kubesvc.apiserver.bookkeeping import uuid_text
 from kubesvc.apiserver.calls import warning_headers
 from kubesvc.apiserver.negotiation import Form, negotiate
 from kubesvc.apiserver.options import delete_options, list_options, patch_options, write_options
@@ -126,3 +131,8 @@ WARNINGS: tuple[tuple[str, list[str], list[str]], ...] = (
 def test_warnings_fit_into_headers(name: str, texts: list[str], wanted: list[str]) -> None:
     """WARN-1."""
     assert warning_headers(texts) == wanted
+
+
+@given(st.integers(min_value=0, max_value=1 << 130))
+def test_identifiers_are_uuids_of_version_4(bits: int) -> None:
+    assert uuid_text(bits) == str(uuid.UUID(int=bits % (1 << 128), version=4))

@@ -5,7 +5,6 @@ Pure functions on plain objects; what metadata may hold is checked by `kubesvc.a
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from kubesvc.api.kind import Kind
@@ -24,9 +23,19 @@ def generated_name(base: str, random: Random) -> str:
     return base[:GENERATED_BASE] + "".join(random.choices(GENERATED_ALPHABET, k=GENERATED_LENGTH))
 
 
+FREE_BITS = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
+VERSION_BITS = (4 << 76) | (2 << 62)
+
+
 def new_uid(random: Random) -> str:
     """A version 4 UUID from the given source of chance."""
-    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+    return uuid_text(random.getrandbits(128))
+
+
+def uuid_text(bits: int) -> str:
+    """The version 4 UUID of 128 bits, six of which do not count."""
+    text = f"{bits & FREE_BITS | VERSION_BITS:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def clear_system_metadata(meta: Object, kind: Kind) -> None:

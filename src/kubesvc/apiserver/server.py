@@ -25,7 +25,7 @@ from kubesvc.clock import Clock, Random
 from .audit import AuditLog
 from .authentication import ADMIN, ANONYMOUS, Authenticator, User, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
-from .bookkeeping import new_uid
+from .bookkeeping import uuid_text
 from .calls import Call
 from .discovery import CREATE_ONLY, Discovery
 from .health import VERSION, Health
@@ -52,6 +52,8 @@ OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/version")
 HEADER_BYTES = 64 * 1024
 LINE_BYTES = 64 * 1024
 LONGEST_ID = 64
+ID_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""Odd, so that identifiers of requests repeat after all others only, and each looks unlike the one before."""
 NOT_FOUND_TEXT = "404 page not found\n"
 
 
@@ -114,6 +116,7 @@ class HttpServer:
         self.clock = clock
         self.random = random
         self.address = ""
+        self._ids = random.getrandbits(128)
         self._servers: list[asyncio.Server] = []
         self._runners: list[ApiHttpServer] = []
         self._paths: list[str] = []
@@ -260,7 +263,8 @@ class HttpServer:
         given = request.headers.get("Audit-Id", "")
         if given and len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
             return given
-        return new_uid(self.random)
+        self._ids += ID_STEP
+        return uuid_text(self._ids)
 
     def authenticated(self, call: Call) -> User:
         """As `authenticate`, and counted."""
