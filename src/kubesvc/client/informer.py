@@ -470,8 +470,14 @@ class InformerFactory:
         self._asked: dict[int, Informer[Any]] = {}
         self._root: InformerFactory = self
         self._group: asyncio.TaskGroup | None = None
-        self.salvages: Unreadable | None = None
-        """Set before informers are asked for: they keep what can be read of odd objects, and tell what cannot."""
+        self._salvages: Unreadable | None = None
+
+    def salvage(self, tell: Unreadable) -> None:
+        """From now on all informers keep what can be read of odd objects, and tell what cannot."""
+        root = self._root
+        root._salvages = tell
+        for informer in root._informers.values():
+            informer.salvages = tell
 
     def tracked(self) -> InformerFactory:
         view = InformerFactory(self.client, self.clock, self.random)
@@ -494,7 +500,7 @@ class InformerFactory:
                 field_selector=field_selector,
                 clock=root.clock,
                 random=root.random,
-                salvages=root.salvages,
+                salvages=root._salvages,
             )
             if root._group is not None:
                 root._group.create_task(informer.run(), name=f"informer {kind.plural}")

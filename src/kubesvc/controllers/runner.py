@@ -147,7 +147,7 @@ async def run_controllers(
     factory = informers or InformerFactory(client, clock, random)
     recorder = EventRecorder(client, "kubesvc-controllers", clock=clock, random=random)
     metrics = metrics or Metrics()
-    factory.salvages = lambda kind, obj, paths: tell_unreadable(recorder, kind, obj, paths)
+    factory.salvage(lambda kind, obj, paths: tell_unreadable(recorder, kind, obj, paths))
     controllers = [make(kind, client, factory, recorder, clock, random, settings, metrics) for kind in classes]
     watch_queues(metrics, {queue_name(controller.name): controller.queue for controller, _ in controllers})
     async with asyncio.TaskGroup() as group:

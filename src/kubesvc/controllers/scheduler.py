@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from kubesvc.api.errors import ApiError, Conflict, NotFound
+from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.kinds import NODE, POD
 from kubesvc.api.meta import Object
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
-from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, RetryPolicy
 from kubesvc.clock import rfc3339
 
@@ -93,7 +92,7 @@ class Scheduler(Controller):
         except (NotFound, Conflict):
             self.assumed.pop(pod.metadata.uid, None)  # gone, or somebody else was quicker
             return
-        except (ApiError, Unreachable):
+        except Exception:
             self.assumed.pop(pod.metadata.uid, None)
             raise
         text = f"Successfully assigned {pod.namespace}/{pod.name} to {choice.node}"
