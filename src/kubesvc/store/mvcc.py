@@ -7,6 +7,7 @@ to readers. Between the two an engine makes them durable. Values are never copie
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -209,17 +210,24 @@ class Mvcc:
         return Page(self.revision, entries, remaining > 0, remaining)
 
     def _scan_past(self, first: str, end: str, prefix: str, limit: int, at: int) -> Page:
-        """The present with every later change below the prefix undone: costs as much as happened since."""
+        """The present with every later change below the prefix undone: costs as much as happened since, and as much as
+        it gives."""
         before: dict[str, Entry | None] = {}
         for change in chain.from_iterable(self.history[self._after(at) :]):
             if change.key.startswith(prefix) and change.key >= first:
                 before.setdefault(change.key, change.previous)
-        present = self.keys.between(first, end)
-        keys = sorted({*present, *(key for key, entry in before.items() if entry)}) if before else list(present)
-        past = [e for e in (before[key] if key in before else self.state[key] for key in keys) if e is not None]
-        if limit and len(past) > limit:
-            return Page(at, past[:limit], True, len(past) - limit)
-        return Page(at, past)
+        state = self.state
+        gone = sorted(key for key, entry in before.items() if entry is not None and key not in state)
+        made = sum(1 for key, entry in before.items() if entry is None and key in state)
+        entries: list[Entry] = []
+        for key in heapq.merge(self.keys.between(first, end), gone):
+            entry = before[key] if key in before else state[key]
+            if entry is not None:
+                entries.append(entry)
+                if len(entries) == limit:
+                    break
+        remaining = self.keys.count(first, end) - made + len(gone) - len(entries)
+        return Page(at, entries, remaining > 0, remaining)
 
     def subscribe(self, prefix: str, sink: Sink) -> Callable[[], None]:
         """As `Store.subscribe`."""
