@@ -287,6 +287,7 @@ def first_address(network: str) -> str:
 async def run_parts(control: Control, keeper: NodeKeeper) -> None:
     """Controllers, and with nodes the ways in from the host and the nodes' way out to names, until cancelled."""
     from kubesvc.client.informer import InformerFactory
+    from kubesvc.client.metrics import Metrics
     from kubesvc.controllers import run_controllers
     from kubesvc.controllers.settings import ControllerSettings
     from kubesvc.instance.journal import TIMELINE, Journal
@@ -311,9 +312,12 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         control.server.registry.advisers[SERVICE] = ServiceAdviser(factory, clock).warnings
     async with asyncio.TaskGroup() as group:
         if options.controllers:
-            names = options.controllers
+            names, metrics = options.controllers, Metrics()
+            control.server.metrics.others.append(metrics.render)
             group.create_task(
-                run_controllers(client, names, clock=clock, random=random, settings=settings, informers=factory)
+                run_controllers(
+                    client, names, clock=clock, random=random, settings=settings, informers=factory, metrics=metrics
+                )
             )
         else:
             group.create_task(factory.run())
