@@ -29,6 +29,8 @@ BASE = "/api/v1/namespaces/bench"
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
 SIZES = (1_000, 10_000, 100_000)
+ELSEWHERE = 500
+"""Watches of another kind, which must not make a write dearer."""
 WRK_SECONDS = 3
 
 
@@ -176,6 +178,13 @@ async def growth(target: Target, sizes: Sequence[int]) -> None:
         say("create pods up to here", done.per_second, "/s", note=f"{each:.3f} ms of processor each")
         await target.figure("patch an annotation", [annotation(i * 7 % size, str(size)) for i in range(1000)])
         await target.figure("create Services", [service(f"x{size}-{i}", "nobody") for i in range(300)])
+    streams = await connections(Stream, ELSEWHERE, target.host, target.port, TOKEN)
+    for stream in streams:
+        stream.transport.write(stream.spelled(Request("GET", f"{BASE}/configmaps?watch=1")))
+    await asyncio.sleep(1)
+    await target.figure(f"the same beside {ELSEWHERE} watches of ConfigMaps", [annotation(i, "z") for i in range(1000)])
+    for stream in streams:
+        stream.transport.close()
     say("memory", memory_mib(target.pid), "MiB", goal=600.0)
     for what, query in (("", ""), (" by label", "?labelSelector=app%3Ds1"), (", packed", "")):
         await list_beside(target, f"list of {made:,} pods{what}", f"{BASE}/pods{query}", packed="packed" in what)
@@ -233,14 +242,15 @@ def run(work: Any) -> None:
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--full", action="store_true", help="growth to 100,000 pods too: some two minutes")
-    parser.add_argument("--pods", type=int, default=1000)
+    parser.add_argument("--pods", type=int, default=1000, help="in the figures of the verbs (default: 1000)")
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="in the figures of growth (default: 100000)")
     args = parser.parse_args(None if argv is None else list(argv))
 
     async def measure(place: tuple[str, int, int], *, alone: bool) -> None:
         await verbs(await against(*place), 100 if not alone else 300, args.pods, alone=alone)
 
     async def grow(place: tuple[str, int, int]) -> None:
-        await growth(await against(*place), SIZES)
+        await growth(await against(*place), [n for n in SIZES if n < args.most] + [args.most])
 
     for place in servers(*ALONE):
         head("   the API server alone")
