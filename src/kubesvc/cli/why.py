@@ -126,13 +126,13 @@ def say_skipped(snapshot: Snapshot) -> None:
 
 async def look(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
     """The namespace that names are in, and the snapshot to look at."""
-    from kubesvc.why.dump import read_dump
-    from kubesvc.why.planned import plan_manifests
-
     if args.dump:
+        from kubesvc.why.dump import read_dump
+
         return args.namespace or "default", read_path(lambda: read_dump(Path(args.dump)))
     if args.filename:
         from kubesvc.why.dump import read_manifests
+        from kubesvc.why.planned import plan_manifests
 
         namespace = args.namespace or "default"
         base: Snapshot | None = None
