@@ -703,3 +703,66 @@ def test_webhooks_and_roles_know_custom_kinds() -> None:
         assert 'cannot list resource "gadgets" in API group "factory.example.com"' in answered["message"]
 
     with_http(run, replace(SETTINGS, authorization="RBAC"))
+
+
+def test_a_webhook_converts_between_versions() -> None:
+    """v1beta1 says `color`, v1 `colour`: reads, lists, watches, Tables and writes of both; a webhook that fails."""
+    broken = False
+
+    def convert(path: str, request: dict[str, Any]) -> bytes:
+        out = []
+        for obj in request["objects"]:
+            spec = dict(obj["spec"])
+            old, new = ("color", "colour") if request["desiredAPIVersion"].endswith("/v1") else ("colour", "color")
+            if old in spec:
+                spec[new] = spec.pop(old)
+            meta = {**obj["metadata"], "uid": "forged", "labels": {"converted": "yes"}}
+            out.append({**obj, "apiVersion": request["desiredAPIVersion"], "spec": spec, "metadata": meta})
+        result = {"status": "Failure", "message": "out of paint"} if broken else {"status": "Success"}
+        review = {"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1"}
+        response = {"uid": request["uid"], "result": result, "convertedObjects": out}
+        return json.dumps({**review, "response": response}).encode()
+
+    async def run(s: ApiServer, http: Http) -> None:
+        nonlocal broken
+        async with hooked(convert) as hook:
+            body = definition()
+            config = hook.config()["clientConfig"]
+            body["spec"]["conversion"] = {
+                "strategy": "Webhook",
+                "webhook": {"clientConfig": config, "conversionReviewVersions": ["v1"]},
+            }
+            older = body["spec"]["versions"][1]
+            fields = older["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            fields["color"] = fields.pop("colour")
+            older["additionalPrinterColumns"] = [{"name": "Color", "type": "string", "jsonPath": ".spec.color"}]
+            await serve(http, body)
+            wanted = {**gadget("a", "v1beta1"), "spec": {"color": "red"}}
+            status, _, made = await http.request("POST", OLDER, wanted)
+            assert status == 201 and made["spec"] == {"color": "red"}, made
+            found = (await http.request("GET", f"{GADGETS}/a"))[2]
+            assert found["spec"]["colour"] == "red" and found["metadata"]["uid"] == made["metadata"]["uid"]
+            assert found["metadata"]["labels"] == {"converted": "yes"}
+            await http.request("POST", GADGETS, gadget("b", colour="blue"))
+            listed = (await http.request("GET", OLDER))[2]["items"]
+            assert [i["spec"] for i in listed] == [{"color": "red"}, {"color": "blue"}]
+            rows = (await http.request("GET", OLDER, Accept=TABLE))[2]["rows"]
+            assert [r["cells"][1] for r in rows] == ["red", "blue"]
+            watching = asyncio.create_task(http.watch(f"{OLDER}?watch=1&resourceVersion=0", 3))
+            await asyncio.sleep(0.1)
+            patch = {"spec": {"color": "green"}}
+            status, _, done = await http.request("PATCH", f"{OLDER}/b", patch, **MERGE)
+            assert status == 200 and done["spec"] == {"color": "green"}, done
+            assert [o["spec"]["color"] for _, o in await watching] == ["red", "blue", "green"]
+            assert (await http.request("GET", f"{GADGETS}/b"))[2]["spec"]["colour"] == "green"
+            status, _, answer = await http.request("PATCH", f"{OLDER}/b", {"spec": {"color": "pink"}}, **MERGE)
+            broken = True
+            await http.request("PATCH", f"{GADGETS}/b", {"spec": {"replicas": 5}}, **MERGE)
+            status, _, answer = await http.request("GET", f"{OLDER}/b")
+            text = "conversion webhook for factory.example.com/v1, Kind=Gadget failed: out of paint"
+            assert (status, answer["message"]) == (500, text)
+            broken = False
+            assert (await http.request("DELETE", f"{OLDER}/b"))[0] == 200
+            assert (await http.request("DELETE", f"{CRDS}/{NAME}"))[0] == 200
+
+    with_http(run)

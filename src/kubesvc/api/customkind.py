@@ -18,6 +18,7 @@ import msgspec
 
 from . import fields, jsonpath
 from .checks import items, part
+from .errors import InternalError
 from .fields import Errors
 from .kind import Cell, Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectMeta, Typed
@@ -81,6 +82,10 @@ class CustomForm:
         self.warning = ""
         """The warning of every request to a deprecated version."""
         self.decoder = CustomDecoder()
+        self.webhook: Object | None = None
+        """What converts between versions, where a webhook does."""
+        self.converted: dict[bytes, bytes] = {}
+        """Stored values of other versions, and what the webhook made of them for this one."""
         self.readers: Mapping[str, Callable[[Any], str]] = {}
         """What field selectors of any version of the definition read."""
 
@@ -97,6 +102,16 @@ class CustomForm:
         """Changes with the schema."""
         return hashlib.sha256(_encode([self.schema, self.api_version])).digest()
 
+    # ------------------------------------------------------------------ conversion by a webhook
+
+    def foreign(self, value: bytes) -> bool:
+        """Whether a stored value is in another version, so that the webhook must convert it."""
+        return self.webhook is not None and not value.startswith(self.head)
+
+    def remember(self, value: bytes, obj: Object) -> None:
+        """Note what a stored value is in this version."""
+        self.converted[value] = _encode({"kind": obj["kind"], "metadata": obj["metadata"], **obj})
+
     # ------------------------------------------------------------------ reading what is stored
 
     def seen(self, obj: Object) -> Object:
@@ -108,13 +123,20 @@ class CustomForm:
 
     def refreshed(self, value: bytes) -> bytes:
         """A stored value that was perhaps written under another schema, as one written now: pruned, with defaults."""
+        if self.foreign(value):
+            return value
         obj = msgspec.json.decode(value)
         prune(obj, self.structural, "", [], root=True)
         fill(obj, self.structural)
-        return _encode(obj)
+        fresh = _encode(obj)
+        return value if fresh == value else fresh
 
     def narrowed(self, value: bytes) -> bytes:
-        """A stored value without what this version does not know."""
+        """A stored value as this version has it: converted before, or without what this version does not know."""
+        if self.foreign(value):
+            if value not in self.converted:
+                raise InternalError(f"Internal error occurred: an object of {self.definition} was not converted")
+            return self.converted[value]
         if not self.narrows:
             return value
         obj = msgspec.json.decode(value)
@@ -213,6 +235,9 @@ def custom_kind(definition: Object, version: Object, stored: Object) -> Kind:
     form = CustomForm(
         definition["metadata"]["name"], api_version, name, schema_of(version), stored["name"], schema_of(stored)
     )
+    conversion = part(spec, "conversion")
+    if conversion.get("strategy") == "Webhook":
+        form.webhook = part(conversion, "webhook")
     below = part(version, "subresources")
     subresources: list[Subresource] = []
     if "status" in below:

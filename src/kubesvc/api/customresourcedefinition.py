@@ -446,11 +446,6 @@ def warn(new: Object, _: Object | None) -> Sequence[str]:
     schemas = [part(v, "schema").get("openAPIV3Schema") for v in items(spec, "versions")]
     if any(has_rules(s) for s in schemas):
         texts.append("x-kubernetes-validations: rules are stored but not evaluated by this server")
-    if part(spec, "conversion").get("strategy") == "Webhook":
-        texts.append(
-            "spec.conversion.strategy: the conversion webhook is not called by this server; versions differ in "
-            "apiVersion only"
-        )
     for pattern in dict.fromkeys(p for s in schemas for p in unchecked_patterns(s)):
         texts.append(f"pattern {fields.quote(pattern)} is not understood and not enforced by this server")
     return texts

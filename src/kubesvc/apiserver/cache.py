@@ -129,6 +129,11 @@ class StaleItem(Item):
         self._kept, self._current = value, False
 
 
+def kept_bytes(item: Item) -> bytes:
+    """An object's bytes as they are at hand, without bringing them up to date."""
+    return item._kept if isinstance(item, StaleItem) else item.value
+
+
 class Event:
     """One change of one object. `new` is the object after it (of a deletion: the last state with the deletion's
     revision, WATCH-13), `old` the one before, None for a new object."""
@@ -243,7 +248,7 @@ class KindCache:
         """The objects here are of this kind from now on: the definition that they follow came, or changed. Watchers
         are ended, so that they see what follows in its new form."""
         self.kind = kind
-        self.items = {k: StaleItem(kind, k, i.value, i.revision) for k, i in self.items.items()}
+        self.items = {k: StaleItem(kind, k, kept_bytes(i), i.revision) for k, i in self.items.items()}
         self.end_watches()
 
     def end_watches(self) -> None:

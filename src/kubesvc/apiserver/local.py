@@ -104,6 +104,7 @@ class LocalClient(Client):
         view = kind is not base_of(kind) or kind.custom is not None
         try:
             initial, plan.initial = plan.initial, []
+            await registry.conversions.ready(kind, [i.value for i in initial])
             for item in initial:
                 yield WatchEvent("ADDED", render(kind, item.value, item.revision))
             del initial
@@ -111,7 +112,10 @@ class LocalClient(Client):
                 yield WatchEvent("BOOKMARK", lines.bookmark_object(plan.revision, initial_end=True))
             end = clock.monotonic() + timeout_seconds if timeout_seconds else None
             while not watcher.overrun and not (watcher.closed and not watcher.queue):
-                for event in watcher.take():
+                taken = watcher.take()
+                if kind.custom is not None:
+                    await registry.conversions.ready(kind, [lines.seen_item(event).value for event in taken])
+                for event in taken:
                     if view:
                         item = lines.seen_item(event)
                         yield WatchEvent(event.type, render(kind, item.value, item.revision))

@@ -28,6 +28,7 @@ from . import bookkeeping, refusals
 from .admission import Admission, asked_of
 from .apply import Applied, equal_but_for_times, update_managed_fields
 from .cache import Cache, Item, KindCache
+from .conversion import Conversions
 from .deletion import gone_with_update, plan_deletion
 from .guards import QuotaGuards
 from .hooks import Reservation, WriteHooks
@@ -156,6 +157,7 @@ class Registry:
         self.committed: Callable[[float], None] = nothing
         """Told how many seconds each write to the store took."""
         self.admission = Admission(settings, cache, clock, random)
+        self.conversions = Conversions(self.admission.webhooks, random)
         self.guards = QuotaGuards(store)
 
     # ------------------------------------------------------------------ reading
@@ -193,10 +195,27 @@ class Registry:
         item = self.of(kind).get(namespace, name)
         if item is None:
             raise refusals.not_found(kind, name)
+        await self.conversions.ready(kind, (item.value,))
         return item
 
     async def list_page(self, kind: Kind, namespace: str, options: ListOptions) -> ListPage:
         """A page of a list (LIST-1 to LIST-9)."""
+        page = await self._list_page(kind, namespace, options)
+        if kind.custom is not None:
+            await self.conversions.ready(kind, (i.value for i in page.items))
+        return page
+
+    async def encoded(self, kind: Kind, obj: Object) -> bytes:
+        """The value to store of an object: of a custom kind whose versions a webhook converts, in the stored one."""
+        custom = kind.custom
+        if custom is None or custom.webhook is None:
+            return encode(kind, obj)
+        value = encode(kind, await self.conversions.stored_form(kind, custom, obj))
+        if custom.foreign(value):
+            custom.remember(value, {**obj, "apiVersion": custom.api_version, "kind": kind.name})
+        return value
+
+    async def _list_page(self, kind: Kind, namespace: str, options: ListOptions) -> ListPage:
         cache = self.of(kind)
         selection = Selection(cache, namespace, options.labels, options.fields)
         version, limit = options.resource_version, options.limit
@@ -358,7 +377,7 @@ class Registry:
             warn(warnings, kind.warn(obj, None))
             if (advise := self.advisers.get(kind)) is not None:
                 warn(warnings, advise(obj, None))
-            value = encode(kind, obj)
+            value = await self.encoded(kind, obj)
             if options.dry_run and (found := self.of(kind).get(namespace, meta["name"])) is not None:
                 raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
             if not self.admission.webhooks.idle:
@@ -632,6 +651,7 @@ class Registry:
         check: bool,
         copies: bool,
     ) -> Written:
+        await self.conversions.ready(kind, (value,))
         old = seen(kind, value, revision)
         new = edit(old if copies else seen(kind, value, revision))
         meta, before = metadata(new), old["metadata"]
@@ -695,7 +715,7 @@ class Registry:
             if equal_but_for_times(new, old) and (kind.custom is None or value.startswith(kind.custom.stored_head)):
                 self._release(reservation)
                 return Written(view, value, revision)
-            fresh = encode(kind, new)
+            fresh = await self.encoded(kind, new)
             if fresh == value:
                 self._release(reservation)
                 return Written(view, value, revision)
@@ -714,7 +734,7 @@ class Registry:
         self, view: Kind, kind: Kind, key: str, new: Object, old: Object, revision: int, options: WriteOptions
     ) -> Written:
         """WRITE-8: the write took the last finalizer, so the object goes and its last state is the answer."""
-        fresh = encode(kind, new)
+        fresh = await self.encoded(kind, new)
         if options.dry_run:
             return Written(view, fresh, revision)
         gone = await self._remove(kind, key, old, revision)
@@ -773,6 +793,7 @@ class Registry:
             if item is None:
                 raise refusals.not_found(view, name)
         value, revision = item.value, item.revision
+        await self.conversions.ready(kind, (value,))
         if not self.admission.webhooks.idle:
             asked = asked_of(
                 "DELETE", kind, namespace, None, seen(kind, value, revision), name=name, dry_run=options.dry_run
@@ -792,6 +813,7 @@ class Registry:
                     value = encode(kind, plan.marked)
                     if not options.dry_run:
                         revision = await self.store.commit(Put(key, value, revision))
+                    await self.conversions.ready(kind, (value,))
                     if plan.action == "mark":
                         return Deleted(view, value, revision, gone=False)
                 if not options.dry_run:

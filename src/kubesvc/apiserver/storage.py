@@ -65,7 +65,9 @@ def encode(kind: Kind, obj: Object) -> bytes:
     ordered = {k: meta[k] for k in METADATA_ORDER if k in meta}
     if len(ordered) < len(meta):
         ordered.update((k, v) for k, v in meta.items() if k not in ordered and k != "resourceVersion")
-    version = kind.api_version if kind.custom is None else kind.custom.stored_api_version
+    version = kind.api_version
+    if kind.custom is not None:  # what a webhook converted says itself what it is
+        version = kind.custom.stored_api_version if kind.custom.webhook is None else obj["apiVersion"]
     body = {"kind": kind.name, "apiVersion": version, "metadata": ordered}
     body.update((k, v) for k, v in obj.items() if k not in body)
     return _encoder.encode(body)
@@ -83,8 +85,10 @@ def decode(value: bytes, revision: int) -> Object:
 
 def seen(kind: Kind, value: bytes, revision: int) -> Object:
     """As `decode`, in the form of the kind: of a custom kind, as its version has it."""
-    obj = decode(value, revision)
-    return obj if kind.custom is None else kind.custom.seen(obj)
+    custom = kind.custom
+    if custom is None:
+        return decode(value, revision)
+    return custom.seen(decode(custom.narrowed(value) if custom.foreign(value) else value, revision))
 
 
 def after_head(kind: Kind, value: bytes) -> memoryview:

@@ -76,7 +76,8 @@ def partial(answer: bytes, version: str = "v1") -> bytes:
 
 def row(kind: Kind, item: Item, answer: bytes, include: str, now: float, version: str) -> bytes:
     """One row: its cells, conditions, and the object as far as it was asked for."""
-    typed = item.typed()
+    converts = kind.custom is not None and kind.custom.webhook is not None
+    typed = kind.custom.decoder.decode(answer) if kind.custom is not None and converts else item.typed()
     cells: list[Any] = []
     for column in columns_of(kind):
         cell = column.cell(typed)

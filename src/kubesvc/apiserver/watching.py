@@ -156,6 +156,8 @@ class WatchRequests:
         end = clock.monotonic() + seconds
         self.events[watcher.cache.kind.resource] += len(plan.initial)
         initial, plan.initial = plan.initial, []
+        if lines.kind.custom is not None and not await self.converted(response, lines.kind, [i.value for i in initial]):
+            return
         first_lines: list[bytes] = []
         size = 0
         for item in initial:
@@ -194,6 +196,10 @@ class WatchRequests:
             if taken:
                 wrote_at = clock.monotonic()
                 sent = taken[-1].event.revision
+                if lines.kind.custom is not None:
+                    values = [lines.seen_item(seen).value for seen in taken]
+                    if not await self.converted(response, lines.kind, values):
+                        return
                 self.events[plan.watcher.cache.kind.resource] += len(taken)
                 await response.write(b"".join([lines.event(seen) for seen in taken]))
             elif options.bookmarks and clock.monotonic() >= bookmark_at:
@@ -202,6 +208,15 @@ class WatchRequests:
                     bookmark_at = min(bookmark_at, early)
                 sent = max(sent, self.registry.cache.revision)
                 await response.write(lines.bookmark(sent))
+
+    async def converted(self, response: web.StreamResponse, kind: Kind, values: list[bytes]) -> bool:
+        """Have objects at hand in the watched version; if its webhook fails, the stream ends with that error."""
+        try:
+            await self.registry.conversions.ready(kind, values)
+        except ApiError as e:
+            await response.write(error_line(e))
+            return False
+        return True
 
 
 def error_line(error: ApiError) -> bytes:
