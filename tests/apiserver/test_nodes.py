@@ -287,6 +287,32 @@ def test_who_is_a_node() -> None:
     with_http(run, NODES)
 
 
+def test_what_a_node_may_can_be_asked() -> None:
+    """AUTH-4: by a SubjectAccessReview, with the field selector of the request."""
+
+    async def run(server: ApiServer, http: Http) -> None:
+        await furnish(server)
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        one = {"key": "spec.nodeName", "operator": "In", "values": ["n1"]}
+        for selector, allowed, reason in (
+            ({"rawSelector": "spec.nodeName=n1"}, True, ""),
+            ({"rawSelector": "spec.nodeName=n2"}, False, "can only list/watch pods with spec.nodeName field selector"),
+            ({"requirements": [one]}, True, ""),
+            ({"requirements": [{**one, "operator": "NotIn"}]}, False, "can only list/watch pods with spec.nodeName"),
+            ({"requirements": [{**one, "values": ["n1", "n2"]}]}, False, "can only list/watch pods"),
+            (None, False, "can only list/watch pods"),
+        ):
+            asked: dict[str, Any] = {"verb": "list", "resource": "pods", "version": "v1"}
+            if selector:
+                asked["fieldSelector"] = selector
+            spec = {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": asked}
+            _, _, answer = await http.request("POST", path, {"spec": spec})
+            assert answer["status"]["allowed"] is allowed, (selector, answer)
+            assert reason in answer["status"].get("reason", "")
+
+    with_http(run, NODES)
+
+
 def test_without_the_plugin_only_the_authorizer_judges() -> None:
     async def run(server: ApiServer, http: Http) -> None:
         await furnish(server)

@@ -17,7 +17,7 @@ from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, rfc3339
 
 from .authentication import Authenticator, BadToken, User
-from .authorization import AlwaysAllow, Attributes, Authorizer
+from .authorization import AlwaysAllow, Attributes, Authorizer, selected_fields
 from .bodies import read_body
 from .calls import Call
 from .discovery import CreateOnly
@@ -99,7 +99,9 @@ class Reviews:
                     errors += local_errors(spec, call.target.namespace)
                     obj["metadata"].setdefault("namespace", call.target.namespace)
                 refuse(resource, errors)
-                user = User(str(spec.get("user") or ""), str(spec.get("uid") or ""), tuple(spec.get("groups") or ()))
+                extra = {k: tuple(v or ()) for k, v in (spec.get("extra") or {}).items()}
+                groups = tuple(spec.get("groups") or ())
+                user = User(str(spec.get("user") or ""), str(spec.get("uid") or ""), groups, extra)
                 obj["status"] = self.access_status(user, spec)
         return obj
 
@@ -153,7 +155,21 @@ def access_of(user: User, spec: Mapping[str, Any]) -> Attributes:
         asked.get("subresource") or "",
         asked.get("namespace") or "",
         asked.get("name") or "",
+        "",
+        asked_fields(asked.get("fieldSelector") or {}),
     )
+
+
+def asked_fields(selector: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a review's field selector wants to be equal, written as a text or as requirements."""
+    if raw := selector.get("rawSelector"):
+        return selected_fields(raw)
+    found: list[tuple[str, str]] = []
+    for requirement in selector.get("requirements") or ():
+        values: list[str] = requirement.get("values") or []
+        if requirement.get("operator") == "In" and len(values) == 1:
+            found.append((requirement.get("key") or "", values[0]))
+    return tuple(found)
 
 
 def attribute_errors(spec: Mapping[str, Any]) -> fields.Errors:
