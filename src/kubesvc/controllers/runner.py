@@ -291,6 +291,7 @@ ALIASES = {
     "garbagecollector": "garbage-collector-controller",
     "root-ca-cert-publisher": "root-ca-certificate-publisher-controller",
     "nodeipam": "node-ipam-controller",
+    "service": "service-lb-controller",
     "podgc": "pod-garbage-collector-controller",
 }
 """Names of before 1.28 that are not merely the new ones without `-controller`."""
