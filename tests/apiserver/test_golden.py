@@ -43,7 +43,8 @@ KNOWN = {
     "discovery": {"disc-openapi"},
     "auth": {"auth-discovery-for-all"},
     "services": {
-        # A second identical PUT after the change to ExternalName makes a revision upstream; why is not understood.
+        # Upstream keeps internalTrafficPolicy stored under ExternalName and hides it on reads, so that a later PUT makes a
+        # revision.
         "svc-update-to-externalname",
     },
 }
