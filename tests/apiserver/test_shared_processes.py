@@ -43,6 +43,7 @@ class Fleet:
     size: int
     processes: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
     sessions: dict[int, aiohttp.ClientSession] = field(default_factory=dict)
+    ended: list[aiohttp.ClientSession] = field(default_factory=list)
 
     async def start(self, number: int) -> None:
         words = [
@@ -64,10 +65,10 @@ class Fleet:
     async def kill(self, number: int) -> None:
         self.processes[number].send_signal(signal.SIGKILL)
         await asyncio.to_thread(self.processes[number].wait)
-        await self.sessions.pop(number).close()
+        self.ended.append(self.sessions.pop(number))  # closed now, it would leave who reads from it waiting for ever
 
     async def end(self) -> None:
-        for session in self.sessions.values():
+        for session in [*self.sessions.values(), *self.ended]:
             await session.close()
         for process in self.processes.values():
             process.kill()
@@ -222,7 +223,7 @@ async def trouble(fleet: Fleet, url: str, kills: int) -> int:
     newest = max(int(found["metadata"]["resourceVersion"]) for found in lists)
     expected = list(as_events([change async for change in history(url, int(begin), newest)]))
     async with asyncio.timeout(20):
-        while any(len(events) < len(expected) for events in seen):
+        while any(len(events) < len(expected) for events in seen) and not any(task.done() for task in watching):
             await asyncio.sleep(0.02)
     stop.set()
     for task in watching:

@@ -39,12 +39,13 @@ def free_ports(count: int) -> list[int]:
 class EtcdServer:
     """One etcd process, which may be killed and started again over the same data."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, tls: bool = False) -> None:
         if not binary():
             pytest.skip("no etcd: `python tools/bootstrap.py` fetches one beside the checkout")
         self.directory = directory
         self.port, self.peer_port = free_ports(2)
         self.options = options
+        self.scheme = "https" if tls else "http"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,7 +56,7 @@ class EtcdServer:
         return f"etcd://{self.endpoint}/{prefix}"
 
     def start(self) -> EtcdServer:
-        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self.peer_port}"
+        client, peer = f"{self.scheme}://{self.endpoint}", f"http://127.0.0.1:{self.peer_port}"
         log = (self.directory / "etcd.log").open("ab")
         self.process = subprocess.Popen(
             [

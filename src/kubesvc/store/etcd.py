@@ -246,7 +246,7 @@ class EtcdStore:
         try:
             while (response := await call.read()) and hasattr(response, "header"):
                 if response.compact_revision:
-                    await self._catch_up()
+                    await self._catch_up(response.compact_revision)
                     return
                 if response.canceled:
                     raise Unavailable(f"{self.address.shown} ended the watch: {response.cancel_reason or 'no reason'}")
@@ -305,7 +305,7 @@ class EtcdStore:
         if overdue := mvcc.overdue():
             mvcc.compact(overdue)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, compacted: int) -> None:
         """After so long a break that the history in between is gone: tell the difference, and forget older places."""
         log.warning("%s was compacted while it was away: telling the difference", self.address.shown)
         now = await self._ring()
@@ -327,9 +327,10 @@ class EtcdStore:
         mvcc.apply([tuple(changes) for _, changes in sorted(by_revision.items())])
         for key, entry in entries.items():
             mvcc.state[key] = entry  # `created` as etcd has it, also of what came and went and came again
-        self._reached(now)
+        self.known_compacted = max(self.known_compacted, compacted)
+        mvcc.revision = max(mvcc.revision, now)
         mvcc.compact(now)
-        self.known_compacted = await self._ask_compacted()
+        self._reached(now)
 
     # How far etcd and the watch are
 
