@@ -59,12 +59,12 @@ def parse_subject(words: Sequence[str]) -> Subject:
 def parse_place(text: str) -> Subject:
     """An address or a name, with a port or without."""
     host, port = text, 0
-    bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", text)
+    bracketed = re.fullmatch(r"\[([^\]]+)\](?::([0-9]+))?", text)
     if bracketed:
         host, port = bracketed[1], int(bracketed[2] or 0)
     elif text.count(":") == 1:
         host, _, number = text.partition(":")
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit()):
             raise BadSubject(f"{text}: {number!r} is no port")
         port = int(number)
     if port > 65535:
