@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubesvc.api.cronjob import CronJob
-from kubesvc.api.errors import NotFound
+from kubesvc.api.cronschedule import Calendar, parse_schedule
+from kubesvc.api.errors import Invalid, NotFound
 from kubesvc.api.kinds import CRON_JOB, EVENT, JOB, POD
 from kubesvc.api.meta import Object, typed
 from kubesvc.clock import parse_rfc3339, rfc3339
-from kubesvc.controllers.cron_schedule import Calendar, parse_schedule
 from kubesvc.controllers.cronjob_plan import plan_due, seconds_to_next
 
 from .house import House
@@ -353,3 +353,34 @@ def test_trouble_starts_nothing_twice() -> None:
         assert 5 <= len(names) <= 10 and len(set(names)) == len(names)
 
     with_kubelet(story, WHOLE)
+
+
+SAID: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"schedule": "* * * *"}, 'spec.schedule: Invalid value: "* * * *": expected exactly 5 fields, found 4: [* * * *]'),
+    (
+        {"schedule": "61 * * * *"},
+        'spec.schedule: Invalid value: "61 * * * *": end of range (61) above maximum (59): 61',
+    ),
+    (
+        {"schedule": "TZ=UTC * * * * *"},
+        'spec.schedule: Invalid value: "TZ=UTC * * * * *": cannot use TZ or CRON_TZ in schedule, use timeZone field '
+        "instead",
+    ),
+    ({"timeZone": "Mars/Base"}, 'spec.timeZone: Invalid value: "Mars/Base": unknown time zone Mars/Base'),
+    ({"timeZone": ""}, 'spec.timeZone: Invalid value: "": timeZone must be nil or non-empty string'),
+    (
+        {"timeZone": "Local"},
+        'spec.timeZone: Invalid value: "Local": timeZone must be an explicit time zone as defined in '
+        "https://www.iana.org/time-zones",
+    ),
+)
+
+
+@pytest.mark.parametrize(("spec", "message"), SAID)
+def test_what_cannot_be_meant_is_refused_at_the_door(spec: dict[str, Any], message: str) -> None:
+    async def story(house: House, kubelet: Kubelet) -> None:
+        with pytest.raises(Invalid) as error:
+            await make(house, **spec)
+        assert error.value.message == f'CronJob.batch "tick" is invalid: {message}'
+
+    with_kubelet(story, ())

@@ -6,12 +6,16 @@ from typing import ClassVar
 
 from . import checks, fields, podspec, shape, workload
 from .checks import part
-from .fields import Errors
-from .job import JobTemplateSpec, default_spec, validate_spec
+from .cronschedule import parse_schedule, zone_of
+from .fields import Errors, Path
+from .job import JobTemplateSpec, default_spec
+from .job import validate_spec as validate_job
 from .kind import Cell, Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectReference, Struct, Typed
 
 SPEC = workload.SPEC
+LONGEST_NAME = 52
+"""Eleven characters are added for the names of Jobs, which are labels' values of at most 63."""
 
 
 class CronJobSpec(Struct, frozen=True):
@@ -54,29 +58,59 @@ def prepare_create(obj: Object) -> None:
     obj["status"] = {}
 
 
-def validate(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
-    errors: Errors = []
-    schedule = spec.get("schedule") or ""
+def validate(obj: Object, situation: Situation) -> Errors:
+    errors = validate_spec(obj, allow_zone=False)
+    name = part(obj, "metadata").get("name") or ""
+    if len(name) > LONGEST_NAME:
+        text = f"must be no more than {LONGEST_NAME} characters"
+        errors.append(fields.invalid(Path("metadata") / "name", name, text))
+    return errors
+
+
+def validate_schedule(spec: Object, *, allow_zone: bool) -> Errors:
+    """The schedule can be read, and its zone is named in the field for it; old objects may name it in the schedule."""
+    schedule, zone, errors = spec.get("schedule") or "", spec.get("timeZone"), Errors()
     if not schedule:
         errors.append(fields.required(SPEC / "schedule"))
-    elif not schedule.startswith("@") and len(schedule.split()) != 5:
-        count = len(schedule.split())
-        errors.append(
-            fields.invalid(SPEC / "schedule", schedule, f"expected exactly 5 fields, found {count}: {schedule.split()}")
-        )
+    else:
+        try:
+            parse_schedule(schedule)
+        except ValueError as error:
+            errors.append(fields.invalid(SPEC / "schedule", schedule, str(error)))
+        if "TZ" in schedule and not allow_zone:
+            text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+            errors.append(fields.invalid(SPEC / "schedule", schedule, text))
+        elif "TZ" in schedule and zone is not None:
+            text = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+            errors.append(fields.invalid(SPEC / "schedule", schedule, text))
+    if zone == "":
+        errors.append(fields.invalid(SPEC / "timeZone", zone, "timeZone must be nil or non-empty string"))
+    elif zone is not None and zone.lower() == "local":
+        text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        errors.append(fields.invalid(SPEC / "timeZone", zone, text))
+    elif zone is not None:
+        try:
+            zone_of(zone)
+        except ValueError as error:
+            errors.append(fields.invalid(SPEC / "timeZone", zone, str(error)))
+    return errors
+
+
+def validate_spec(obj: Object, *, allow_zone: bool) -> Errors:
+    spec = part(obj, "spec")
+    errors = validate_schedule(spec, allow_zone=allow_zone)
     errors += checks.nonnegative(spec, "startingDeadlineSeconds", SPEC)
     policy = spec.get("concurrencyPolicy")
     errors += checks.one_of(policy, ("Allow", "Forbid", "Replace"), SPEC / "concurrencyPolicy")
     job = dict(part(part(spec, "jobTemplate"), "spec"))
     default_spec(job)
-    errors += validate_spec(job, SPEC / "jobTemplate" / "spec", template_only=True)
+    errors += validate_job(job, SPEC / "jobTemplate" / "spec", template_only=True)
     errors += checks.nonnegative(spec, "successfulJobsHistoryLimit", SPEC)
     return errors + checks.nonnegative(spec, "failedJobsHistoryLimit", SPEC)
 
 
-def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
-    return validate(new, situation)
+def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
+    return validate_spec(new, allow_zone="TZ" in (part(old, "spec").get("schedule") or ""))
 
 
 def last_schedule(job: CronJob) -> Cell | Since:

@@ -1,10 +1,11 @@
-"""CronJob controller: Jobs by the calendar (`cronjob_plan`, `cron_schedule`)."""
+"""CronJob controller: Jobs by the calendar (`cronjob_plan`, `api.cronschedule`)."""
 
 from __future__ import annotations
 
 import msgspec
 
 from kubesvc.api.cronjob import CronJob
+from kubesvc.api.cronschedule import Schedule, parse_schedule, zone_of
 from kubesvc.api.errors import AlreadyExists, NotFound
 from kubesvc.api.job import Job
 from kubesvc.api.kinds import CRON_JOB, JOB
@@ -14,7 +15,6 @@ from kubesvc.client.workqueue import Key
 from kubesvc.clock import parse_rfc3339, rfc3339
 
 from . import cronjob_plan as plan
-from .cron_schedule import Schedule, parse_schedule, zone_of
 from .job_plan import finished
 from .ownership import controller_uid
 from .runner import Controller, ControllerContext, ExpectedFailure, closing, key_of

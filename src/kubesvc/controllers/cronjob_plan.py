@@ -9,11 +9,11 @@ from datetime import datetime
 from email.utils import formatdate
 
 from kubesvc.api.cronjob import CronJob
+from kubesvc.api.cronschedule import Schedule, zone_of
 from kubesvc.api.job import Job
 from kubesvc.api.meta import Object, controller_reference
 from kubesvc.clock import parse_rfc3339
 
-from .cron_schedule import Schedule, zone_of
 from .job_plan import finished
 
 SCHEDULED_AT = "batch.kubernetes.io/cronjob-scheduled-timestamp"
