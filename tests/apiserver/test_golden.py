@@ -43,8 +43,8 @@ KNOWN = {
     "discovery": {"disc-openapi"},
     "auth": {"auth-discovery-for-all"},
     "services": {
-        # Upstream keeps internalTrafficPolicy stored under ExternalName and hides it on reads, so that a later PUT makes a
-        # revision.
+        # Upstream keeps internalTrafficPolicy stored under ExternalName and hides it on reads, so a later PUT makes
+        # a revision.
         "svc-update-to-externalname",
     },
 }
