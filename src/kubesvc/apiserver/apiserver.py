@@ -85,12 +85,12 @@ class ApiServer:
         if settings.admin_token:
             users[settings.admin_token] = User("admin", "admin-uid", (MASTERS, ALL_AUTHENTICATED))
         self.authenticator = Authenticator(users, anonymous=settings.anonymous_auth)
+        self.authenticator.audiences = self.tokens.audiences
         self.authenticator.others.append(self.tokens.user_of)
         self.authorizer: Authorizer = self._authorizer()
         self.registry.admission.nodes.audience_allowed = self._audience_allowed
         self.health = Health()
         self.metrics = Metrics()
-        self.authenticator.audiences = self.tokens.audiences
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
         self.audit = self._audit_log()
         self.watches = WatchRequests(self.registry, clock)

@@ -55,16 +55,6 @@ def new_key() -> bytes:
     )
 
 
-def new_key() -> bytes:
-    """A signing key, as PEM."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 class TokenIssuer:
     """Signs and checks service account tokens with one EC key, made when first needed if none is given."""
 
