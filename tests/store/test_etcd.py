@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -278,5 +279,39 @@ def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
             await store.close()
 
         asyncio.run(main())
+    finally:
+        server.kill()
+
+
+def test_an_etcd_that_stands_still_is_timed_out_and_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: EtcdStore, _: str) -> None:
+        await store.commit(Put("a", b"1"))
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(TimedOut, match="did not answer in time"):
+            await store.commit(Put("a", b"2"))
+        with pytest.raises(TimedOut, match="did not answer in time"):
+            await store.get("a")
+        assert "did not answer in time" in store.trouble
+        server.signal(signal.SIGCONT)
+        found = None
+        while found is None:
+            try:
+                found = await store.get("a")
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        await store.commit(Put("b", b""))
+        assert store.trouble == "" and found.value in (b"1", b"2"), "whether it was written nobody could know"
+
+    server = EtcdServer(tmp_path).start()
+    try:
+        monkeypatch.setattr(etcdcalls, "TRY_SECONDS", 0.2)
+
+        async def patched(store: EtcdStore, url: str) -> None:
+            monkeypatch.setattr(etcdcalls, "CALL_SECONDS", 0.5)
+            await body(store, url)
+
+        with_store(patched, server)
     finally:
         server.kill()

@@ -73,6 +73,7 @@ class EtcdStore:
         self.range = self.prefix[:-1] + b".", self.prefix[:-1] + b"0"  # a dot, a slash, a zero: neighbours in ASCII
         self.mvcc = Mvcc()
         self.why_not = f"{address.shown}: not opened yet"
+        self.watching = False
         self.known_compacted = 0
         self.closed = False
         self.started = False
@@ -235,6 +236,11 @@ class EtcdStore:
             log.warning("%s", why)
             self.why_not = why
 
+    def _tell_end_of_trouble(self) -> None:
+        if self.why_not and self.watching and not self.closed:
+            log.info("%s answers again", self.address.shown)
+            self.why_not = ""
+
     async def _follow_once(self) -> None:
         newest = await self._header_revision()
         if newest < self.mvcc.revision:
@@ -250,13 +256,14 @@ class EtcdStore:
                     return
                 if response.canceled:
                     raise Unavailable(f"{self.address.shown} ended the watch: {response.cancel_reason or 'no reason'}")
-                if response.created and self.why_not and not self.closed:
-                    log.info("%s answers again", self.address.shown)
-                    self.why_not = ""
+                if response.created:
+                    self.watching = True
+                    self._tell_end_of_trouble()
                 if response.events:
                     self._told(response.events)
             raise Unavailable(f"{self.address.shown} ended the watch")
         finally:
+            self.watching = False
             call.cancel()
 
     async def _watch_from(self, revision: int, range_: tuple[bytes, bytes], *, previous: bool = False) -> Any:
@@ -359,14 +366,15 @@ class EtcdStore:
             try:
                 revision = await self._header_revision()
             except BaseException as error:
+                failure = error if isinstance(error, StoreError) else Unavailable(f"{self.address.shown}: {error!r}")
                 if not asked.done():
-                    asked.set_exception(
-                        error if isinstance(error, StoreError) else Unavailable(f"{self.address.shown}: {error!r}")
-                    )
+                    asked.set_exception(failure)
                     asked.exception()
                 if not isinstance(error, Exception):
                     raise
+                self._tell_trouble(str(failure))
             else:
+                self._tell_end_of_trouble()
                 if not asked.done():
                     asked.set_result(revision)
 
