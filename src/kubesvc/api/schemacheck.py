@@ -141,7 +141,7 @@ def root_errors(schema: Object, path: Path) -> Iterator[FieldError]:
 # ---------------------------------------------------------------- what is never allowed
 
 
-def forbidden_errors(schema: Object, path: Path, *, nested: bool = False) -> Iterator[FieldError]:
+def forbidden_errors(schema: Object, path: Path) -> Iterator[FieldError]:
     """Keywords that are not supported, and values of keywords that are none."""
     for name, text in UNSUPPORTED:
         if schema.get(name):
@@ -178,8 +178,8 @@ def forbidden_errors(schema: Object, path: Path, *, nested: bool = False) -> Ite
         )
     for i, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
         yield from rule_errors(rule if isinstance(rule, dict) else {}, path / "x-kubernetes-validations" @ i)
-    for inner, here, below in parts(schema, path):
-        yield from forbidden_errors(inner, here, nested=nested or below)
+    for inner, here, _ in parts(schema, path):
+        yield from forbidden_errors(inner, here)
 
 
 def rule_errors(rule: Object, at: Path) -> Iterator[FieldError]:
