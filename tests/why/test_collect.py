@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
-from kubesvc.api.errors import Forbidden
+from kubesvc.api.errors import Forbidden, NotFound
 from kubesvc.api.event import EVENT
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_kind
@@ -32,16 +32,22 @@ SHOP = "shop"
 
 
 class Refusing:
-    """A client that may not list some kinds, and remembers what was listed: (kind, namespace, selectors, items)."""
+    """A client that may not list some kinds, and remembers what was listed: (kind, namespace, selectors, items).
 
-    def __init__(self, client: Client, refused: Sequence[Kind] = ()) -> None:
+    absent: kinds that the server does not have, as one that is too old
+    """
+
+    def __init__(self, client: Client, refused: Sequence[Kind] = (), absent: Sequence[Kind] = ()) -> None:
         self.client = client
         self.refused = refused
+        self.absent = absent
         self.asked: list[tuple[Kind, str, str, int]] = []
 
     async def list_raw(self, kind: Kind, namespace: str = "", **options: Any) -> RawList:
         if kind in self.refused:
             raise Forbidden(f"{kind.plural} is forbidden")
+        if kind in self.absent:
+            raise NotFound("the server could not find the requested resource")
         found = await self.client.list_raw(kind, namespace, **options)
         selectors = f"{options.get('label_selector', '')}{options.get('field_selector', '')}"
         self.asked.append((kind, namespace, selectors, len(found.items)))
@@ -67,7 +73,7 @@ def pod(name: str, labels: dict[str, str], namespace: str = SHOP) -> Object:
 
 
 def asking(
-    objects: Sequence[Object], words: str, refused: Sequence[Kind] = ()
+    objects: Sequence[Object], words: str, refused: Sequence[Kind] = (), absent: Sequence[Kind] = ()
 ) -> tuple[Snapshot, Diagnosis, list[tuple[Kind, str, str, int]]]:
     """Put the objects into a server, ask, and say what was listed."""
 
@@ -82,7 +88,7 @@ def asking(
                 kind = by_kind(obj["apiVersion"], obj["kind"])
                 assert kind is not None
                 await server.client.create(kind, copy.deepcopy(obj), obj["metadata"]["namespace"])
-            client = Refusing(server.client, refused)
+            client = Refusing(server.client, refused, absent)
             subject = parse_subject(words.split())
             snapshot = await read_for(cast(Client, client), RealClock(), subject, SHOP)
             return snapshot, diagnose(subject, snapshot, SHOP), client.asked
@@ -129,6 +135,39 @@ def test_a_refusal_is_a_gap_and_the_rest_is_diagnosed(refused: Sequence[Kind], s
     assert (found.status, said in found.verdict) == (status, True), found.verdict
     assert [g.kind for g in snapshot.gaps] == sorted(refused, key=lambda k: [ENDPOINT_SLICE, POD, NODE, EVENT].index(k))
     assert all("not permitted" in gap for gap in found.gaps)
+
+
+def test_a_server_that_is_too_old_is_a_named_gap() -> None:
+    """Without EndpointSlices (before 1.21) the selector is diagnosed all the same, and nothing is said of slices."""
+    objects = [service({"app": "wbe"}), pod("web-1", {"app": "web"})]
+    snapshot, found, _ = asking(objects, "svc/web", absent=[ENDPOINT_SLICE])
+    assert found.code == "EP101" and found.status == "broken"
+    assert [str(g) for g in snapshot.gaps] == [
+        "endpointslices.discovery.k8s.io could not be listed: this server does not have it"
+    ]
+    links = {link.name: link.state for link in found.chain}
+    assert links["slices"] == "unknown"
+
+
+def test_a_pod_that_only_a_slice_names_is_asked_for_by_name() -> None:
+    """EP511: one that exists under other labels is alive, one that does not is dead."""
+
+    def listing(name: str, of: str) -> Object:
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": SHOP, "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.9"], "targetRef": {"kind": "Pod", "namespace": SHOP, "name": of}}],
+            "ports": [{"name": "", "port": 80}],
+        }
+
+    pods = [pod("web-1", {"app": "web"}), pod("other", {"app": "x"})]
+    snapshot, alive, asked = asking([service({"app": "web"}), *pods, listing("a", "other")], "svc/web")
+    assert "EP511" not in {f.code for f in alive.findings}
+    assert (POD, SHOP, "metadata.name=other", 1) in asked and snapshot.asked == {(SHOP, "other")}
+    _, dead, _ = asking([service({"app": "web"}), *pods, listing("b", "gone")], "svc/web")
+    assert "EP511" in {f.code for f in dead.findings}
 
 
 def test_long_lists_come_page_by_page() -> None:
