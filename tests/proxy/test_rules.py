@@ -89,6 +89,30 @@ def test_a_front_that_nobody_has_says_nothing() -> None:
     assert said(port(), front=("10.96.0.8", 80, "TCP")) == []
 
 
+def test_iptables_chains_are_followed() -> None:
+    """PROXY-108 to 112: from the Service's rule to each endpoint, with the odds of each step."""
+    from kubesvc.kernel.iptables import Tables, parse_save
+    from kubesvc.proxy.audit import is_proxy_chain
+    from kubesvc.proxy.rules import lines_of_chains
+
+    from .test_audit import IPTABLES
+
+    tables: dict[Family, Tables] = {"IPv4": parse_save(IPTABLES, "IPv4", only=is_proxy_chain)}
+    lines = lines_of_chains(tables, [("10.96.0.7", 80, "TCP"), ("10.96.0.9", 80, "UDP"), ("10.96.0.9", 81, "UDP")])
+    told = [(line.front, line.place.split()[-1], line.meaning) for line in lines]
+    web = "10.96.0.7:80/TCP"
+    assert told[:4] == [
+        (web, "KUBE-SERVICES", "any endpoint of the Cluster list"),
+        (web, "KUBE-SVC-AAAAAAAAAAAAAAAA", "the source will be rewritten"),
+        (web, "KUBE-MARK-MASQ", "the packet is marked, so that its source will be rewritten"),
+        (web, "KUBE-SVC-AAAAAAAAAAAAAAAA", "in 50.0 of 100 cases that come here, to one endpoint"),
+    ]
+    assert (web, "KUBE-SEP-BBBBBBBBBBBBBBBB", "to the endpoint 10.244.1.3:8080") in told
+    assert [t for t in told if t[0] != web] == [
+        ("10.96.0.9:80/UDP", "KUBE-SERVICES", "refused: no usable endpoint anywhere (PROXY-38)")
+    ]
+
+
 READ = """
 import asyncio, json, sys
 from kubesvc.kernel.nft import KernelNft

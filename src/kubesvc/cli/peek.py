@@ -76,10 +76,12 @@ def answer(request: Request) -> Reply:
     if request.find is not None:
         f = request.find
         return where(f.protocol, f.source, f.source_port, f.address, f.port, Reply())
-    from kubesvc.proxy.rules import lines_of, read_tables
+    from kubesvc.proxy.rules import lines_of, lines_of_chains, read_chains, read_tables
 
+    fronts = request.rules or []
     tables = asyncio.run(read_tables())
-    return Reply(rules=[msgspec.to_builtins(line) for line in lines_of(tables, request.rules or ())])
+    lines = lines_of(tables, fronts) if tables else lines_of_chains(asyncio.run(read_chains()), fronts)
+    return Reply(rules=[msgspec.to_builtins(line) for line in lines])
 
 
 def open_socket(dial: Dial) -> socket.socket:

@@ -351,6 +351,8 @@ async def audit(args: argparse.Namespace, world: World) -> int:
     from kubesvc.kernel.nft import KernelNft
     from kubesvc.proxy import audit as au
     from kubesvc.proxy.decision import Surroundings
+    from kubesvc.proxy.iptables import MARKER
+    from kubesvc.proxy.rules import read_chains
     from kubesvc.proxy.takeover import NFPROTO, WORDS, find_foreign
 
     nft = KernelNft()
@@ -369,6 +371,9 @@ async def audit(args: argparse.Namespace, world: World) -> int:
             table = await nft.read(NFPROTO[family], settings.table)
             if table is not None:
                 rules.append((family, au.rules_of_table(table, f"our table `{WORDS[family]} {settings.table}`")))
+        for family, tables in (await read_chains()).items():
+            if MARKER in tables["nat"].rules:
+                rules.append((family, au.rules_of_chains(tables, f"our iptables chains ({family})")))
     finally:
         nft.close()
     if not rules:

@@ -6,11 +6,26 @@ are for is told in `frame`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from kubesvc.kernel.iptables import Rule, Tables
+from kubesvc.kernel.iptables.rules import (
+    Destination,
+    DestinationPort,
+    Dnat,
+    Jump,
+    Protocol,
+    RecentCheck,
+    Reject,
+    SetMark,
+    Statistic,
+)
+from kubesvc.kernel.iptables.tables import Chains
+from kubesvc.kernel.iptables.text import render_rule
 from kubesvc.kernel.nft import KernelNft, SetSpec, Table, Value
 from kubesvc.kernel.nft.expressions import Verdict
 from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port, pack_protocol, text_of
@@ -18,6 +33,7 @@ from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 from kubesvc.kernel.nft.text import element_text, family_word, rule_text
 
 from . import frame as fr
+from .traffic import Family
 
 Front = tuple[str, int, str]
 """address, port, protocol"""
@@ -41,6 +57,24 @@ async def read_tables(name: str = "kubesvc") -> list[Table]:
     finally:
         nft.close()
     return [t for t in found if t is not None]
+
+
+async def read_chains() -> dict[Family, Tables]:
+    """The proxy's iptables chains of both families, as they are now; {} where there are none or no iptables."""
+    from kubesvc.kernel.iptables import IptablesError, KernelIptables, parse_save
+
+    from .audit import is_proxy_chain
+
+    families: tuple[Family, ...] = ("IPv4", "IPv6")
+    door, found = KernelIptables(), dict[Family, Tables]()
+    for family in families:
+        try:
+            saved = await door.save(family)
+        except IptablesError:
+            continue
+        if ":KUBE-SERVICES" in saved:
+            found[family] = parse_save(saved, family, only=is_proxy_chain)
+    return found
 
 
 def lines_of(tables: Iterable[Table], fronts: Sequence[Front]) -> list[Line]:
@@ -151,6 +185,75 @@ class _Front:
         for key in sorted(self.table.elements.get(name, {})):
             self.say(name, key, f"client {text_of(spec.key, key)} stays with its endpoint")
 
+
+def lines_of_chains(tables: Mapping[Family, Tables], fronts: Sequence[Front]) -> list[Line]:
+    """The same for iptables chains, by family: the rules of KUBE-SERVICES and KUBE-NODEPORTS that a packet to the front
+    meets, each followed by the chains it leads to."""
+    found: list[Line] = []
+    for address, port, protocol in fronts:
+        for table, chains in tables.get("IPv6" if ":" in address else "IPv4", {}).items():
+            entry = (("KUBE-SERVICES", address), ("KUBE-EXTERNAL-SERVICES", address), ("KUBE-PROXY-FIREWALL", address))
+            for chain, to in (*entry, ("KUBE-NODEPORTS", "")):
+                for rule in chains.rules.get(chain, ()):
+                    if _leads(rule, to, port, protocol):
+                        name = f"{address}:{port}/{protocol}"
+                        found += _follow(name, table, chains, chain, rule, set())
+    return found
+
+
+def _leads(rule: Rule, address: str, port: int, protocol: str) -> bool:
+    """Whether a rule is for this address ("" for a rule that names none), port and protocol."""
+    kinds = {type(m): m for m in rule.matches}
+    to, number, proto = kinds.get(Destination), kinds.get(DestinationPort), kinds.get(Protocol)
+    if not isinstance(number, DestinationPort) or number.port != port:
+        return False
+    if not isinstance(proto, Protocol) or proto.name.upper() != protocol:
+        return False
+    if not isinstance(to, Destination):
+        return not address
+    network = ipaddress.ip_network(to.network)
+    return bool(address) and network.num_addresses == 1 and str(network.network_address) == address
+
+
+def _follow(front: str, table: str, chains: Chains, chain: str, rule: Rule, seen: set[str]) -> Iterator[Line]:
+    yield Line(front, f"iptables {table} {chain}", render_rule(rule), _meaning(rule))
+    target = rule.target
+    if isinstance(target, Jump) and target.to in chains.rules and target.to not in seen:
+        seen.add(target.to)
+        for further in chains.rules[target.to]:
+            yield from _follow(front, table, chains, target.to, further, seen)
+
+
+def _meaning(rule: Rule) -> str:
+    """What a rule does, in words."""
+    chance = next((m for m in rule.matches if isinstance(m, Statistic)), None)
+    sticky = any(isinstance(m, RecentCheck) for m in rule.matches)
+    odds = f"in {100 * chance.parts / (1 << 31):.1f} of 100 cases that come here, " if chance is not None else ""
+    odds = "for a client that went there before, " if sticky else odds
+    match rule.target:
+        case Jump("DROP"):
+            return f"{odds}dropped without an answer"
+        case Jump("KUBE-MARK-MASQ"):
+            return "the source will be rewritten"
+        case Jump(to):
+            kind = next((words for prefix, words in CHAIN_MEANINGS.items() if to.startswith(prefix)), f"on to {to}")
+            return f"{odds}{kind}"
+        case Dnat(address, port):
+            return f"to the endpoint {address}:{port}"
+        case Reject():
+            return "refused: no usable endpoint anywhere (PROXY-38)"
+        case SetMark():
+            return "the packet is marked, so that its source will be rewritten"
+    return "as it says"
+
+
+CHAIN_MEANINGS = {
+    "KUBE-SVC-": "any endpoint of the Cluster list",
+    "KUBE-SVL-": "endpoints on this node only",
+    "KUBE-EXT-": "from outside: policy and masquerade first",
+    "KUBE-FW-": "who may use this address (loadBalancerSourceRanges)",
+    "KUBE-SEP-": "to one endpoint",
+}
 
 MEANINGS = {
     fr.EXTERNAL: "from outside: the source is rewritten, any endpoint may answer (PROXY-47)",
