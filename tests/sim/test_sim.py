@@ -18,7 +18,7 @@ from kubesvc.clock import run_virtual
 
 from .history import play
 
-FRESH, SOAK = 8, 300
+FRESH, SOAK = 6, 300
 
 ONCE_BROKEN = (
     (14, "a slice that was given to another Service by its label kept its former owner waiting for ever"),
@@ -28,6 +28,7 @@ ONCE_BROKEN = (
     (28, "a ReplicaSet whose deletions were cut off waited for them for ever"),
     (26, "failures that events provoked put a Service off for a quarter of an hour"),
     (43, "virtual time stood still at the last bit of a rounded timer"),
+    (101, "a rollout's deadline was put off by news that were no progress"),
 )
 
 

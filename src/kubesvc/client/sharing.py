@@ -14,6 +14,7 @@ from kubesvc.api.meta import Struct
 
 MOST = 4096
 """Parts that are remembered; beyond that it starts anew."""
+SMALL = frozenset({type(None), bool, int})
 
 
 class Sharing:
@@ -32,10 +33,13 @@ class Sharing:
         if isinstance(spec, Struct):
             for name in spec.__struct_fields__:
                 value = getattr(spec, name)
-                if value.__class__ is str:
+                kind = value.__class__
+                if kind in SMALL:
+                    continue
+                if kind is str:
                     if value:
                         msgspec.structs.force_setattr(spec, name, sys.intern(value))
-                elif value.__class__ in (list, dict) or isinstance(value, Struct):
+                elif kind is list or kind is dict or isinstance(value, Struct):
                     self._replace(spec, name, value)
 
     def _replace(self, holder: Struct, name: str, value: Any) -> None:
