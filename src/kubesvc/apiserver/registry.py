@@ -8,10 +8,8 @@ compare-and-write transactions of the store, and leaves to others what a kind me
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +26,7 @@ from . import bookkeeping, refusals
 from .admission import Admission, asked_of
 from .apply import Applied, equal_but_for_times, update_managed_fields
 from .cache import Cache, Item, KindCache
+from .continuation import continue_token, parse_continue_token
 from .conversion import Conversions
 from .deletion import gone_with_update, plan_deletion
 from .guards import QuotaGuards
@@ -38,6 +37,7 @@ from .quotas import nothing_held
 from .settings import ApiServerSettings
 from .storage import answer, decode, encode, head, kind_prefix, list_item, seen, storage_key
 from .streams import Selection
+from .writerules import check_namespace, check_preconditions, restore_part
 
 TRIES = 5
 """How often a write without a resourceVersion is tried when others write the object meanwhile (PATCH-3)."""
@@ -48,7 +48,6 @@ GUARD_TRIES = 100
 """How often a write is judged anew because other servers wrote into the same namespace with quotas meanwhile."""
 SCAN_PAGE = 500
 
-MISSING: Any = object()
 
 Edit = Callable[[Object], Object]
 """Makes the wanted object of a freshly decoded stored one, which it may change or keep. Called once per try."""
@@ -850,107 +849,11 @@ class Registry:
         return self.cache.of(NAMESPACE).get("", name) is not None
 
 
-def restore_part(kind: Kind, new: Object, old: Object, subresource: str) -> None:
-    """A write reaches only its part of the object, in place (WRITE-10, SUB-2)."""
-    if subresource == "status" and kind.custom is not None:
-        meta, status = new["metadata"], new.get("status", MISSING)
-        given = {k: meta[k] for k in ("managedFields", "resourceVersion") if k in meta}
-        meta.clear()
-        meta.update({k: v for k, v in old["metadata"].items() if k != "managedFields"})
-        meta.update(given)
-        new.clear()
-        new.update({k: v for k, v in old.items() if k not in ("metadata", "status")})
-        new["metadata"] = meta
-        if status is not MISSING:
-            new["status"] = status
-    elif subresource == "status":
-        kept = {"metadata": new["metadata"]}
-        meta, before = new["metadata"], old["metadata"]
-        for name in ("ownerReferences", "generateName"):
-            if name in before:
-                meta[name] = before[name]
-            else:
-                meta.pop(name, None)
-        if "status" in new:
-            kept["status"] = new["status"]
-        new.clear()
-        new.update({k: v for k, v in old.items() if k not in ("metadata", "status")})
-        new.update(kept)
-    elif kind.has_status:
-        if "status" in old:
-            new["status"] = old["status"]
-        else:
-            new.pop("status", None)
-
-
-def check_namespace(kind: Kind, meta: Object, namespace: str) -> None:
-    """WRITE-1: the body's namespace is the request's, or is filled in."""
-    found = meta.get("namespace") or ""
-    if not kind.namespaced:
-        if found:
-            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-        meta.pop("namespace", None)
-        return
-    if found and found != namespace:
-        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-    meta["namespace"] = namespace
-
-
-def check_preconditions(kind: Kind, name: str, obj: Object, options: DeleteOptions) -> None:
-    """DEL-3."""
-    meta = obj["metadata"]
-    if options.uid is not None and options.uid != meta["uid"]:
-        raise refusals.precondition_conflict(
-            kind,
-            name,
-            f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta['uid']}). The object "
-            "might have been deleted and then recreated",
-        )
-    if options.resource_version is not None and options.resource_version != meta["resourceVersion"]:
-        raise refusals.precondition_conflict(
-            kind,
-            name,
-            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion "
-            f"in record ({meta['resourceVersion']}). The object might have been modified",
-        )
-
-
 def warn(warnings: list[str], more: Iterable[str]) -> None:
     """Add warnings, each text once (WARN-1)."""
     for text in more:
         if text not in warnings:
             warnings.append(text)
-
-
-class _Token(msgspec.Struct):
-    v: str
-    rv: int
-    start: str
-
-
-def continue_token(revision: int, last_key: str) -> str:
-    """The token that goes on after a key (LIST-4); revision -1 continues from the newest state (LIST-6)."""
-    token = _json.encode({"v": "meta.k8s.io/v1", "rv": revision, "start": last_key + "\0"})
-    return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
-
-
-def parse_continue_token(text: str) -> tuple[int, str]:
-    """Revision and start key of a token; BadRequest in LIST-5's words."""
-    bad = "invalid continue token: continue key is not valid: "
-    for at, c in enumerate(text):
-        if not (c.isascii() and (c.isalnum() or c in "-_")):
-            raise BadRequest(f"{bad}illegal base64 data at input byte {at}")
-    if len(text) % 4 == 1:
-        raise BadRequest(f"{bad}illegal base64 data at input byte {len(text) - 1}")
-    try:
-        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, ValueError) as e:
-        raise BadRequest(f"{bad}{e}") from None
-    if token.v != "meta.k8s.io/v1":
-        raise BadRequest(f"{bad}server does not recognize this encoded version {fields.quote(token.v)}")
-    if ".." in token.start.split("/") or not token.start or token.start.startswith("/"):
-        raise BadRequest(f"{bad}{fields.quote(token.start)}")
-    return token.rv, token.start
 
 
 __all__ = [
