@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -36,7 +38,7 @@ from kubesvc.store import open_store
 from kubesvc.store.etcd import EtcdStore
 
 from ..store.etcdserver import shared_etcd
-from .running import SETTINGS, config_map
+from .running import SETTINGS, Http, config_map
 
 prefixes = itertools.count()
 LAG_SECONDS = 0.005
@@ -288,5 +290,58 @@ def test_endpoints_kubernetes_lists_the_servers_that_live(monkeypatch: pytest.Mo
         assert await addresses() == ["192.0.2.2"]
         await two.bootstrap.withdraw()
         assert await addresses() == []
+
+    with_pair(test)
+
+
+CRD: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "wheels.example.org"},
+    "spec": {
+        "group": "example.org",
+        "scope": "Namespaced",
+        "names": {"plural": "wheels", "singular": "wheel", "kind": "Wheel", "listKind": "WheelList"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}},
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def test_a_kind_defined_at_one_is_served_by_the_other() -> None:
+    async def test(one: ApiServer, two: ApiServer) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            sessions = []
+            for number, server in enumerate((one, two)):
+                path = f"{directory}/{number}.sock"
+                await server.listen_unix(path)
+                sessions.append(aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=path)))
+            first, second = (Http(session) for session in sessions)
+            try:
+                definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+                assert (await first.request("POST", definitions, CRD))[0] == 201
+                wheels = "/apis/example.org/v1/namespaces/default/wheels"
+                body = {"apiVersion": "example.org/v1", "kind": "Wheel", "metadata": {"name": "w"}, "spec": {"size": 3}}
+                async with asyncio.timeout(10):
+                    while (await second.request("GET", wheels))[0] == 404:
+                        await asyncio.sleep(0.01)
+                    while (status := (await second.request("POST", wheels, body))[0]) != 201:
+                        assert status in (404, 503)
+                        await asyncio.sleep(0.01)
+                assert (await first.request("GET", f"{wheels}/w"))[2]["spec"] == {"size": 3}
+            finally:
+                for session in sessions:
+                    await session.close()
 
     with_pair(test)
