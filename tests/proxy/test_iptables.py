@@ -220,7 +220,7 @@ def test_a_change_writes_its_own_chains_alone() -> None:
     assert gone.shared and "s0006:http cluster IP" in ruleset.partly(gone)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(state(), min_size=1, max_size=4))
 def test_changes_end_where_writing_anew_would(rounds: list[dict[ServiceKey, list[PortTraffic]]]) -> None:
     """Whatever is changed in whatever order, the kernel ends with what a fresh write gives, and comparing finds so."""

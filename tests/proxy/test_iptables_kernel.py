@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 import pytest
@@ -43,10 +44,11 @@ pytestmark = pytest.mark.e2e
 class Node:
     """The lab's node, with the chains of each family."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, variant: Literal["nf_tables", "legacy", ""] = "") -> None:
         self.lab = lab
+        self.variant = variant
         self.prefix = ("ip", "netns", "exec", f"{lab.prefix}{HERE}")
-        self.door = KernelIptables(self.prefix)
+        self.door = KernelIptables(self.prefix, variant)
         self.conntrack = lab.inside(HERE, KernelConntrack)
         self.backends: dict[Family, IptablesBackend] = {}
         for family in FAMILIES:
@@ -67,13 +69,17 @@ class Node:
     def ask(self, sender: str, family: Family, to: str, port: int, protocol: str = "TCP") -> str:
         return ask(self.lab, sender, family, to, port, protocol)
 
-    def run(self, *words: str) -> str:
+    def run(self, program: str, *words: str) -> str:
+        """Output of a program of this variant."""
+        if self.variant == "legacy":
+            program = program.replace("tables", "tables-legacy")
+        words = (program, *words)
         return subprocess.run([*self.prefix, *words], check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture(scope="module")
-def node(lab: Lab) -> Iterator[Node]:
-    made = Node(lab)
+@pytest.fixture(scope="module", params=["", pytest.param("legacy", marks=pytest.mark.soak)])
+def node(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Node]:
+    made = Node(lab, request.param)
     abilities = asyncio.run(probe(made.door))
     if not abilities.enough:
         pytest.skip(abilities.sentence())
