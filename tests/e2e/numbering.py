@@ -37,8 +37,9 @@ def serve(name: str, port: int) -> None:
                 pass
 
 
-def watch(address: str, seen: dict[str, list[tuple[float, bool]]], ended: threading.Event) -> None:
-    """Note, whenever it changes, whether each endpoint of the front is still in the rules or in a flow."""
+def watch(address: str, gone: dict[str, list[list[float]]], ended: threading.Event) -> None:
+    """Note for each endpoint when it was surely in no rule and no flow: from the end of the first look that did not
+    find it to the beginning of the last one."""
     from kubesvc.kernel.conntrack import KernelConntrack
     from kubesvc.kernel.nft import KernelNft
     from kubesvc.kernel.nft.fields import pack_address
@@ -55,26 +56,32 @@ def watch(address: str, seen: dict[str, list[tuple[float, bool]]], ended: thread
         flows = await conntrack.udp_flows(socket.AF_INET)
         return found | {f.reply_source for f in flows if f.destination == address}
 
+    absent: set[str] = set()
     while not ended.is_set():
         before = time.monotonic()
         there = asyncio.run(look())
-        for name in {*seen, *there}:
-            states = seen.setdefault(name, [])
-            if not states or states[-1][1] != (name in there):
-                # It was gone at the latest when the look ended; it was there at the earliest when it began.
-                states.append((before if name in there else time.monotonic(), name in there))
+        for name in there:
+            gone.setdefault(name, [])
+        for name, spans in gone.items():
+            if name in there:
+                absent.discard(name)
+            elif name in absent:
+                spans[-1][1] = before
+            else:
+                absent.add(name)
+                spans.append([time.monotonic(), 0.0])
         time.sleep(0.004)
 
 
 def send(address: str, port: int, seconds: float) -> None:
-    seen: dict[str, list[tuple[float, bool]]] = {}
+    gone: dict[str, list[list[float]]] = {}
     ended = threading.Event()
-    watcher = threading.Thread(target=watch, args=(address, seen, ended))
+    watcher = threading.Thread(target=watch, args=(address, gone, ended))
     watcher.start()
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.connect((address, port))
     udp.settimeout(0.2)
-    messages: list[tuple[str, int, float, str]] = []
+    messages: list[tuple[str, int, float, float, str]] = []
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         number += 1
@@ -83,20 +90,21 @@ def send(address: str, port: int, seconds: float) -> None:
             udp.send(str(number).encode())
             while (answer := udp.recv(64).decode().split())[1] != str(number):
                 pass
-            messages.append(("udp", number, sent, answer[0]))
+            messages.append(("udp", number, sent, time.monotonic(), answer[0]))
         except OSError as error:
-            messages.append(("udp", number, sent, f"! {error}"))
+            messages.append(("udp", number, sent, time.monotonic(), f"! {error}"))
         sent = time.monotonic()
         try:
             with socket.create_connection((address, port), timeout=5) as tcp:
                 tcp.sendall(str(number).encode())
-                messages.append(("tcp", number, sent, tcp.recv(64).decode().split()[0]))
+                who = tcp.recv(64).decode().split()[0]
+                messages.append(("tcp", number, sent, time.monotonic(), who))
         except (OSError, IndexError) as error:
-            messages.append(("tcp", number, sent, f"! {error}"))
+            messages.append(("tcp", number, sent, time.monotonic(), f"! {error}"))
         time.sleep(0.001)
     ended.set()
     watcher.join()
-    print(json.dumps({"messages": messages, "seen": seen}))
+    print(json.dumps({"messages": messages, "gone": gone}))
 
 
 if __name__ == "__main__":

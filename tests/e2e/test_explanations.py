@@ -41,7 +41,7 @@ def ask(instance: Instance, *words: str) -> tuple[int, Any]:
     [
         pytest.param("svc/told:web", ("--from", "pod/told-1"), marks=pytest.mark.soak),
         ("svc/told:udp", ("--from", "pod/told-2")),
-        ("172.30.0.12:{node port}", ("--from", "pod/told-1")),
+        pytest.param("172.30.0.12:{node port}", ("--from", "pod/told-1"), marks=pytest.mark.soak),
         pytest.param("svc/told:web", ("--from", "node/n2"), marks=pytest.mark.soak),
     ],
 )
@@ -76,8 +76,10 @@ def test_rules_are_the_kernels(told: Instance) -> None:
     "name",
     [
         "told",
-        "one",
-        *(pytest.param(n, marks=pytest.mark.soak) for n in ("told.default.svc", "one.named", "named", "no-such-name")),
+        *(
+            pytest.param(n, marks=pytest.mark.soak)
+            for n in ("one", "told.default.svc", "one.named", "named", "no-such-name")
+        ),
     ],
 )
 def test_resolve_says_what_glibc_finds(told: Instance, name: str) -> None:

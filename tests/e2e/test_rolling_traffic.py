@@ -26,28 +26,27 @@ class Message(NamedTuple):
     protocol: str
     number: int
     sent: float
+    done: float
     answered: str
     """The endpoint's address, or "! " and what went wrong."""
 
 
-def misled(messages: list[Message], seen: dict[str, list[tuple[float, bool]]]) -> list[str]:
-    """Messages that reached an endpoint although it was gone when they were sent, and stayed gone until then."""
-    found = []
-    for m in messages:
-        states = [there for at, there in seen.get(m.answered, []) if at < m.sent]
-        later = [at for at, there in seen.get(m.answered, []) if at >= m.sent and there]
-        back_soon = later and later[0] - m.sent < 0.05  # it came back before the watcher looked again
-        if states and not states[-1] and not back_soon:
-            found.append(f"{m.protocol} {m.number} to {m.answered} at {m.sent:.3f}")
-    return found
+def misled(messages: list[Message], gone: dict[str, list[list[float]]]) -> list[str]:
+    """Messages that an endpoint answered although it was gone from before they were sent until after they were
+    answered."""
+    return [
+        f"{m.protocol} {m.number} to {m.answered} at {m.sent:.3f}"
+        for m in messages
+        if any(since < m.sent and m.done < until for since, until in gone.get(m.answered, ()))
+    ]
 
 
 def test_offences_are_seen() -> None:
-    """The judge itself: before, after, and after a return."""
-    seen = {"a": [(1.0, True), (2.0, False), (3.0, True)]}
-    cases = ((1.5, False), (2.5, True), (2.97, False), (3.5, False))
-    for at, offence in cases:
-        assert bool(misled([Message("udp", 1, at, "a")], seen)) == offence, at
+    """The judge itself: before, while it was gone, and while it left or came back."""
+    gone = {"a": [[2.0, 3.0]]}
+    cases = ((1.5, 1.6, False), (2.5, 2.6, True), (2.95, 3.05, False), (1.95, 2.05, False), (3.5, 3.6, False))
+    for sent, done, offence in cases:
+        assert bool(misled([Message("udp", 1, sent, done, "a")], gone)) == offence, sent
 
 
 def pod(name: str, node: str, **more: Any) -> dict[str, Any]:
@@ -88,15 +87,17 @@ def rolling(instance: Instance, seconds: float, turns: int) -> None:
         name = f"rolling-{choose.randrange(3)}"
         for value in ("no", "yes"):
             instance.kubectl("label", "pod", name, f"in={value}", "--overwrite")
+            time.sleep(0.2)
     said, _ = client.communicate(timeout=seconds + 60)
     instance.kubectl("delete", "service/rolling", *(f"pod/rolling-{i}" for i in range(3)), "--now")
     report = json.loads(said)
     messages = [Message(*m) for m in report["messages"]]
-    changes = sum(len(states) - 1 for states in report["seen"].values())
+    changes = sum(len(spans) for spans in report["gone"].values())
     answered = {p: [m for m in messages if m.protocol == p and not m.answered.startswith("!")] for p in ("udp", "tcp")}
     assert len(answered["udp"]) > 50 and len(answered["tcp"]) > 50, messages[-5:]
-    assert changes >= turns, f"the client saw {changes} changes only"
-    assert misled(messages, report["seen"]) == []
+    # A Pod that is back before the controllers or the client have looked never left; most do.
+    assert changes >= max(1, turns // 2), f"the client saw {changes} of {turns} leave"
+    assert misled(messages, report["gone"]) == []
     lost = [m for m in messages if m.protocol == "tcp" and m.answered.startswith("!")]
     assert lost == [], "two endpoints were always there"
 
