@@ -34,7 +34,7 @@ from kubesvc.apiserver import servers
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.options import ListOptions
 from kubesvc.clock import RealClock
-from kubesvc.store import open_store
+from kubesvc.store import Delete, Put, open_store
 from kubesvc.store.etcd import EtcdStore
 
 from ..store.etcdserver import shared_etcd
@@ -343,5 +343,19 @@ def test_a_kind_defined_at_one_is_served_by_the_other() -> None:
             finally:
                 for session in sessions:
                     await session.close()
+
+    with_pair(test)
+
+
+def test_guards_of_ports_follow_the_services_in_the_end() -> None:
+    """REPAIR-2: what somebody took out of etcd or left in it by hand."""
+
+    async def test(one: ApiServer, two: ApiServer) -> None:
+        await one.local.create(SERVICE, node_port("a", ports=[{"port": 80, "nodePort": 30003}]), "default")
+        await two.store.commit(Delete("/guards/node-ports/30003"), Put("/guards/node-ports/30004", b""))
+        await one._repair_guards()
+        guards = [e.key for e in (await two.store.scan("/guards/node-ports/")).entries]
+        assert guards == ["/guards/node-ports/30003"]
+        await two.local.create(SERVICE, node_port("b", ports=[{"port": 80, "nodePort": 30004}]), "default")
 
     with_pair(test)

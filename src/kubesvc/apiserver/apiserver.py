@@ -27,6 +27,7 @@ from .cache import Cache, Event
 from .defaultroles import make_default_roles
 from .definitions import Definitions
 from .discovery import Discovery
+from .guards import repair_ports
 from .health import VERSION, Health
 from .hooks import Observer, WriteHooks
 from .inflight import InFlight
@@ -223,6 +224,7 @@ class ApiServer:
         self.definitions.start()
         self._tasks.append(asyncio.create_task(self.definitions.run(), name="definitions"))
         self._observe()
+        await self._repair_guards()
         quotas = self.registry.admission.quotas
         quotas.start()
         self._tasks.append(asyncio.create_task(quotas.run(self.local), name="quotas"))
@@ -233,6 +235,10 @@ class ApiServer:
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
             self._repair()
         self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))
+
+    async def _repair_guards(self) -> None:
+        if self.store.shared:
+            await repair_ports(self.store, self.registry.fresh, self.allocations.port_users)
 
     async def _shared_key(self) -> bytes:
         """The signing key of all servers on this store: that of the server which came first."""
@@ -324,6 +330,7 @@ class ApiServer:
             try:
                 await self._expire_events()
                 if turn % COMPACTION_TURNS == 0:
+                    await self._repair_guards()
                     if revision_then > self.store.compacted:
                         await self.store.compact(revision_then)
                     revision_then = self.cache.revision

@@ -14,10 +14,10 @@ With a store of its own a server needs none of this, and writes none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from kubesvc.store import Change, Delete, Operation, Put, Store
+from kubesvc.store import Change, Delete, Moved, Operation, Put, Store
 
 ROOT = "/guards/"
 PORTS = f"{ROOT}node-ports/"
@@ -31,8 +31,20 @@ def port_guards(taken: Iterable[int], freed: Iterable[int], owner: tuple[str, st
     return operations + [Delete(f"{PORTS}{port}") for port in freed]
 
 
-def is_guard(key: str) -> bool:
-    return key.startswith(ROOT)
+async def repair_ports(store: Store, current: Callable[[], Awaitable[None]], users: Mapping[int, object]) -> None:
+    """Bring the guards of ports in line with the Services (REPAIR-2), which somebody may have changed past us.
+
+    current: waits until `users`, the ports that Services have, is as new as the store
+    """
+    guards = {int(e.key.removeprefix(PORTS)): e for e in (await store.scan(PORTS)).entries}
+    await current()
+    wrong: list[Operation] = [Delete(e.key, e.modified) for port, e in guards.items() if port not in users]
+    wrong += [Put(f"{PORTS}{port}", b"", expect=0) for port in sorted(users) if port not in guards]
+    for operation in wrong:
+        try:
+            await store.commit(operation)
+        except Moved:
+            pass  # it was taken or freed just now
 
 
 class QuotaGuards:

@@ -17,7 +17,7 @@ import msgspec
 
 from kubesvc.api import addresses
 from kubesvc.api.addresses import Network
-from kubesvc.api.errors import AlreadyExists, ApiError, NotFound
+from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kubesvc.api.ipaddress import IP_ADDRESS, IPAddress, address_object
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Typed, typed
@@ -56,6 +56,8 @@ class Step(NamedTuple):
     complaint: Complaint
     delete: bool = False
     owner: Owner | None = None
+    uid: str = ""
+    """Of the IPAddress to delete: another server may have given the address anew meanwhile."""
 
 
 @dataclass(slots=True)
@@ -102,7 +104,8 @@ def plan_address_repair(
     for name, found in sorted(objects.items()):
         if name not in used and found.managed and age(found, now) > LEAK_SECONDS:
             why = f"no Service uses {name}; it is given back"
-            plan.put_right(Step(name, Complaint(IP_ADDRESS, found, "IPAddressNotAllocated", why), delete=True))
+            complaint = Complaint(IP_ADDRESS, found, "IPAddressNotAllocated", why)
+            plan.put_right(Step(name, complaint, delete=True, uid=found.metadata.uid))
     return plan
 
 
@@ -131,7 +134,7 @@ def repair_address(
     elif age(found, now) > REFERENCE_GRACE_SECONDS and address not in plan.steps:
         why = f"{address} was held for {'/'.join(held_for)}; it is held for {'/'.join(owner)} now"
         complaint = Complaint(IP_ADDRESS, found, "IPAddressWrongReference", why)
-        plan.put_right(Step(address, complaint, delete=True, owner=owner))
+        plan.put_right(Step(address, complaint, delete=True, owner=owner, uid=found.metadata.uid))
 
 
 def shared(plan: RepairPlan, address: str, service: Service) -> None:
@@ -237,10 +240,10 @@ class Repairer:
             if step.owner is not None and not await self.still_uses(step.owner, step.address):
                 return False
             if step.delete:
-                await self.client.delete(IP_ADDRESS, step.address)
+                await self.client.delete(IP_ADDRESS, step.address, uid=step.uid)
             if step.owner is not None:
                 await self.client.create(IP_ADDRESS, address_object(step.address, *step.owner))
-        except (NotFound, AlreadyExists):
+        except (NotFound, AlreadyExists, Conflict):
             return False
         return True
 
