@@ -53,21 +53,22 @@ async def look_into(
     node: str = "",
     *,
     knock: bool = False,
+    patience_seconds: float = 0.7,
 ) -> Snapshot:
     """The snapshot with what was seen in the instance's real nodes about one Service.
 
+    patience_seconds: how long each answer is waited for
     knock: from every node also connect to the Service's own ClusterIP and TCP ports
     Nodes that cannot be looked into are left out; nothing is changed anywhere.
     """
     real = [n for n in record.nodes if not n.simulated and (not node or n.name == node)][:MOST_NODES]
     slices = stored(service, snapshot)
-    asked = [
-        look_into_one(
-            paths, record, n, questions_for(service, slices, snapshot, n, connects=i == 0, knock=knock), service, slices
-        )
-        for i, n in enumerate(real)
-    ]
-    seen = await asyncio.gather(*asked)
+
+    def asked(node: NodeRecord) -> Questions:
+        found = questions_for(service, slices, snapshot, node, connects=node is real[0], knock=knock)
+        return msgspec.structs.replace(found, seconds=patience_seconds)
+
+    seen = await asyncio.gather(*(look_into_one(paths, record, n, asked(n), service, slices) for n in real))
     return dataclasses.replace(snapshot, sights=tuple(s for s in seen if s is not None))
 
 

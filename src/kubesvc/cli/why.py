@@ -176,8 +176,11 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
         await cluster.client.close()
 
 
-MOVING = frozenset({"EP614", "EP707"})
-"""Causes that a change under way looks like: they count if they are still there when everything was read anew."""
+MOVING = frozenset({"EP409", "EP614", "EP706", "EP707"})
+"""Causes that a change under way, or a busy machine, looks like: they count if they are still there when everything was
+read anew and asked with more patience."""
+PATIENCE_SECONDS = 0.7
+"""How long an answer is waited for at the first look; longer at each further one."""
 LOOKS = 3
 
 
@@ -196,7 +199,10 @@ async def look_inside(
         service = snapshot.services.get((namespace, subject.service))
         if service is None:
             return snapshot
-        snapshot = await look_into(cluster.instance, cluster.record, service, snapshot, args.node)
+        patience = PATIENCE_SECONDS * (1 + attempt)
+        snapshot = await look_into(
+            cluster.instance, cluster.record, service, snapshot, args.node, patience_seconds=patience
+        )
         codes = {f.code for f in diagnose_service(service, snapshot, args.node).findings}
         if not codes & MOVING or attempt == LOOKS - 1:
             break
