@@ -152,8 +152,23 @@ async def open_backends(
             loopback = settings.loopback_node_ports and route_localnet()
             backends = IptablesBackends(door, loopback_ports=loopback, drop_invalid=not liberal())
             return Opened(choice, backends, KernelConntrack())
+    raise_file_limit()
     kept = Listing(listing, listed)
     return Opened(choice, UserspaceBackends(clock, random, kept), None, kept)
+
+
+def raise_file_limit() -> None:
+    """As many sockets as we may have: every front takes one, and every connection two."""
+    try:
+        import resource  # other systems have no such thing
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.info("no more than %d sockets: %s", soft, error)
 
 
 def set_limits(cores: int, root: Path = Path("/proc/sys")) -> None:

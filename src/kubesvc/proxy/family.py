@@ -311,7 +311,9 @@ class FamilySync:
         return -1
 
     def _health_addresses(self) -> tuple[str, ...]:
-        """Where health checks are answered: at node ports' addresses, all of them as one listener (PROXY-84)."""
+        """Where health checks are answered: at node ports' addresses, all of them as one listener (PROXY-71, 84)."""
+        if self.backend.mode == "userspace":
+            return ("::1" if self.family == "IPv6" else "127.0.0.1",)
         chosen = self.node_addresses(self.family)
         return chosen if chosen is not None else ("::" if self.family == "IPv6" else "0.0.0.0",)
 
