@@ -17,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BEHAVIOUR = ROOT.parent / "shared" / "behaviour"
-ROW = re.compile(r"^\| ([A-Z]+(?:-[A-Z]+)?-\d+[a-z]?) \| (.*)\|\s*$")
+ROW = re.compile(r"^(?:\| ([A-Z]+(?:-[A-Z]+)?-\d+[a-z]?) (.*)\||- ([A-Z]+(?:-[A-Z]+)?-\d+[a-z]?) (.*))\s*$")
+"""A rule is a row of a table or an item of a list."""
 HEADING = re.compile(r"^## (.+)$")
 CITED = re.compile(r"\b([A-Z]{2,})-(\d+[a-z]?)\b((?:\s*(?:,|and|or|to|–)\s*(?:\1)?-?\d+[a-z]?\b)*)")
 FURTHER = re.compile(r"(,|and|or|to|–)\s*(?:[A-Z]{2,}-|-)?(\d+[a-z]?)")
@@ -32,7 +33,7 @@ def rules(folder: Path) -> dict[str, tuple[str, str]]:
             if heading := HEADING.match(line):
                 section = f"{path.stem}: {heading[1]}"
             elif row := ROW.match(line):
-                found[row[1]] = (section, row[2].strip())
+                found[row[1] or row[3]] = (section, (row[2] or row[4]).strip(" |"))
     return found
 
 
