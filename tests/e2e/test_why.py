@@ -55,15 +55,15 @@ def deployment(replicas: int = 1, labels: Object | None = None, probe: Object | 
 
 
 def by_hand(service: str, port: str = "") -> Object:
-    """A slice that lists the API server, which answers there in any case (with TLS)."""
+    """A slice that lists the DNS server of a node, which answers over TCP in any case."""
     labels = {"kubernetes.io/service-name": service} if service else {}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": "web-by-hand", "labels": labels},
         "addressType": "IPv4",
-        "endpoints": [{"addresses": ["172.30.0.1"]}],
-        "ports": [{"name": port, "port": 6443, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["172.30.0.11"]}],
+        "ports": [{"name": port, "port": 53, "protocol": "TCP"}],
     }
 
 
@@ -103,12 +103,12 @@ CASES = (
     Broken(
         "EP502", "Endpoints of another name",
         (
-            service(selector=None, ports=[{"port": 80, "targetPort": 6443}]),
+            service(selector=None, ports=[{"port": 80, "targetPort": 53}]),
             {
                 "apiVersion": "v1",
                 "kind": "Endpoints",
                 "metadata": {"name": "wbe"},
-                "subsets": [{"addresses": [{"ip": "172.30.0.1"}], "ports": [{"port": 6443}]}],
+                "subsets": [{"addresses": [{"ip": "172.30.0.11"}], "ports": [{"port": 53}]}],
             },
         ),
         answers=False,
@@ -125,7 +125,7 @@ CASES = (
     ),
     Broken(
         "EP702", "an alias to an address",
-        (service(selector=None, type="ExternalName", externalName="172.30.0.1", ports=[{"port": 6443}]),),
+        (service(selector=None, type="ExternalName", externalName="172.30.0.11", ports=[{"port": 53}]),),
         answers=False,
     ),
 )  # fmt: skip
