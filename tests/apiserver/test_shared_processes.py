@@ -98,6 +98,8 @@ class Writer:
         self.chance = chance
         self.known: dict[str, Any] = {}
         """What was acknowledged, by name; None once it was deleted or nobody knows."""
+        self.lost: list[str] = []
+        """Of these nobody knows whether they are there."""
         self.acknowledged = 0
 
     async def step(self, n: int) -> None:
@@ -105,6 +107,12 @@ class Writer:
         server = chance.choice(sorted(fleet.processes))
         mine = sorted(name for name, body in self.known.items() if body)
         what = chance.random()
+        if self.lost and what < 0.4:
+            status, _ = await fleet.ask(server, "DELETE", f"{SERVICES}/{self.lost[0]}")
+            assert status in (0, 200, 404)
+            if status:
+                self.lost.pop(0)
+            return
         if what < 0.5 or not mine:
             name = f"w{self.number}-{n}"
             spec = {"type": chance.choice(("NodePort", "ClusterIP")), "ports": [{"port": 80}]}
@@ -129,6 +137,7 @@ class Writer:
                 self.known[name] = body
         elif status == 0:
             self.known[name] = None
+            self.lost.append(name)
 
 
 async def follow(fleet: Fleet, after: str, seen: list[tuple[str, str, int]], stop: asyncio.Event) -> None:
