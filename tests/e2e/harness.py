@@ -29,6 +29,8 @@ from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, read_record
 from kubesvc.kernel.cgroups import find_hierarchies
 
+from .hostnetwork import differences, host_network
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 PATIENCE_SECONDS = 30.0
@@ -227,19 +229,6 @@ class Instance:
         return left
 
 
-def host_network() -> str:
-    """The host's interfaces, routes and rules, as tools print them: must be the same before and after."""
-    parts = [["ip", "-o", "link"], ["ip", "-o", "address"], ["ip", "route"], ["ip", "netns", "list"]]
-    if shutil.which("nft"):
-        parts.append(["nft", "list", "ruleset"])
-    text = ""
-    for command in parts:
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        text += "".join(f"{line}\n" for line in said.splitlines())
-    forward = Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    return text + f"ip_forward {forward}"
-
-
 @functools.cache
 def python_for(user: str) -> tuple[str, tuple[str, ...]]:
     """An interpreter that this user may run, and what PYTHONPATH must hold: ours may lie in root's own home."""
@@ -287,7 +276,8 @@ def fresh_instance(user: str = "", name: str = "t", *, grant: bool = False) -> I
             instance.process.wait()
         instance.run("down", "--name", name, check=False)
         shutil.rmtree(home, ignore_errors=True)
-    assert host_network() == before, "the host's network is not as it was found"
+    changed = differences(before, host_network())
+    assert not changed, "the host's network is not as it was found:\n" + "\n".join(changed)
 
 
 @contextlib.contextmanager

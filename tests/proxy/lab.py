@@ -4,20 +4,23 @@
                     │  └ va ── pod a        pods by point-to-point veth, their address as /32, a link-local gateway
                     └ vb ── pod b
 
-Everything is made in namespaces of its own, named after this process, and removed at the end; sockets are opened in
-a namespace by a thread that enters it, and keep it.
+Everything is made in namespaces of its own, named after this process, and removed at the end; what a process that was
+killed left behind is removed by the next one. Sockets are opened in a namespace by a thread that enters it, and keep
+it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import selectors
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -39,16 +42,42 @@ FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 AF = {"IPv4": socket.AF_INET, "IPv6": socket.AF_INET6}
 
 
+NAMED = Path("/run/netns")
+OURS = re.compile(r"kt(\d+)x(\d+)-")
+"""Who made a namespace: its process id, and when that process started, since ids are used again."""
+
+
+def made_by(pid: int) -> str:
+    """How the names of a process's namespaces begin; "" if there is no such process."""
+    try:
+        # After the name, which may hold anything but ends with the last parenthesis, the 20th word is the start.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+    return f"kt{pid}x{started}-"
+
+
+def remove_leftovers() -> list[str]:
+    """Remove the namespaces of processes that are gone; returns their names."""
+    found = []
+    for name in sorted(os.listdir(NAMED)) if NAMED.exists() else []:
+        if (match := OURS.match(name)) and made_by(int(match[1])) != match[0]:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+            found.append(name)
+    return found
+
+
 class Lab:
     """The namespaces and their servers; a context manager."""
 
     def __init__(self) -> None:
-        self.prefix = f"kt{os.getpid()}"
+        self.prefix = made_by(os.getpid())
         self.files: dict[str, int] = {}
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.servers: Servers | None = None
 
     def __enter__(self) -> Self:
+        remove_leftovers()
         try:
             self._make()
         except BaseException:
