@@ -19,7 +19,6 @@ import lzma
 import os
 import platform
 import re
-import shutil
 import signal
 import tempfile
 import zlib
@@ -31,6 +30,7 @@ from typing import IO, Any, cast
 import msgspec
 
 from kubesvc.kernel.rootfs import Root
+from kubesvc.kernel.trees import remove_tree
 
 from .images import SYSTEM_PATH, Image, ImageProblem, full_name
 from .layers import Budget, Layers
@@ -415,7 +415,7 @@ class ImageStore:
         then nothing has changed."""
         with self.locked():
             for old in self.directory.glob("draft-*"):  # of a load that was cut off
-                shutil.rmtree(old, ignore_errors=True)
+                remove_tree(old)
             room = Path(tempfile.mkdtemp(prefix="draft-", dir=self.directory))
             budget = self.budget()
             try:
@@ -425,7 +425,7 @@ class ImageStore:
                 finally:
                     archive.close()
             finally:
-                shutil.rmtree(room, ignore_errors=True)
+                remove_tree(room)
 
     def load_all(
         self, archive: Archive, room: Path, budget: Budget, tags: tuple[str, ...], origin: str
@@ -487,7 +487,7 @@ class ImageStore:
         loaded = read_config(config, identity, root, before - budget.size_bytes)
         (room / "image.json").write_bytes(msgspec.json.encode(loaded))
         place = self.room(identity)
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place)
         room.rename(place)
         return identity
 
@@ -512,7 +512,7 @@ class ImageStore:
             identity = named.pop(full_name(name))
             self.write_index(named)
             if identity not in named.values():
-                shutil.rmtree(self.room(identity), ignore_errors=True)
+                remove_tree(self.room(identity))
             return identity
 
 

@@ -8,12 +8,12 @@ following links, by descriptors.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubesvc.kernel.rootfs import Root
+from kubesvc.kernel.trees import remove_tree
 
 from .tarstream import BadArchive, Body, Entry, Source, read_tar
 
@@ -213,6 +213,6 @@ def remove(holder: int, name: str) -> None:
     """Remove whatever has this name in a directory, never through a link."""
     held = os.stat(name, dir_fd=holder, follow_symlinks=False)
     if stat.S_ISDIR(held.st_mode):
-        shutil.rmtree(name, dir_fd=holder)
+        remove_tree(Path(f"/proc/self/fd/{holder}/{name}"))
     else:
         os.unlink(name, dir_fd=holder)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from kubesvc.clock import Clock
+from kubesvc.kernel.trees import remove_tree
 
 from .images import ImageProblem
 from .imagestore import ImageStore
@@ -106,7 +106,7 @@ class Puller:
                 raise PullFailed(f'failed to pull and unpack image "{reference.name}": it was removed meanwhile')
             return held.id, held.size_bytes
         finally:
-            shutil.rmtree(layout, ignore_errors=True)
+            remove_tree(layout)
             await registry.close()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import msgspec
+
+from kubesvc.kernel.trees import remove_tree
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -78,7 +79,7 @@ class Records:
         for directory in sorted(self.directory.iterdir()):
             record = self.read(directory)
             if record is None:
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory)
             else:
                 found.append(record)
         return found
@@ -100,4 +101,4 @@ class Records:
 
     def remove(self, uid: str) -> None:
         self.numbers.pop(uid, None)
-        shutil.rmtree(self.pod_directory(uid), ignore_errors=True)
+        remove_tree(self.pod_directory(uid))

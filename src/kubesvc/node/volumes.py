@@ -7,6 +7,7 @@ from one full set of files to the next, as programs that watch such volumes expe
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ from kubesvc.api.quantity import canonical, parse
 from kubesvc.api.volume import DownwardAPIVolumeFile, KeyToPath, Volume
 from kubesvc.kernel import syscalls
 from kubesvc.kernel.mounts import Mount
+from kubesvc.kernel.trees import remove_tree, used_bytes, walk_tree
 
 from .environment import MissingSource, Sources, expand, field_value, resource_value
 from .limits import pod_limits
@@ -249,7 +251,7 @@ def drop_volumes(directory: Path) -> None:
     for place in directory.iterdir() if directory.is_dir() else ():
         if place.is_mount():
             syscalls.umount(str(place), syscalls.MNT_DETACH)
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory)
 
 
 def fs_group(pod: Pod) -> int | None:
@@ -266,22 +268,19 @@ def readable(files: Files, group: int | None) -> Files:
 def own_by_group(directory: Path, group: int, *, read_only: bool) -> None:
     """Give all of a volume to a group that may read it, and write it unless it is read-only; what is made in its
     directories later belongs to the group too. Links are changed themselves, never followed."""
-    for place, directories, files in os.walk(directory):
-        holder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            give(holder, os.fstat(holder), group, (0o550 if read_only else 0o770) | stat.S_ISGID)
-            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(place, d)))):
-                try:
-                    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=holder)
-                except OSError:  # a link, a socket, or gone
-                    os.chown(name, -1, group, dir_fd=holder, follow_symlinks=False)
-                    continue
-                try:
-                    give(fd, os.fstat(fd), group, 0o440 if read_only else 0o660)
-                finally:
-                    os.close(fd)
-        finally:
-            os.close(holder)
+    for holder, entries in walk_tree(directory):
+        give(holder, os.fstat(holder), group, (0o550 if read_only else 0o770) | stat.S_ISGID)
+        for entry in entries:
+            try:
+                fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=holder)
+            except OSError:  # a link, a socket, or gone
+                with contextlib.suppress(FileNotFoundError):
+                    os.chown(entry.name, -1, group, dir_fd=holder, follow_symlinks=False)
+                continue
+            try:
+                give(fd, os.fstat(fd), group, 0o440 if read_only else 0o660)
+            finally:
+                os.close(fd)
 
 
 def give(fd: int, held: os.stat_result, group: int, mode: int) -> None:
@@ -299,18 +298,6 @@ def overfull(volumes: Sequence[Volume], places: Mapping[str, Path]) -> str:
         if limit and place is not None and used_bytes(place) > parse(limit).value:
             return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{canonical(limit)}". '
     return ""
-
-
-def used_bytes(directory: Path) -> int:
-    """What the files below a directory take on disk."""
-    total = 0
-    for place, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-            except OSError:
-                continue
-    return total
 
 
 def host_path(path: Path, kind: str) -> Path:
