@@ -27,6 +27,7 @@ from .door import SOCKET_NAME, NodeDoor
 from .events import NodeEvents
 from .hostports import HostPorts
 from .ipam import AddressPool
+from .native import NativeRuntime
 from .nodestatus import NodeKeeper
 from .podworker import PodWorker
 from .records import PodRecord, Records
@@ -110,6 +111,7 @@ class NodeAgent:
             verdict_told=self.verdict_told,
             ids=read_ids(),
         )
+        context.runtime = NativeRuntime(context)
         door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)
         try:
             async with asyncio.TaskGroup() as group:
@@ -240,14 +242,13 @@ class NodeAgent:
     async def clean_up(self, context: NodeContext) -> None:
         """Remove what is recorded of Pods that the API knows no more."""
         for record in list(self.records.values()):
-            for pid, started in [
-                *((c.pid, c.start_time) for c in record.containers.values()),
-                (record.pause_pid, record.pause_start_time),
-            ]:
-                left = WatchedProcess.adopt(pid, started) if pid else None
+            for container in record.containers.values():
+                left = WatchedProcess.adopt(container.pid, container.start_time) if container.pid else None
                 if left is not None:
                     left.signal(signal.SIGKILL)
                     await left.wait()
+            with contextlib.suppress(OSError):
+                await context.runtime.end_sandbox(record)
             with contextlib.suppress(OSError):
                 context.sandboxes.disconnect(record.device, record.ips)
             for pool in context.pools:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,18 +21,14 @@ from kubesvc.api.container import (
 )
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
-from kubesvc.kernel.cgroups import Group
-from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
-from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
+from kubesvc.kernel.mounts import Mount
+from kubesvc.kernel.process import StartFailed, WatchedProcess
 
-from .capabilities import capability_mask
 from .context import NodeContext
-from .environment import MissingSource, expand, needed_sources, plan_environment
-from .execution import Execution, go_words
-from .images import Image, ImageProblem, full_name, python_binds
+from .environment import MissingSource, needed_sources, plan_environment
+from .execution import Execution
+from .images import Image, full_name
 from .imagewait import await_image
-from .limits import container_limits, needed_controllers, rlimits
-from .output import ContainerOutput
 from .probe_plan import (
     ProbeKind,
 )
@@ -43,7 +37,6 @@ from .probes import http_headers, http_url, probe_http
 from .records import ContainerRecord, PodRecord
 from .restart_plan import BackOff, advance, back_off_message, restarts, wait_seconds
 from .sandbox import Sandbox
-from .settings import NodeSettings
 from .steering import steered
 from .volumes import VolumeProblem, plan_mounts
 
@@ -115,7 +108,7 @@ class ContainerRunner:
         self.finished_at = 0.0
         self.back_off: BackOff | None = None
         self.prober = Prober(self)
-        self.output = ContainerOutput(self.directory, container, self.node.clock, self.node.settings)
+        self.output = self.node.runtime.output(self.directory, container)
         self.launched = asyncio.Event()
         """Set once the first attempt to start it is over, well or badly."""
         self.completed = False
@@ -238,7 +231,7 @@ class ContainerRunner:
         self.image = await self.pull()
         environment, mounts = await self.configure(self.image)
         try:
-            self.execution = await self.launch(self.image, environment, mounts)
+            self.execution = await self.node.runtime.launch(self, self.image, environment, mounts)
             await self.post_start()
         except (StartFailed, OSError) as error:
             self.start_failed(str(error))
@@ -267,11 +260,7 @@ class ContainerRunner:
             try:
                 maps, secrets = await self.node.fetch(pod.namespace, *needed_sources(pod))
                 sources = self.node.sources(pod, self.view.sandbox.ips, maps, secrets)
-                base = {
-                    "HOSTNAME": self.view.resolver_environment.get("HOSTNAME", pod.name),
-                    "HOME": "/root",
-                    **image.env,
-                }
+                base = self.node.runtime.first_environment(self, image)
                 environment = plan_environment(pod, self.container, sources, base)
                 self.identity()  # refuses now what it would refuse at the start
                 return environment, plan_mounts(self.container, self.view.places, volumes, environment)
@@ -306,130 +295,6 @@ class ContainerRunner:
             raise MissingSource(missing)
         return user or 0, group or 0
 
-    async def launch(self, image: Image, environment: dict[str, str], mounts: Sequence[Mount]) -> Execution:
-        """Start the process. StartFailed or OSError if it cannot be; what was made for it is gone then."""
-        container, settings = self.container, self.node.settings
-        command = [expand(word, environment) for word in container.command or ()]
-        argv = image.argv(command, [expand(word, environment) for word in container.args or ()])
-        if not argv:
-            raise StartFailed("no command specified")
-        self.next_id = f"kubesvc://{self.node.random.getrandbits(256):064x}"
-        directory = self.directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self.output.open(self.attempt)
-        message_file = self.output.message_path
-        message_file.touch()
-        message_file.chmod(0o666)
-        room = directory / "root"
-        room.mkdir(exist_ok=True)
-        message_path = container.termination_message_path or "/dev/termination-log"
-        context = container.security_context
-        plan = RootPlan(
-            base=image.directory or "/",
-            overlay=self.node.overlay is not None,
-            overlay_options=self.node.overlay or "",
-            layer_bytes=settings.writable_layer_bytes,
-            carried=() if image.directory else self.node.carried,
-            hidden=() if image.directory else hidden_directories(settings),
-            fresh=image.fresh,
-            files=image.files,
-            links=image.links,
-            kept=image.binds if image.identity else (*image.binds, *python_binds()),
-            workdir=container.working_dir or image.workdir if image.directory else "",
-            mounts=[*self.files_besides(mounts), *mounts, Mount(str(message_file), message_path)],
-            read_only=bool(context is not None and context.read_only_root_filesystem),
-        )
-        outputs = [pipe.for_container() for pipe in self.output.pipes]
-        stdin = self.output.open_input()
-        sandbox = self.view.sandbox
-        kinds, new, inside = sandbox.kinds, sandbox.new, sandbox.pid
-        if container.target_container_name and new:  # kubectl debug --target: among that container's processes
-            target = self.view.process_of(container.target_container_name)
-            if target is None:
-                raise StartFailed(f"target container {container.target_container_name!r} is not running")
-            kinds, new, inside = (*kinds, "pid"), (), target.pid
-        uid, gid = user = self.identity()
-        groups = sorted({gid, *self.supplemental_groups()})
-        spec = {
-            "place": str(room),
-            "uid": uid,
-            "gid": gid,
-            "groups": groups,
-            "capabilities": capability_mask(container),
-            "no_new_privileges": bool(context is not None and context.allow_privilege_escalation is False),
-            "terminal": container.tty,
-            "limits": self.rlimits(),
-        }
-        group = await self.make_group()
-        try:
-            prepared = await self.node.spawner.prepare_container(
-                Spawn(
-                    argv=argv,
-                    env=environment,
-                    cwd=container.working_dir or image.workdir,
-                    inside=inside,
-                    kinds=kinds,
-                    new=new,
-                    stdin=stdin,
-                    stdout=outputs[0],
-                    stderr=outputs[-1],
-                ),
-                spec,
-                plan_steps(plan),
-            )
-        finally:
-            for fd in (*outputs, *(() if stdin is None else (stdin,))):
-                os.close(fd)
-        process = prepared.process
-        try:
-            group.add(process.pid)
-        except OSError:
-            prepared.close()
-            raise
-        self.view.record.containers[self.name] = ContainerRecord(
-            name=self.name,
-            id=self.next_id,
-            attempt=self.attempt,
-            pid=process.pid,
-            start_time=process.start_time,
-            started_at=rfc3339(self.node.clock.now()),
-            image=self.image_shown,
-            image_id=self.image_id,
-            stop_signal=image.stop_signal,
-        )
-        self.view.save()
-        self.event("Normal", "Created", "Container created")
-        try:
-            await prepared.go()
-        except StartFailed as error:
-            raise StartFailed(go_words(str(error), argv)) from None
-        self.event("Normal", "Started", "Container started")
-        self.begin()
-        return Execution(
-            spawner=self.node.spawner,
-            container=container,
-            process=process,
-            user=user,
-            groups=groups,
-            environment=environment,
-            workdir=container.working_dir or image.workdir,
-            group=group,
-        )
-
-    async def make_group(self) -> Group:
-        """A fresh control group for one run; none where there are no control groups."""
-        groups, pod = self.node.groups, self.view.pod
-        if groups is None:
-            return Group()
-        path = f"{pod.metadata.uid}/{self.name}"
-        controllers = needed_controllers(pod, self.node.settings.pod_pids_limit)
-        await asyncio.to_thread(groups.remove, path)
-        return await asyncio.to_thread(groups.make, path, container_limits(self.container), controllers)
-
-    def rlimits(self) -> dict[int, tuple[int, int]]:
-        held = self.node.groups.controllers if self.node.groups is not None else ()
-        return rlimits(container_limits(self.container), self.node.settings.pod_pids_limit, held)
-
     def begin(self) -> None:
         """Show it as running and forget what the last run's probes found."""
         self.container_id, self.restart_count = self.next_id, self.attempt
@@ -447,19 +312,7 @@ class ContainerRunner:
         self.prober.begin(adopted=True)
         if before is not None and before.container_id == record.id:
             self.prober.believe(started=bool(before.started), ready=before.ready)
-        with contextlib.suppress(ImageProblem):
-            self.image = self.node.image(self.container.image)
-        run = Execution(spawner=self.node.spawner, container=self.container, process=process)
-        with contextlib.suppress(MissingSource):
-            run.user = self.identity()
-            run.groups = sorted({run.user[1], *self.supplemental_groups()})
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
-            run.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
-        run.workdir = self.container.working_dir or (self.image.workdir if self.image else "/")
-        if self.node.groups is not None:
-            run.group = self.node.groups.find(f"{self.view.pod.metadata.uid}/{self.name}")
-        self.execution = run
+        self.execution = self.node.runtime.adopt(self, process)
         self.output.open(self.attempt, running=True)
         self.launched.set()
 
@@ -525,7 +378,7 @@ class ContainerRunner:
         else:
             exit_code = code if code >= 0 else 128 - code
             reason = "Completed" if exit_code == 0 else "Error"
-            if exit_code and run.group.out_of_memory_kills():
+            if exit_code and run.out_of_memory():
                 reason = "OOMKilled"
         self.state = ContainerState(
             terminated=ContainerStateTerminated(
@@ -574,8 +427,8 @@ class ContainerRunner:
 
     async def terminate(self, grace_seconds: float, words: str) -> None:
         """Stop the running process: preStop hook, stop signal, SIGKILL when time is up (NODE-65 to NODE-67)."""
-        process = self.process
-        if process is None:
+        run = self.execution
+        if run is None:
             return
         self.event("Normal", "Killing", words)
         clock = self.node.clock
@@ -589,14 +442,7 @@ class ContainerRunner:
                 pass
             except HookFailed:
                 self.event("Warning", "FailedPreStopHook", "PreStopHook failed")
-        process.signal(self.stop_signal)
-        seconds = max(STOP_SECONDS, deadline - clock.monotonic())
-        try:
-            async with asyncio.timeout(seconds):
-                await process.wait()
-        except TimeoutError:
-            process.signal(signal.SIGKILL)
-            await process.wait()
+        await run.stop(self.stop_signal, max(STOP_SECONDS, deadline - clock.monotonic()))
 
     def hurry(self) -> None:
         """No more grace: end it now."""
@@ -644,9 +490,3 @@ class ContainerRunner:
 
 class HookFailed(Exception):
     """A lifecycle hook did not do its work."""
-
-
-def hidden_directories(settings: NodeSettings) -> list[str]:
-    """What a container sees empty: what the settings say, and the agent's own state."""
-    state = str(settings.state_dir)
-    return [*settings.hidden_paths, *([] if any(is_below(state, p) for p in settings.hidden_paths) else [state])]

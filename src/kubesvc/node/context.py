@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kubesvc.api.errors import ApiError, NotFound
 from kubesvc.api.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT
@@ -26,6 +27,9 @@ from .sandbox import Sandboxes
 from .settings import NodeSettings
 from .volumes import Material, bytes_of_config_map, bytes_of_secret
 
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
 TOKEN_LIFE = 0.8
 """The part of a token's life after which a new one is asked for."""
 
@@ -35,6 +39,7 @@ class NodeContext:
     """The agent's doors and what its workers must agree on.
 
     services:  lists all Services known now
+    runtime:   makes sandboxes and containers; set before the first worker is made
     overlay:   options by which a writable layer can be laid over the machine's files, None: it cannot
     pools:     where the Pods' addresses come from, primary family first
     carried:   mounts of the machine that containers see too
@@ -52,6 +57,7 @@ class NodeContext:
     records: Records
     events: NodeEvents
     services: Callable[[], Iterable[Service]]
+    runtime: Runtime = field(init=False)
     overlay: str | None = None
     pools: list[AddressPool] = field(default_factory=list)
     carried: list[str] = field(default_factory=list)

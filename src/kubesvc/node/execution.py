@@ -111,6 +111,20 @@ class Execution:
         finally:
             os.close(read)
 
+    async def stop(self, number: int, grace_seconds: float) -> None:
+        """End its first process: by a signal, and by SIGKILL when the grace is over."""
+        self.process.signal(number)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.signal(signal.SIGKILL)
+            await self.process.wait()
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has ended processes of it because its memory ran out."""
+        return self.group.out_of_memory_kills() > 0
+
     def end_rest(self) -> None:
         """End what the container leaves behind that shares its processes with others: whoever is in its control group,
         and where there is none, in its session."""

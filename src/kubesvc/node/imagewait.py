@@ -48,7 +48,7 @@ async def await_image(waiting: Waiting) -> Image:
     back_off: BackOff | None = None
     while True:
         try:
-            return await find_or_pull(waiting)
+            return await node.runtime.find_image(waiting)
         except ImageProblem as error:
             waiting.late()
             if error.reason in ("InvalidImageName", "ErrImageNeverPull"):

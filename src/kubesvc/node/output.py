@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from kubesvc.api.container import Container
 from kubesvc.clock import Clock
 
-from .attach import ContainerInput, Terminal
+from .attach import Attachment, ContainerInput, Terminal
 from .logs import LogFile, LogPipe
 from .settings import NodeSettings
 
@@ -69,6 +70,10 @@ class ContainerOutput:
         far, near = os.pipe()
         self.input = ContainerInput(near)
         return far
+
+    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stdin: bool) -> None:
+        """Show a client the streams of the run that goes on, framed like an exec's, until one of them has ended."""
+        await Attachment(self, reader, writer, stdin=stdin).run()
 
     def end_run(self) -> None:
         """The run is over: take what is left in its streams; keep the logs of this run and the one before."""

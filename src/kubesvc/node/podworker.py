@@ -298,7 +298,7 @@ class PodWorker:
             return runner
         record = self.record.containers.get(container.name)
         if adopted and record is not None:
-            process = WatchedProcess.adopt(record.pid, record.start_time)
+            process = self.node.runtime.adopt_process(record)
             if process is not None:
                 runner.adopt(process, record, status)
                 return runner
@@ -363,24 +363,16 @@ class PodWorker:
             try:
                 await self.make_group()
                 hostname = pod_hostname(self.pod, self.node.settings.node_name)
-                if self.pause is None:
-                    self.pause = await self.node.sandboxes.start(self.uid, sharing=sharing, hostname=hostname)
-                    self.record.pause_pid, self.record.pause_start_time = self.pause.pid, self.pause.start_time
+                if not host_network and not self.record.ips:
+                    self.record.ips = [pool.allocate() for pool in self.node.pools]
                     self.save()
-                device = ""
-                if not host_network:
-                    if not self.record.ips:
-                        self.record.ips = [pool.allocate() for pool in self.node.pools]
-                        self.save()
-                    device = await self.node.sandboxes.connect(self.uid, self.pause.pid, self.record.ips)
-                    self.record.device = device
-                    self.save()
+                self.pause = await self.node.runtime.start_sandbox(self.pod, self.record, hostname, self.save)
                 ips = self.node.settings.node_addresses if host_network else tuple(self.record.ips)
                 self.held_sandbox = Sandbox(
                     pid=self.pause.pid,
                     start_time=self.pause.start_time,
                     ips=ips,
-                    device=device,
+                    device=self.record.device,
                     host_network=host_network,
                     sharing=sharing,
                 )
@@ -422,14 +414,14 @@ class PodWorker:
         if self.record.device:
             with contextlib.suppress(OSError):
                 self.node.sandboxes.disconnect(self.record.device, self.record.ips)
+        await self.node.runtime.end_sandbox(self.record)
         if pause is not None:
-            pause.signal(signal.SIGKILL)
-            await pause.wait()
+            pause.close()
         await self.drop_group()
         for ip in self.record.ips:
             for pool in self.node.pools:
                 pool.release(ip)
-        if self.record.pause_pid:
+        if self.record.pause_pid or self.record.ips:
             self.record.pause_pid = self.record.pause_start_time = 0
             self.record.device = ""
             self.record.ips = []
