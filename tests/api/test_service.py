@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kubesvc.api.kind import Situation
 from kubesvc.api.meta import Object, typed
-from kubesvc.api.service import SERVICE, Service
+from kubesvc.api.service import SERVICE, Service, shown
 
 HERE = Situation()
 DNS = "a lowercase RFC 1123"
@@ -62,8 +62,8 @@ DEFAULTS = (
     Default("internal policy (SVC-18)", {}, "internalTrafficPolicy", "Cluster"),
     Default("for headless ones too (SVC-18)", {"clusterIP": "None"}, "internalTrafficPolicy", "Cluster"),
     Default("not for ExternalName (SVC-18)", {"type": "ExternalName"}, "internalTrafficPolicy", None),
-    Default("nor is one kept (SVC-33)", {"type": "ExternalName", "internalTrafficPolicy": "Local"},
-        "internalTrafficPolicy", None),
+    Default("a given one is kept, unseen (SVC-33)", {"type": "ExternalName", "internalTrafficPolicy": "Local"},
+        "internalTrafficPolicy", "Local"),
     Default("balancers allocate ports (SVC-20)", {"type": "LoadBalancer"}, "allocateLoadBalancerNodePorts", True),
     Default("unless told not to", {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False},
         "allocateLoadBalancerNodePorts", False),
@@ -430,3 +430,19 @@ def test_strategies_never_raise_and_defaults_settle(spec: Object, status: Object
     assert isinstance(SERVICE.validate_update(changed, obj, HERE), list)
     decoded = msgspec.json.decode(msgspec.json.encode(changed), type=Service)
     assert [c.name for c in SERVICE.columns if c.cell(decoded) == ""] in ([], ["External-IP"])
+
+
+@pytest.mark.parametrize(
+    ("about", "spec", "labels", "seen"),
+    (
+        ("ExternalName shows none (SVC-33)", {"type": "ExternalName", "internalTrafficPolicy": "Local"}, {}, False),
+        ("other types do", {"internalTrafficPolicy": "Local"}, {}, True),
+        ("whatever their labels say", {"internalTrafficPolicy": "Local"}, {"type": "ExternalName"}, True),
+    ),
+)
+def test_what_is_kept_and_not_shown(about: str, spec: dict[str, Any], labels: dict[str, str], seen: bool) -> None:
+    obj = new(**spec)
+    obj["metadata"]["labels"] = labels
+    sent = msgspec.json.decode(shown(msgspec.json.encode(obj)))
+    assert ("internalTrafficPolicy" in sent["spec"]) is seen, about
+    assert sent["metadata"] == obj["metadata"] and sent["spec"]["type"] == obj["spec"]["type"]

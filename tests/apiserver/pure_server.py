@@ -11,6 +11,8 @@ import copy
 import random
 from typing import Any
 
+import msgspec
+
 from kubesvc.api import fields
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
@@ -44,6 +46,9 @@ class PureServer:
     def run(self, method: str, kind: Kind, name: str, body: Any, subresource: str = "", dry_run: bool = False) -> Any:
         """The object that the request leaves; ApiError. `warnings` are those of the last request."""
         self.warnings = []
+        return shown(kind, self.change(method, kind, name, body, subresource, dry_run))
+
+    def change(self, method: str, kind: Kind, name: str, body: Any, subresource: str, dry_run: bool) -> Object:
         match method:
             case "POST":
                 return self.create(kind, copy.deepcopy(body), dry_run)
@@ -175,6 +180,11 @@ class PureServer:
     def hold(self, address: str, namespace: str = "default", name: str = "kubernetes") -> None:
         """Store an IPAddress as if a Service had it."""
         self.put(IP_ADDRESS, address_object(address, namespace, name), None)
+
+
+def shown(kind: Kind, obj: Object) -> Object:
+    """What is sent of a stored object."""
+    return obj if kind.shown is None else msgspec.json.decode(kind.shown(msgspec.json.encode(obj)))
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

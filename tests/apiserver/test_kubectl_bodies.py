@@ -138,7 +138,10 @@ FIRST, SECOND = "made-first", "made-second"
 def same(text: str) -> Any:
     """A printed object, named alike, without what differs from one creation to the next."""
     uid = json.loads(text)["metadata"]["uid"]
-    return settled(json.loads(text.replace(uid, "<uid>").replace(SECOND, FIRST)))
+    found = settled(json.loads(text.replace(uid, "<uid>").replace(SECOND, FIRST)))
+    managers = found["metadata"].get("managedFields", [])
+    managers.sort(key=lambda m: m["manager"])  # they stand in the order of their seconds
+    return found
 
 
 def settled(value: Any) -> Any:

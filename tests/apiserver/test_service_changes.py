@@ -16,7 +16,7 @@ from kubesvc.api.ipaddress import IP_ADDRESS
 from kubesvc.api.meta import Object
 from kubesvc.api.service import SERVICE
 
-from .pure_server import NAMESPACE, PureServer, merge_patch
+from .pure_server import NAMESPACE, PureServer, merge_patch, shown
 
 SINGLE = ("10.0.0.0/16",)
 DUAL = ("10.0.0.0/16", "fd00::/112")
@@ -483,5 +483,5 @@ def test_sending_back_what_was_stored_changes_nothing(
     for (kind, namespace, name), obj in list(server.objects.items()):
         if kind is SERVICE:
             assert namespace == NAMESPACE
-            assert server.run("PUT", SERVICE, name, obj)["spec"] == obj["spec"]
+            assert server.run("PUT", SERVICE, name, obj)["spec"] == shown(SERVICE, obj)["spec"]
     assert server.revision == revision

@@ -158,6 +158,9 @@ class Kind:
     graceful: bool = False
     """Whether deletion may take time: pods and namespaces (DEL-5)."""
 
+    shown: Callable[[bytes], bytes] | None = None
+    """What is sent of a stored value of the kind, for kinds that keep more than they show; None: all of it."""
+
     stored: Kind | None = None
     """The kind whose stored objects these are in another form (events.k8s.io over core events; EVENT-2); None: its
     own. A server stores, watches and counts only `stored`, whose default, prepare and validate apply; bodies pass

@@ -138,6 +138,17 @@ def default_affinity(spec: Object) -> None:
             spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}}
 
 
+def shown(value: bytes) -> bytes:
+    """A stored Service as it is sent: one of type ExternalName keeps the internalTrafficPolicy it was written with, and
+    does not show it (SVC-33)."""
+    if b'"type":"ExternalName"' not in value or b'"internalTrafficPolicy":' not in value:
+        return value
+    obj: Object = msgspec.json.decode(value)
+    if obj["spec"].get("type") == "ExternalName":
+        obj["spec"].pop("internalTrafficPolicy", None)
+    return msgspec.json.encode(obj)
+
+
 # Columns
 
 
@@ -203,6 +214,7 @@ SERVICE = Kind(
     validate_status=service_validation.validate_status,
     warn=service_validation.warn,
     name_errors=names.dns_label,
+    shown=shown,
     columns=(
         Column("Name", lambda s: s.name, format="name"),
         Column("Type", lambda s: s.spec.type),

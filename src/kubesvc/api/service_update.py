@@ -8,7 +8,6 @@ from __future__ import annotations
 from .meta import Object
 
 EXTERNAL_TYPES = ("NodePort", "LoadBalancer")
-TRAFFIC_POLICIES = ("Cluster", "Local")
 
 
 def needs_address(spec: Object) -> bool:
@@ -53,7 +52,6 @@ def prepare_create(obj: Object) -> None:
     spec = obj["spec"]
     if spec.get("clusterIP") and not spec.get("clusterIPs"):
         spec["clusterIPs"] = [spec["clusterIP"]]
-    drop_internal_policy(spec)
 
 
 def prepare_update(new: Object, old: Object) -> None:
@@ -62,15 +60,8 @@ def prepare_update(new: Object, old: Object) -> None:
     keep_allocated(after, before)
     settle_addresses(after, before)
     drop_unfitting(after, before)
-    drop_internal_policy(after)
     if before.get("type") == "LoadBalancer" and after.get("type") != "LoadBalancer":
         new["status"] = {**(new.get("status") or {}), "loadBalancer": {}}  # its conditions stay (TYPE-6)
-
-
-def drop_internal_policy(spec: Object) -> None:
-    """ExternalName Services have none (SVC-33); one that is no policy at all stays, to be refused."""
-    if spec.get("type") == "ExternalName" and spec.get("internalTrafficPolicy") in TRAFFIC_POLICIES:
-        del spec["internalTrafficPolicy"]
 
 
 def keep_allocated(after: Object, before: Object) -> None:

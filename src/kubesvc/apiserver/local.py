@@ -20,7 +20,7 @@ from .options import DeleteOptions, ListOptions, WriteOptions, selectors
 from .patches import patch_object
 from .registry import Registry, base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
-from .storage import seen
+from .storage import shown
 from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of
 from .watching import Lines, open_watch
 
@@ -51,7 +51,7 @@ class LocalClient(Client):
     async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Object:
         kind = self.known(kind)
         item = await self.registry.get(kind, namespace, name)
-        obj = seen(kind, item.value, item.revision)
+        obj = shown(kind, item.value, item.revision)
         if subresource == "scale":
             return scale_of(obj, kind)
         return kind.from_stored(obj) if kind.stored else obj

@@ -16,15 +16,16 @@ import msgspec
 
 from kubesvc.api import schema
 from kubesvc.api.kind import Kind, Subresource
-from kubesvc.api.meta import Object
+from kubesvc.api.meta import Object, Typed
 from kubesvc.api.schema import Definition, Field
 
+from .discovery import CREATE_ONLY
 from .swaggerproto import encode_swagger
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 JSON = "application/json"
 YAML = "application/yaml"
-FORM = 1
+FORM = 2
 """Raised with every change of this module that changes documents, so that clients fetch them anew."""
 
 PATCH_TYPES = (
@@ -108,11 +109,33 @@ def table_digest() -> bytes:
     return hashlib.sha512(schema.FILE.read_bytes()).digest()
 
 
+@cache
+def questions() -> tuple[Kind, ...]:
+    """The kinds that are only ever posted, and answered without being stored."""
+    found = []
+    for asked in CREATE_ONLY:
+        definition = schema.by_kind(asked.group, asked.version, asked.kind)
+        assert definition is not None, asked
+        found.append(
+            Kind(
+                group=asked.group,
+                version=asked.version,
+                name=asked.kind,
+                plural=asked.plural,
+                namespaced=asked.namespaced,
+                type=Typed,
+                schema=definition.name,
+                verbs=("create",),
+            )
+        )
+    return tuple(found)
+
+
 class OpenApi:
     """The documents of one set of kinds; each is built when first asked for and kept."""
 
     def __init__(self, kinds: Sequence[Kind], version: str = "v1.36.0") -> None:
-        self.kinds = tuple(kinds)
+        self.kinds = (*kinds, *questions())
         self.version = version
         self.built: dict[str, Document] = {}
         self.hashes: dict[str, str] = {}
@@ -490,7 +513,7 @@ def paths_of(kind: Kind, style: Style) -> Object:
         methods = {CALLS[v].method: operation(kind, v, style, subresource) for v in subresource.verbs if v in CALLS}
         if methods:
             out[f"{item}/{subresource.name}"] = with_parameters(kind, style, methods, item=True)
-    return {path: methods for path, methods in out.items() if methods}
+    return {path: methods for path, methods in out.items() if methods.keys() - {"parameters"}}
 
 
 def with_parameters(kind: Kind, style: Style, methods: Object, *, item: bool) -> Object:

@@ -35,7 +35,7 @@ from .kindset import KindSet
 from .options import DeleteOptions, ListOptions, WriteOptions
 from .quotas import nothing_held
 from .settings import ApiServerSettings
-from .storage import answer, decode, encode, head, kind_prefix, list_item, seen, storage_key
+from .storage import answer, decode, encode, head, kind_prefix, list_item, seen, shown, storage_key
 from .streams import Selection
 from .writerules import check_namespace, check_preconditions, restore_part
 
@@ -68,7 +68,7 @@ class Written(NamedTuple):
         return render(self.kind, self.value, self.revision)
 
     def object(self) -> Object:
-        obj = seen(self.kind, self.value, self.revision)
+        obj = shown(self.kind, self.value, self.revision)
         if not self.revision:
             del obj["metadata"]["resourceVersion"]
         return self.kind.from_stored(obj) if self.kind.stored else obj
@@ -87,7 +87,7 @@ class Deleted(NamedTuple):
         return not self.gone or self.kind.delete_returns_object
 
     def object(self) -> Object:
-        obj = seen(self.kind, self.value, self.revision)
+        obj = shown(self.kind, self.value, self.revision)
         return self.kind.from_stored(obj) if self.kind.stored else obj
 
     def status(self) -> Object:

@@ -84,17 +84,23 @@ def decode(value: bytes, revision: int) -> Object:
 
 
 def seen(kind: Kind, value: bytes, revision: int) -> Object:
-    """As `decode`, in the form of the kind: of a custom kind, as its version has it."""
+    """As `decode`, in the form of the kind: of a custom kind, as its version has it. What a write starts from."""
     custom = kind.custom
     if custom is None:
         return decode(value, revision)
     return custom.seen(decode(custom.narrowed(value) if custom.foreign(value) else value, revision))
 
 
+def shown(kind: Kind, value: bytes, revision: int) -> Object:
+    """As `seen`, without what the kind keeps and does not show."""
+    return seen(kind, value if kind.shown is None else kind.shown(value), revision)
+
+
 def after_head(kind: Kind, value: bytes) -> memoryview:
-    """A stored value from its first field of metadata on. A custom kind's may be stored under another version."""
+    """A stored value, as far as it is shown, from its first field of metadata on. A custom kind's may be stored under
+    another version."""
     if kind.custom is None:
-        return memoryview(value)[len(head(kind)) :]
+        return memoryview(value if kind.shown is None else kind.shown(value))[len(head(kind)) :]
     value = kind.custom.narrowed(value)
     return memoryview(value)[value.index(META) + len(META) :]
 
@@ -102,7 +108,7 @@ def after_head(kind: Kind, value: bytes) -> memoryview:
 def answer(kind: Kind, value: bytes, revision: int) -> bytes:
     """The object as it is sent alone; revision 0 leaves resourceVersion out (dry run, OPT-1)."""
     if not revision:
-        return value if kind.custom is None else b"%s%s" % (head(kind), after_head(kind, value))
+        return b"%s%s" % (head(kind), after_head(kind, value))
     return b'%s"resourceVersion":"%d",%s' % (head(kind), revision, after_head(kind, value))
 
 
@@ -116,7 +122,7 @@ def list_chunks(kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], mo
     longer than `most_bytes`; each object's bytes are copied once."""
     parts: list[bytes | memoryview] = [start]
     size = 0
-    skipped = len(head(kind)) if kind.custom is None else 0
+    skipped = len(head(kind)) if kind.custom is None and kind.shown is None else 0
     between = b""
     for value, revision in items:
         parts.append(b'%s{"metadata":{"resourceVersion":"%d",' % (between, revision))
