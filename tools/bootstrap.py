@@ -36,6 +36,7 @@ PACKAGES = {  # program: Debian package; what the end-to-end tests and the demo 
 PEERS = {
     "usr/bin/etcd": "etcd-server",
     "usr/bin/prometheus": "prometheus",
+    "usr/bin/vmagent": "victoria-metrics",
     "usr/bin/docker-registry": "docker-registry",
     "usr/bin/containerd": "containerd",
     "usr/sbin/runc": "runc",
