@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import signal
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger("kubesvc")
 
@@ -56,3 +59,14 @@ async def cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             log.error("a part did not end in order", exc_info=result)
+
+
+def run_anywhere(work: Coroutine[Any, Any, T]) -> T:
+    """Run to its end for a caller that is not asynchronous itself, but may be called from a running event loop, as in
+    asynchronous tests; that loop stands still meanwhile."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with concurrent.futures.ThreadPoolExecutor(1, "kubesvc") as pool:
+        return pool.submit(asyncio.run, work).result()

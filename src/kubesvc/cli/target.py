@@ -84,6 +84,23 @@ def load_record(paths: InstancePaths) -> InstanceRecord | None:
         raise Failure(f"{error}\nnext: remove {paths.root} once nothing of it runs") from error
 
 
+def same_cluster(args: argparse.Namespace) -> str:
+    """The options, with a space before each, by which another command that is suggested asks the same place."""
+    options = ("namespace", "-n"), ("name", "--name"), ("kubeconfig", "--kubeconfig"), ("context", "--context")
+    return "".join(f" {flag} {value}" for field, flag in options if (value := getattr(args, field, None)))
+
+
+def kubectl_for(args: argparse.Namespace) -> str:
+    """How kubectl is called so that it asks the cluster of these options: `kubectl` alone where it would anyway."""
+    if args.kubeconfig or args.context:
+        words = [f"{flag} {v}" for flag, v in (("--kubeconfig", args.kubeconfig), ("--context", args.context)) if v]
+        return " ".join(("kubectl", *words))
+    own = "kubesvc kubectl" + (f" --name {args.name}" if args.name else "")
+    if not args.name:
+        return "kubectl" if os.environ.get("KUBECONFIG") else own
+    return "kubectl" if owner_of(os.environ.get("KUBECONFIG", "")) == instance_paths(args.name) else own
+
+
 def find_target(args: argparse.Namespace) -> Target:
     """The cluster that the options and the environment name."""
     if args.kubeconfig or args.context:

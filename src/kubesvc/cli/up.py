@@ -13,8 +13,10 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import IO
@@ -111,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--until-fd", type=int, default=-1, help=argparse.SUPPRESS)
 
 
 def count(text: str) -> int:
@@ -326,6 +329,8 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
     )
     write_record(paths.record, record)
     log_to(paths.log, verbose=args.verbose)
+    if args.until_fd >= 0:
+        threading.Thread(target=end_with, args=(args.until_fd,), name="until", daemon=True).start()
 
     from kubesvc.app import StartFailed, run_control
     from kubesvc.lifetime import run_loop
@@ -359,6 +364,13 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
     finally:
         end_instance_quietly(paths)
         lock.close()
+
+
+def end_with(fd: int) -> None:
+    """Wait until the other end of a pipe is closed, whatever closed it, and then end as by SIGTERM."""
+    while os.read(fd, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kubesvc.lifetime import run_anywhere
+
 from . import WRONG_USAGE, Failure
-from .target import add_target
+from .target import add_target, same_cluster
 
 if TYPE_CHECKING:
     from kubesvc.why.routable import Progress, Stage
@@ -67,14 +70,15 @@ def run(args: argparse.Namespace) -> int:
     found, waited = asyncio.run(wait(args, subject.service, args.stage, args.timeout))
     if args.json:
         told = {"done": found.done, "stage": args.stage, "text": found.text, "seconds": round(waited, 3)}
-        print(json.dumps(told | {"service": subject.service, "canTell": not found.blind}))
+        print(json.dumps(told | {"service": subject.service, "canTell": not found.blind, "why": found.why}))
     elif found.done:
         print(f"svc/{subject.service} is {args.stage} after {waited:.1f} s; {found.text}")
     if found.done:
         return 0
     if not args.json:
         text = f"svc/{subject.service} is not {args.stage} after {waited:.1f} s: {found.text}"
-        raise Failure(f"{text}\nnext: kubesvc why svc/{subject.service}", status=2 if found.blind else 1)
+        asked = f"kubesvc why svc/{subject.service}{same_cluster(args)}"
+        raise Failure(f"{text}{because(found)}\nnext: {asked}", status=2 if found.blind else 1)
     return 2 if found.blind else 1
 
 
@@ -106,9 +110,25 @@ async def wait_on(cluster: Cluster, name: str, stage: Stage, timeout: float) -> 
     while True:
         found = await look(cluster, name, stage)
         waited = clock.monotonic() - started
-        if found.done or waited >= timeout or (found.blind and waited >= min(timeout, SETTLING_SECONDS)):
+        if found.done or (found.blind and waited >= min(timeout, SETTLING_SECONDS)):
             return found, waited
+        if waited >= timeout:
+            return replace(found, why=await cause_of(cluster, name)), waited
         await asyncio.sleep(min(TRY_SECONDS, timeout - waited))
+
+
+async def cause_of(cluster: Cluster, name: str) -> str:
+    """What `kubesvc why` says of the Service now, by its objects; "" if they are in order, or cannot tell."""
+    from kubesvc.clock import RealClock
+    from kubesvc.why.answer import diagnose
+    from kubesvc.why.collect import read_for
+    from kubesvc.why.render import headline
+    from kubesvc.why.subject import Subject
+
+    subject = Subject(service=name)
+    snapshot = await read_for(cluster.client, RealClock(), subject, cluster.namespace)
+    found = diagnose(subject, snapshot, cluster.namespace)
+    return headline(found) if found.status == "broken" else ""
 
 
 async def look(cluster: Cluster, name: str, stage: Stage) -> Progress:
@@ -167,7 +187,13 @@ def wait_routable(
     if stage not in STAGES:
         raise ValueError(f"stage {stage!r}: must be one of {', '.join(STAGES)}")
     args = argparse.Namespace(kubeconfig=kubeconfig, context=context, name=name, namespace=namespace)
-    found, waited = asyncio.run(wait(args, service.removeprefix("svc/"), stage, timeout))
+    bare = service.removeprefix("svc/")
+    found, waited = run_anywhere(wait(args, bare, stage, timeout))
     if not found.done:
-        raise NotRoutable(f"svc/{service.removeprefix('svc/')} is not {stage} after {waited:.1f} s: {found.text}")
+        raise NotRoutable(f"svc/{bare} is not {stage} after {waited:.1f} s: {found.text}{because(found)}")
     return found.text
+
+
+def because(found: Progress) -> str:
+    """The cause, on a line of its own, if one is known."""
+    return f"\nwhy: {found.why}" if found.why else ""

@@ -23,11 +23,13 @@ class Progress:
     """done: whether the stage asked for is reached; text: what is so, or what is still missing.
 
     blind: what is missing cannot be seen from here, so that waiting will not help by itself
+    why: the verdict of `kubesvc why`, where somebody asked for it; "" if it knows no cause
     """
 
     done: bool
     text: str
     blind: bool = False
+    why: str = ""
 
 
 def judge(service: Service | None, snapshot: Snapshot, stage: Stage, knocked: dict[str, str] | None = None) -> Progress:
