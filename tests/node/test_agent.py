@@ -28,6 +28,9 @@ SCENARIOS = (
     "host_ports_lead_to_pods",
     "ends_of_adopted_containers_are_known",
     "loaded_images_run",
+    "odd_probes",
+    "bombs_and_floods",
+    "links_lead_nowhere_else",
 )
 
 

@@ -32,7 +32,16 @@ from kubesvc.node.images import (
     stand_in,
 )
 from kubesvc.node.ipam import AddressPool, Exhausted
-from kubesvc.node.logs import LogFile, LogOptions, LogPipe, read_log, split_lines, stored_lines, wanted_lines
+from kubesvc.node.logs import (
+    LogFile,
+    LogOptions,
+    LogPipe,
+    read_log,
+    short_lines,
+    split_lines,
+    stored_lines,
+    wanted_lines,
+)
 from kubesvc.node.records import PodRecord, Records
 from kubesvc.node.simulated import parse_script
 from kubesvc.node.volumes import File, Material, VolumeProblem, make_volume, plan_files, plan_mounts, write_files
@@ -274,6 +283,39 @@ def test_lines_survive_any_cutting(pieces: list[bytes], size: int) -> None:
         found += lines
     assert b"\n".join([*(line for line, _ in found), rest]) == data
     assert all(whole for _, whole in found)
+
+
+class StandingClock(RealClock):
+    def now(self) -> float:
+        return 1e9
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"bc", b"x" * 16383, b"y" * 16384, b"z" * 16385]), max_size=8))
+def test_short_lines_are_kept_as_any_others(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    """The quick way of keeping lines keeps the same as the long way, and is taken exactly when no line is long."""
+    text = b"\n".join(lines)
+    found, rest = split_lines(text)
+    whole = short_lines(text)
+    assert bool(whole) == (bool(found) and all(w for _, w in found))
+    if not whole:
+        return
+    assert text[whole:] == rest
+    kept = []
+    clock = StandingClock()
+    for number in range(2):
+        path = tmp_path_factory.mktemp("log") / "0.log"
+
+        async def keep(path: Path = path, number: int = number) -> None:
+            file = LogFile(path, clock, 1 << 20, 2)
+            if number:
+                file.write_whole("stdout", text[:whole])
+            else:
+                file.write("stdout", found)
+            file.close()
+
+        asyncio.run(keep())
+        kept.append(path.read_bytes())
+    assert kept[0] == kept[1]
 
 
 def test_a_line_without_end_is_cut() -> None:

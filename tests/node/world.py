@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from kubesvc.clock import RealClock
 from kubesvc.kernel.cgroups import remove_recorded
 from kubesvc.kernel.links import NetlinkLinks
 from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.trees import remove_tree
 from kubesvc.node import NodeAgent, NodeSettings
 from kubesvc.store import MemoryStore
 
@@ -42,7 +42,8 @@ def run_inside(scenario: str) -> None:
         "--new-net", "--new-pid", "--mount-proc", program=(sys.executable, "-m", "tests.node.world", scenario)
     )
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
-    with tempfile.TemporaryDirectory(prefix="kubesvc-test-") as directory:
+    directory = tempfile.mkdtemp(prefix="kubesvc-test-")
+    try:
         groups = Path(directory) / "state" / "cgroups"
         done = subprocess.run(
             ["timeout", "-s", "KILL", str(LIMIT_SECONDS), *command],
@@ -53,6 +54,8 @@ def run_inside(scenario: str) -> None:
             check=False,
         )
         stayed = remove_recorded(groups)  # Pods that still ran have ended with their process namespace
+    finally:
+        remove_tree(Path(directory))
     assert not stayed, f"control groups in use: {stayed}"
     assert done.returncode == 0, f"{scenario}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
 
@@ -157,10 +160,14 @@ class World:
 
     async def events(self, name: str) -> list[tuple[str, str]]:
         """(reason, message) of every event about this Pod, those still waiting to be written included."""
+        return [(e["reason"], e["message"]) for e in await self.events_of(name)]
+
+    async def events_of(self, name: str) -> list[Object]:
+        """Every event about this Pod, or, by its name, the Node."""
         await asyncio.sleep(0.05)
         found = await self.client.list_raw(EVENT, "default")
-        plain = [json.loads(item) for item in found.items]
-        return [(e["reason"], e["message"]) for e in plain if e["involvedObject"]["name"] == name]
+        plain: list[Object] = [json.loads(item) for item in found.items]
+        return [e for e in plain if e["involvedObject"]["name"] == name]
 
     def log_text(self, pod: Object, container: str = "c", attempt: int = 0) -> str:
         """What a run of a container has written, times and marks cut off."""
@@ -210,13 +217,13 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
         await scenario(world)
     finally:
         await world.stop()
-        shutil.rmtree(directory / "pods", ignore_errors=True)
+        remove_tree(directory / "pods")
 
 
 def main() -> None:
-    from tests.node import scenario_images, scenario_limits, scenario_sharing, scenarios
+    from tests.node import scenario_hostile, scenario_images, scenario_limits, scenario_sharing, scenarios
 
-    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images)
+    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images, scenario_hostile)
     scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 

@@ -99,10 +99,11 @@ class Execution:
                     code = await child.wait()
                 on_output()
             except TimeoutError:
-                child.signal(signal.SIGKILL)
-                await child.wait()
+                pass
             finally:
                 loop.remove_reader(read)
+                if not child.done():  # too late, or nobody waits for it any more: not only the door to the container
+                    child.signal_group(signal.SIGKILL)
             if code is not None and code < 0:
                 code = 128 - code
             if code == FAILED and output.startswith(b"nsexec: "):  # it did not get to the command

@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from kubesvc.clock import Clock, parse_rfc3339, rfc3339
@@ -20,9 +22,11 @@ from kubesvc.clock import Clock, parse_rfc3339, rfc3339
 CHUNK_BYTES = 1 << 16
 LINE_BYTES = 1 << 14
 PIPE_BYTES = 1 << 20
-BURST_BYTES = 4 << 20
+BURST_BYTES = 2 << 20
 BURST_SECONDS = 0.1
-"""A container that writes more than BURST_BYTES in this time is read no further until it is over."""
+"""A container of which more than BURST_BYTES were kept in this time is read no further until it is over."""
+READ_LINES = 512
+"""A log is read in pieces of so many lines, between which others have their turn."""
 F_SETPIPE_SZ = 1031
 
 
@@ -51,12 +55,25 @@ class LogFile:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self.size = os.fstat(self.fd).st_size
         self.grown = asyncio.Event()
+        self.kept = 0
+        """Bytes that were to be kept since this object was made, whether or not they are still there."""
 
     def write(self, stream: str, lines: Iterable[tuple[bytes, bool]]) -> None:
         """Keep lines (without their end; True when the line is whole)."""
+        stamp = self.stamp(stream)
+        self.keep(b"".join(stamp + (b"F " if whole else b"P ") + line + b"\n" for line, whole in lines))
+
+    def write_whole(self, stream: str, text: bytes) -> None:
+        """Keep whole lines, each with its end and none of them long; the same as `write`, at a tenth of the cost."""
+        start = self.stamp(stream) + b"F "
+        self.keep(start + text[:-1].replace(b"\n", b"\n" + start) + b"\n")
+
+    def stamp(self, stream: str) -> bytes:
         now = self.clock.now()
-        stamp = f"{rfc3339(now)[:-1]}.{int(now % 1 * 1e9):09d}Z {stream} ".encode()
-        data = b"".join(stamp + (b"F " if whole else b"P ") + line + b"\n" for line, whole in lines)
+        return f"{rfc3339(now)[:-1]}.{int(now % 1 * 1e9):09d}Z {stream} ".encode()
+
+    def keep(self, data: bytes) -> None:
+        self.kept += len(data)
         if self.size and self.size + len(data) > self.file_bytes:
             self.rotate()
         if self.fd >= 0 and data:
@@ -66,13 +83,17 @@ class LogFile:
 
     def rotate(self) -> None:
         os.close(self.fd)
+        self.shift()
+        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self.size = 0
+
+    def shift(self) -> None:
+        """Name every part one older; the oldest goes."""
         for number in range(self.files - 1, 0, -1):
             older = self.path.with_suffix(f".log.{number}")
             newer = self.path.with_suffix(f".log.{number - 1}") if number > 1 else self.path
             with contextlib.suppress(FileNotFoundError):
                 os.replace(newer, older)
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self.size = 0
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -134,13 +155,18 @@ class LogPipe:
             return False
         for listener in self.listeners:
             listener(self.stream, data)
-        first = self.burst == 0
-        self.burst += len(data)
+        first, before = self.burst == 0, self.file.kept
+        text = self.rest + data
+        if whole := short_lines(text):
+            self.file.write_whole(self.stream, text[:whole])
+            self.rest = text[whole:]
+        else:
+            lines, self.rest = split_lines(text)
+            if lines:
+                self.file.write(self.stream, lines)
+        self.burst += max(len(data), self.file.kept - before)
         if first:
             self.loop.call_later(BURST_SECONDS, self.forget_burst)
-        lines, self.rest = split_lines(self.rest + data)
-        if lines:
-            self.file.write(self.stream, lines)
         return bool(data)
 
     def drain(self) -> None:
@@ -160,6 +186,19 @@ class LogPipe:
             self.fd = -1
             for listener in self.listeners:
                 listener(self.stream, b"")
+
+
+def short_lines(data: bytes) -> int:
+    """How many bytes whole lines take, if no line is longer than LINE_BYTES; 0 if there are none or one is."""
+    if len(data) - data.rfind(b"\n") - 1 > LINE_BYTES:
+        return 0
+    end, position = data.rfind(b"\n") + 1, 0
+    while position < end:
+        after = data.rfind(b"\n", position, position + LINE_BYTES + 1) + 1
+        if not after:
+            return 0
+        position = after
+    return end
 
 
 def split_lines(data: bytes) -> tuple[list[tuple[bytes, bool]], bytes]:
@@ -191,14 +230,18 @@ def log_parts(path: Path) -> list[Path]:
 
 
 def stored_lines(path: Path) -> Iterator[bytes]:
-    """Every kept line of one run, in the form of the file, without its end."""
-    for part in log_parts(path):
-        try:
-            with open(part, "rb") as file:
-                for line in file:
-                    yield line.rstrip(b"\n")
-        except FileNotFoundError:
-            continue
+    """Every kept line of one run, in the form of the file, without its end. What is written or rotated after the first
+    was asked for changes nothing."""
+    with contextlib.ExitStack() as stack:
+        files = []
+        for part in log_parts(path):
+            with contextlib.suppress(FileNotFoundError):
+                file = stack.enter_context(open(part, "rb"))
+                files.append((file, os.fstat(file.fileno()).st_size))
+        for file, size in files:
+            while size > 0 and (line := file.readline()):
+                yield line.rstrip(b"\n")
+                size -= len(line)
 
 
 def wanted_lines(lines: Iterable[bytes], options: LogOptions, now: float) -> Iterator[bytes]:
@@ -234,24 +277,27 @@ def parse_stamp(stamp: bytes) -> float:
 
 async def read_log(path: Path, options: LogOptions, clock: Clock, live: LogFile | None = None) -> AsyncIterator[bytes]:
     """The log of one run by the options, in pieces; with follow until `live` is closed."""
-    last_part = path
-    chosen = list(wanted_lines(stored_lines(path), options, clock.now()))
-    position = last_part.stat().st_size if last_part.exists() else 0
-    if options.tail_lines is not None:
-        chosen = chosen[-options.tail_lines :] if options.tail_lines > 0 else []
+    position, inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, 0)
+    found = wanted_lines(stored_lines(path), options, clock.now())
     left = options.limit_bytes
-    for start in range(0, len(chosen), 512):
-        piece = b"".join(chosen[start : start + 512])
+    if options.tail_lines is not None:
+        kept: deque[bytes] = deque(maxlen=max(0, options.tail_lines))
+        while some := list(islice(found, READ_LINES)):
+            kept.extend(some)
+            await asyncio.sleep(0)  # a log may be long, and probes want to be on time
+        found = iter(kept)
+    while some := list(islice(found, READ_LINES)):
+        piece = b"".join(some)
         if left is not None:
             piece, left = piece[:left], left - len(piece[:left])
         if piece:
             yield piece
         if left == 0:
             return
+        await asyncio.sleep(0)
     if not options.follow or live is None:
         return
     following = LogOptions(timestamps=options.timestamps, stream=options.stream)
-    inode = path.stat().st_ino if path.exists() else 0
     while True:
         live.grown.clear()
         size, now_inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, inode)

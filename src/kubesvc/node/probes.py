@@ -18,6 +18,8 @@ from .probe_plan import Result
 BODY_BYTES = 10 << 10
 HEAD_BYTES = 64 << 10
 REDIRECTS = 10
+INTERIM_ANSWERS = 5
+"""How many answers of 1xx may come before the real one."""
 TCP_LINGER2 = 8
 
 
@@ -141,6 +143,25 @@ async def get(url: str, given: Sequence[tuple[str, str]], agent: str) -> Answer:
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """Status, location and the first bytes of the body of what comes."""
+    for _ in range(INTERIM_ANSWERS + 1):
+        code, headers = await read_head(reader)
+        if not 100 <= code < 200 or code == 101:
+            break
+    else:
+        raise NoAnswer("net/http: too many 1xx informational responses")
+    length = headers.get("content-length", "")
+    most = min(BODY_BYTES, int(length)) if length.isdecimal() and len(length) < 20 else BODY_BYTES
+    body = b""
+    while len(body) < most:
+        piece = await reader.read(most - len(body))
+        if not piece:
+            break
+        body += piece
+    return Answer(code, headers.get("location", ""), body)
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """Status and headers, their names in lower case. NoAnswer for what is none, or too long."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
@@ -151,21 +172,10 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
         raise NoAnswer(f"malformed HTTP response {first_line(error.partial)}") from None
     lines = head.decode("latin-1").split("\r\n")
     version, _, rest = lines[0].partition(" ")
-    if not version.startswith("HTTP/") or not rest[:3].isdigit():
+    if not version.startswith("HTTP/") or not (rest[:3].isascii() and rest[:3].isdigit()):
         raise NoAnswer(f"malformed HTTP response {first_line(head)}")
     headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:])}
-    code = int(rest[:3])
-    if 100 <= code < 200 and code != 101:
-        return await read_answer(reader)
-    length = headers.get("content-length", "")
-    most = min(BODY_BYTES, int(length)) if length.isdigit() else BODY_BYTES
-    body = b""
-    while len(body) < most:
-        piece = await reader.read(most - len(body))
-        if not piece:
-            break
-        body += piece
-    return Answer(code, headers.get("location", ""), body)
+    return int(rest[:3]), headers
 
 
 def first_line(data: bytes) -> str:
@@ -181,8 +191,15 @@ async def probe_http(url: str, given: Sequence[tuple[str, str]], agent: str) -> 
         for _ in range(REDIRECTS + 1):
             answer = await get(here, given, agent)
             if answer.code in (301, 302, 303, 307, 308) and answer.location:
-                there = urljoin(here, answer.location)
-                if urlsplit(there).hostname != first:
+                try:
+                    there = urljoin(here, answer.location)
+                    parts = urlsplit(there)
+                    elsewhere = parts.hostname != first or (parts.port or 1) < 1
+                except ValueError as error:
+                    raise NoAnswer(f"failed to parse Location header {answer.location[:100]!r}: {error}") from None
+                if parts.scheme not in ("http", "https"):
+                    raise NoAnswer(f'unsupported protocol scheme "{parts.scheme}"')
+                if elsewhere:
                     body = answer.body.decode(errors="replace")
                     return Outcome("warning", f"Probe terminated redirects, Response body: {body}")
                 here = there
@@ -242,18 +259,22 @@ def check_request(authority: str, service: str) -> bytes:
 
 async def probe_grpc(host: str, port: int, service: str) -> Outcome:
     """Success when the health service answers SERVING (NODE-53)."""
+    no_rpc = "error: health rpc probe failed: rpc error: code = Unavailable desc = connection error: "
     try:
         reader, writer = await connect(host, port)
     except NoAnswer as error:
         return Outcome("failure", f'error: failed to connect to service at "{join_host(host, port)}": {error}')
-    body = b""
+    body, begun = b"", False
     try:
         writer.write(check_request(join_host(host, port), service))
         while True:
             head = await reader.readexactly(9)
             size, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+            if not begun and kind != 4:  # whoever speaks HTTP/2 begins with SETTINGS
+                return Outcome("failure", f"{no_rpc}error reading server preface: http2: not a SETTINGS frame")
             if size > HEAD_BYTES:
-                return Outcome("failure", "error: health rpc failed: frame too large")
+                return Outcome("failure", f"{no_rpc}error reading server preface: http2: frame too large")
+            begun = True
             stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
             payload = await reader.readexactly(size)
             if kind == 4 and not flags & 1:
@@ -308,6 +329,8 @@ async def try_probe(
                 return await probe_exec(probe.exec.command or (), execute, timeout_seconds)
     except TimeoutError:
         return Outcome("failure", timeout_words(probe, container, host, timeout_seconds))
+    except ValueError as error:  # what came, or what the probe says, is nothing that can be read
+        return Outcome("failure", str(error))
     return Outcome("error", "missing probe handler")
 
 
