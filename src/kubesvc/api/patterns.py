@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser as sre_parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any
+
+sre: Any = import_module("re._constants")
+sre_parser: Any = import_module("re._parser")
 
 SHORT_TEXT = 2048
 """Up to this length a pattern without nested repetitions is left to Python's engine."""
