@@ -31,6 +31,7 @@ from .native import NativeRuntime
 from .nodestatus import NodeKeeper
 from .podworker import PodWorker
 from .records import PodRecord, Records
+from .runtime import Runtime
 from .sandbox import LinuxSandboxes
 from .settings import NodeSettings
 from .simulated import SimulatedPod
@@ -38,6 +39,7 @@ from .simulated import SimulatedPod
 log = logging.getLogger(__name__)
 
 REGISTER_RETRY_SECONDS = 0.5
+RUNTIME_RETRY_SECONDS = 1.0
 GROUPS_RECORD = "cgroups"
 """The file in a node's state directory that names the control groups which may exist for it."""
 WORKER_RETRY_SECONDS = 2.0
@@ -111,7 +113,7 @@ class NodeAgent:
             verdict_told=self.verdict_told,
             ids=read_ids(),
         )
-        context.runtime = NativeRuntime(context)
+        context.runtime = make_runtime(context)
         door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)
         try:
             async with asyncio.TaskGroup() as group:
@@ -119,6 +121,9 @@ class NodeAgent:
                     group.create_task(run())
                 if not settings.simulated:
                     await self.prepare(context)
+                    await self.open_runtime(context.runtime)
+                    keeper.system["containerRuntimeVersion"] = context.runtime.version
+                    keeper.trouble = lambda: context.runtime.trouble
                 await self.register(keeper)
                 context.pools = [AddressPool(cidr) for cidr in await self.pod_cidrs()]
                 events.node("Normal", "Starting", "Starting kubelet.")
@@ -128,6 +133,7 @@ class NodeAgent:
                     for pool in context.pools:
                         for ip in record.ips:
                             pool.take(ip)
+                await context.runtime.clean_up(list(self.records.values()))
                 self.pods.on_change(self.on_pod)
                 group.create_task(self.pods.run())
                 await self.pods.synced.wait()
@@ -147,6 +153,7 @@ class NodeAgent:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(1.0):
                     await events.flush()
+            await context.runtime.close()
             if context.groups is not None:
                 context.groups.close()
             await sandboxes.close()
@@ -172,6 +179,19 @@ class NodeAgent:
         await asyncio.to_thread(context.groups.prepare)
         if words := explain_limits(context.groups.controllers):
             context.events.node("Warning", "LimitsNotHeld", f"Resource limits of containers: {words}")
+
+    async def open_runtime(self, runtime: Runtime) -> None:
+        """Open it, however long it takes until it can be."""
+        said = ""
+        while True:
+            try:
+                await runtime.open()
+                return
+            except OSError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("no Pods can run yet: %s", error)
+            await asyncio.sleep(RUNTIME_RETRY_SECONDS)
 
     async def register(self, keeper: NodeKeeper) -> None:
         """Register the Node, however long the server takes to answer."""
@@ -278,6 +298,15 @@ class NodeAgent:
                 self.routes[destination] = route
             except OSError as error:
                 log.warning("%s", error)
+
+
+def make_runtime(context: NodeContext) -> Runtime:
+    """What makes the containers of this node, as its settings say."""
+    if context.settings.runtime_socket is None:
+        return NativeRuntime(context)
+    from .cri.runtime import CriRuntime
+
+    return CriRuntime(context, context.settings.runtime_socket)
 
 
 def plan_routes(nodes: Iterable[Node], own_name: str) -> dict[str, Route]:

@@ -36,9 +36,13 @@ class NativeRuntime:
     """The `Runtime` whose sandboxes and containers are processes that this agent has started."""
 
     version = "kubesvc://0.1.0"
+    trouble = ""
 
     def __init__(self, node: NodeContext) -> None:
         self.node = node
+
+    async def open(self) -> None:
+        """There is nobody to ask."""
 
     async def clean_up(self, known: Sequence[PodRecord]) -> None:
         """Nothing lives on that no record names."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,15 @@ def plan_node(settings: NodeSettings) -> Object:
 
 
 def plan_node_status(
-    settings: NodeSettings, capacity: dict[str, str], system: Object, before: Object, now: str
+    settings: NodeSettings, capacity: dict[str, str], system: Object, before: Object, now: str, trouble: str = ""
 ) -> Object:
-    """The status the Node ought to have; conditions keep the time of their last change (NODE-84)."""
+    """The status the Node ought to have; conditions keep the time of their last change (NODE-84). With `trouble`, why
+    it cannot run Pods, it is not ready."""
     old = {c.get("type"): c for c in before.get("conditions") or ()}
     conditions = []
     for kind, status, reason, message in GOOD:
+        if kind == "Ready" and trouble:
+            status, reason, message = "False", "KubeletNotReady", trouble
         known = old.get(kind) or {}
         changed = known.get("lastTransitionTime") if known.get("status") == status else None
         conditions.append(
@@ -156,6 +160,8 @@ class NodeKeeper:
         self.system = read_system(settings)
         self.node: Object = {}
         self.reported = 0.0
+        self.trouble: Callable[[], str] = str
+        """Asked why no Pods can run here now, "" if they can."""
 
     async def register(self) -> Object:
         """Make the Node or take over the one that is there, with our labels; its present object."""
@@ -176,7 +182,7 @@ class NodeKeeper:
         """Write the status if it has changed, or has not been written for long (NODE-83)."""
         now = self.clock.now()
         before = self.node.get("status") or {}
-        wanted = plan_node_status(self.settings, self.capacity, self.system, before, rfc3339(now))
+        wanted = plan_node_status(self.settings, self.capacity, self.system, before, rfc3339(now), self.trouble())
         due = now - self.reported >= self.settings.status_report_seconds
         if not force and not due and without_heartbeat(wanted) == without_heartbeat(before):
             return

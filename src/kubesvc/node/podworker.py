@@ -297,7 +297,8 @@ class PodWorker:
         if status is None:
             return runner
         record = self.record.containers.get(container.name)
-        if adopted and record is not None:
+        noted = status.state.terminated is not None and record is not None and status.container_id == record.id
+        if adopted and record is not None and not noted:
             process = self.node.runtime.adopt_process(record)
             if process is not None:
                 runner.adopt(process, record, status)

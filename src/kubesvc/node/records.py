@@ -24,7 +24,10 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class PodRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One Pod on this node: which it is, its sandbox, its containers' present runs by name."""
+    """One Pod on this node: which it is, its sandbox, its containers' present runs by name.
+
+    sandbox, sandbox_attempt: a container runtime's id for the sandbox, and how many were tried
+    """
 
     uid: str
     namespace: str
@@ -32,6 +35,8 @@ class PodRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     start_time: str = ""
     pause_pid: int = 0
     pause_start_time: int = 0
+    sandbox: str = ""
+    sandbox_attempt: int = 0
     device: str = ""
     ips: list[str] = []
     containers: dict[str, ContainerRecord] = {}

@@ -29,6 +29,15 @@ class Runtime(Protocol):
         """Name and version as Node statuses have them: `kubesvc://0.1.0`, `containerd://1.6.20`."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why no Pods can run at the moment, as the Node's condition says it; "" if they can."""
+        ...
+
+    async def open(self) -> None:
+        """Get to know it, before anything else. OSError with what stands in the way."""
+        ...
+
     async def clean_up(self, known: Sequence[PodRecord]) -> None:
         """Remove what an earlier agent of this node has made and none of these records names."""
         ...

@@ -21,6 +21,8 @@ class NodeSettings:
     image_store:     where images are that were loaded from files or pulled
     pull_socket:     where images are asked for that are not there; None: nothing is pulled
     registries_first: ask registries also for images that something here could stand in for
+    runtime_socket:  a container runtime's, which makes sandboxes and containers (CRI v1); None: the agent makes them
+    runtime_pulls:   whether the runtime may be asked to pull images
     own_network:     the agent is alone in its network namespace and may set routes and forwarding there
     hidden_paths:    directories of the host that containers see empty, such as the instance's state
     pod_pids_limit:  processes and threads that one Pod may have
@@ -41,6 +43,8 @@ class NodeSettings:
     image_store: Path | None = None
     pull_socket: Path | None = None
     registries_first: bool = False
+    runtime_socket: Path | None = None
+    runtime_pulls: bool = True
     resolver_file: str = "/etc/resolv.conf"
     own_network: bool = True
     hidden_paths: tuple[str, ...] = ()

@@ -1,0 +1,102 @@
+"""The streams of containers that a runtime keeps: it writes their logs, here they are followed and rotated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kubesvc.api.container import Container
+from kubesvc.clock import Clock
+
+from ..logs import LogFile
+from ..output import ContainerOutput
+from ..settings import NodeSettings
+from .client import CriClient, RuntimeProblem
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+
+
+class Growth(asyncio.Event):
+    """Set when a file that another process writes has grown or was replaced; it is looked at only while waited for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.seen = self.look()
+        self.over = False
+
+    def look(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_ino, found.st_size
+
+    def clear(self) -> None:
+        self.seen = self.look()
+        super().clear()
+
+    async def wait(self) -> bool:  # type: ignore[override]
+        while not self.over and self.look() == self.seen:
+            await asyncio.sleep(LOOK_SECONDS)
+        return True
+
+
+class FollowedLog(LogFile):
+    """A log that the runtime writes."""
+
+    def __init__(self, path: Path, clock: Clock, file_bytes: int, files: int) -> None:
+        self.path = path
+        self.clock = clock
+        self.file_bytes = file_bytes
+        self.files = files
+        self.fd = 0
+        """Negative once the run is over, as that of a log we write."""
+        self.growth = self.grown = Growth(path)
+
+    def write(self, stream: str, lines: Iterable[tuple[bytes, bool]]) -> None:
+        raise AssertionError("the runtime writes this log")
+
+    def too_long(self) -> bool:
+        return self.fd >= 0 and self.growth.look()[1] > self.file_bytes
+
+    def close(self) -> None:
+        self.fd = -1
+        self.growth.over = True
+
+
+class RuntimeOutput(ContainerOutput):
+    """The streams of one container's runs. `id` is the runtime's for the run that goes on."""
+
+    def __init__(
+        self, directory: Path, container: Container, clock: Clock, settings: NodeSettings, client: CriClient
+    ) -> None:
+        super().__init__(directory, container, clock, settings)
+        self.client = client
+        self.id = ""
+
+    def open(self, attempt: int, *, running: bool = False) -> None:
+        self.attempt = attempt
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.log_file = FollowedLog(self.log_path, self.clock, self.settings.log_file_bytes, self.settings.log_files)
+
+    def open_input(self) -> int | None:
+        return None
+
+    async def rotate(self) -> None:
+        """Put the log aside if it has grown too long, and have the runtime begin another."""
+        held = self.log_file
+        if not isinstance(held, FollowedLog) or not self.id or not held.too_long():
+            return
+        held.shift()
+        try:
+            await self.client.call("ReopenContainerLog", {"container_id": self.id})
+        except RuntimeProblem as error:
+            log.info("log of container %s not reopened: %s", self.id, error)
+            if not held.path.exists():  # it goes on writing into the old one
+                os.replace(held.path.with_suffix(".log.1"), held.path)
