@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubesvc.clock import Clock, Random, RealClock
+from kubesvc.clock import Clock, Random, RealClock, fresh_token
 from kubesvc.instance.control import serve_orders
 from kubesvc.instance.nodekeeper import API_SOCKET, API_TLS_SOCKET, DOOR_SOCKET, NodeKeeper, NodesFailed
 from kubesvc.instance.options import NodePlan, UpOptions, plan_nodes
@@ -80,6 +80,7 @@ class Control:
 
 async def run_control(
     options: UpOptions,
+    page_up: asyncio.Event = field(default_factory=asyncio.Event)
     paths: InstancePaths,
     record: InstanceRecord,
     on_ready: Callable[[InstanceRecord], None],
@@ -130,7 +131,9 @@ async def run_control(
             record.ready = False
             control.save()
             await cancel(parts)
-    record.control, record.fabric, record.nodes, record.balancers = None, None, [], []
+    record.control, record.fabric, record.nodes, record.balancers, record.page = None, None, [], [], ""
+            if options.web is not None:
+                await either(control.page_up, stop)
     control.save()
     return 0
 
@@ -158,6 +161,14 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     options, paths = control.options, control.paths
     loopback = control.record.loopback or "127.0.0.1"
     first_service_address = first_address(options.service_cluster_ip_range[0])
+async def either(event: asyncio.Event, stop: asyncio.Event) -> None:
+    """Wait for one of two events."""
+    waits = [asyncio.ensure_future(e.wait()) for e in (event, stop)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
     pki = ensure_pki(
         paths.pki,
         (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address),
@@ -348,6 +359,8 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
     def shown(balancers: list[BalancerRecord]) -> None:
         control.record.balancers = balancers
         control.save()
+        if options.web is not None:
+            group.create_task(show_picture(control, keeper, factory))
 
     ranges, loopback = control.options.load_balancer_range, control.record.loopback
     services = factory.of(SERVICE)
@@ -390,6 +403,36 @@ async def relay_names(control: Control) -> None:
     """Look up names outside the cluster for the nodes, which have no way out of their own."""
     from kubesvc.dns.forward import ForwardSettings, UpstreamForwarder, upstreams_of
     from kubesvc.dns.relay import relay_listener
+async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFactory) -> None:
+    """The live picture as a page on loopback; its link is in the record."""
+    from kubesvc.instance.journals import Journals
+    from kubesvc.instance.traffic import NodeTraffic
+    from kubesvc.web.feed import Feed
+    from kubesvc.web.server import TOKEN_BYTES, PageServer
+
+    traffic = NodeTraffic(lambda: {name: door for name, (door, _) in keeper.doors().items()})
+    counts = traffic if control.options.nodes else None
+    uncounted = "" if control.options.nodes else "this instance has no nodes of its own, so nobody counts connections"
+    lines = Journals(control.paths.root)
+    feed = Feed(factory, control.clock, control.paths.name, traffic=counts, uncounted=uncounted, lines=lines)
+    server = PageServer(feed, fresh_token(TOKEN_BYTES))
+
+    def started(link: str) -> None:
+        control.record.page = link
+        control.save()
+        control.page_up.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(feed.run())
+        try:
+            await server.serve("127.0.0.1", control.options.web or 0, started)
+        except OSError as error:
+            raise StartFailed(
+                f"127.0.0.1:{control.options.web} cannot be listened on for the page: {error.strerror}\n"
+                "next: kubesvc up --web takes any free port"
+            ) from None
+
+
 
     try:
         upstreams = upstreams_of(Path("/etc/resolv.conf").read_text())

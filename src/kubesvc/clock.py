@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import selectors
 import time
 from collections.abc import Coroutine
@@ -122,3 +123,8 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` to its end in virtual time; as `asyncio.run`, but no real second passes in a sleep."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def fresh_token(size_bytes: int) -> str:
+    """A secret that nobody can guess, in hexadecimal: chance of the kernel's, which no seed repeats."""
+    return secrets.token_hex(size_bytes)

@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "show what an instance runs and where it answers",
     "why": "say why a Service, a Pod, an address or a name works or does not, and what repairs it",
     "wait": "wait until a Service routes: listed, programmed, and answering",
+    "top": "watch a Service live: its slices, Pods, rules and connections; --web as a page",
     "timeline": "show when each address joined and left a Service, why, and how long each hop took",
     "rehearse": "roll a Deployment under load and count the requests lost, and in which gap",
     "scenario": "start a Service broken in a known way, find out why, repair it",

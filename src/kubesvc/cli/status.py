@@ -43,6 +43,7 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
     report["server"] = f"https://{record.loopback}:{record.port}"
     report["kubeconfig"] = str(paths.kubeconfig)
     report["nodePortsAt"] = record.loopback
+    report["page"] = record.page
     report["nodes"] = [
         {
             "name": n.name,
@@ -80,6 +81,8 @@ def render(report: dict[str, Any]) -> str:
         return f"{name}: its control process is gone, but parts of it still run\nnext: kubesvc down{flag}"
     lines = [f"{name}: {state}, pid {report['pid']}", f"  API         {report['server']}"]
     lines.append(f"  KUBECONFIG  {report['kubeconfig']}")
+    if report["page"]:
+        lines.append(f"  picture     {report['page']}")
     if report["nodes"]:
         lines.append(f"  node ports  on {report['nodePortsAt']}")
     for node in report["nodes"]:

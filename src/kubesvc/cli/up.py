@@ -111,6 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="true|false",
         help="warn whoever writes a Service that selects nothing (default: true)",
     )
+    parser.add_argument(
+        "--web", type=port, nargs="?", const=0, metavar="PORT",
+        help="serve the live picture as a web page on loopback; the link is printed (docs/web.md)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     parser.add_argument("--until-fd", type=int, default=-1, help=argparse.SUPPRESS)
@@ -256,6 +260,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
         audit_level=args.audit_level,
         service_warnings=args.service_warnings,
+        web=args.web,
         audit_policy_file=os.path.abspath(args.audit_policy_file) if args.audit_policy_file else "",
         enable_admission_plugins=args.enable_admission_plugins,
         disable_admission_plugins=args.disable_admission_plugins,
@@ -416,6 +421,7 @@ def ready_line(paths: InstancePaths, record: InstanceRecord, milliseconds: int) 
     return (
         f"kubesvc is ready in {milliseconds} ms: https://{record.loopback}:{record.port}, {said}; "
         f"export KUBECONFIG={paths.kubeconfig}; next: kubesvc kubectl{flag} get nodes"
+        + (f"\nlive picture: {record.page}" if record.page else "")
     )
 
 

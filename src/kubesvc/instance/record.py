@@ -110,6 +110,8 @@ class InstanceRecord(msgspec.Struct):
     problems: list[str] = msgspec.field(default_factory=list)
     load_balancer_ranges: list[str] = msgspec.field(default_factory=list)
     balancers: list[BalancerRecord] = msgspec.field(default_factory=list)
+    page: str = ""
+    """The link to the live picture, token and all; "" without one."""
 
     def processes(self) -> list[ProcessId]:
         """All recorded processes, grounds last: what lives in a namespace goes before its holder."""

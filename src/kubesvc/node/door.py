@@ -9,6 +9,7 @@ open it is decided by that directory's mode. One connection is one request, a li
     log NAMESPACE POD CONTAINER JSON  a container's log; the JSON has the names of `LogOptions` and "previous"
     exec JSON                         a process in a container, or in the node itself (NODE-100 to NODE-106)
     attach JSON                       a running container's own streams, framed like an exec's
+    connections                       how many translated connections went where, as lines of JSON while they come
 
 The answer begins with one line of JSON, {"ok": true} or {"error": "words", "code": 400}; then the bytes follow, both
 ways, until either side closes. Datagrams are framed by two bytes of length. An exec is framed by one byte of channel
@@ -36,6 +37,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from kubesvc.clock import Clock
+from kubesvc.kernel.flowevents import FlowCounter
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
@@ -53,6 +55,7 @@ SOCKET_NAME = "node.sock"
 LINE_BYTES = 1 << 20
 PIECE_BYTES = 1 << 15
 CONNECT_SECONDS = 10.0
+COUNT_SECONDS, COUNTED_AT_ONCE = 0.1, 500
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 FRAME = struct.Struct(">BI")
 DATAGRAM = struct.Struct(">H")
@@ -128,6 +131,7 @@ class NodeDoor:
             "log": self.log,
             "exec": self.execute,
             "attach": self.attach,
+            "connections": self.connections,
         }
 
     async def start(self) -> None:
@@ -219,6 +223,28 @@ class NodeDoor:
                 transport.sendto(await reader.readexactly(size))
         finally:
             transport.close()
+
+    async def connections(self, rest: str, reader: Reader, writer: Writer) -> None:
+        """Count connections for as long as somebody listens: {"totals": [[protocol, address, port, endpoint, its port,
+        total], ...], "partial": false}, totals that have changed. At most so many are heard each time, so that counting
+        costs a node no more than a tenth of a core; beyond that the kernel drops messages and `partial` says so."""
+        del rest
+        counter = FlowCounter()
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            answer(writer, {"ok": True})
+            first = True
+            while not gone.done():
+                changed = counter.take(COUNTED_AT_ONCE)
+                if changed or first:
+                    told = {"totals": [[*key, total] for key, total in changed.items()], "partial": counter.partial}
+                    writer.write(msgspec.json.encode(told) + b"\n")
+                    await writer.drain()
+                first = False
+                await asyncio.wait({gone}, timeout=COUNT_SECONDS)
+        finally:
+            gone.cancel()
+            counter.close()
 
     # -- Pods ---------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kubesvc.clock import rfc3339_micro
-from kubesvc.controllers.service_events_plan import Moved
+from kubesvc.controllers.service_events_plan import Moved as Moved
 
 EARLY_SECONDS = 0.005
 """A node may hear of a slice so much earlier than the control process notes it."""

@@ -1,0 +1,85 @@
+"""How many connections each node's rules have led to each endpoint: asked at the nodes' doors while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 2.0
+LINE_BYTES = 4 << 20
+
+FlowKey = tuple[int, str, int, str, int]
+"""Protocol number, address and port that a connection was sent to, address and port that answer."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """A line from a node's door: totals that have changed, and whether some connections could not be counted."""
+
+    totals: list[tuple[int, str, int, str, int, int]] = []
+    partial: bool = False
+
+
+class NodeTraffic:
+    """The counters of all nodes, kept up to date while `run` runs.
+
+    doors: gives, by name, the doors of the nodes that run now
+    """
+
+    def __init__(self, doors: Callable[[], Mapping[str, Path]]) -> None:
+        self.doors = doors
+        self.totals: dict[str, dict[FlowKey, int]] = {}
+        """By node."""
+        self.partial = False
+        self.version = 0
+        """Grows with every change."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those whose counters are known."""
+        return tuple(sorted(self.totals))
+
+    async def run(self) -> None:
+        """Listen at every node's door until cancelled; a node that goes and comes is listened to anew."""
+        listening: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                doors = self.doors()
+                for name in [n for n, task in listening.items() if task.done() or n not in doors]:
+                    listening.pop(name).cancel()
+                for name, path in doors.items():
+                    if name not in listening:
+                        listening[name] = group.create_task(self.listen(name, path), name=f"traffic of {name}")
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def listen(self, name: str, path: Path) -> None:
+        """Follow one node's counters until its door closes."""
+        decoder = msgspec.json.Decoder(Counted)
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_BYTES)
+        except OSError:
+            return
+        try:
+            writer.write(b"connections\n")
+            if b'"ok"' not in await reader.readline():
+                return
+            known = self.totals[name] = {}
+            while line := await reader.readline():
+                counted = decoder.decode(line)
+                for *key, total in counted.totals:
+                    known[tuple(key)] = total  # type: ignore[index]
+                self.partial |= counted.partial
+                self.version += 1
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            log.debug("counters of node %s: %s", name, error)
+        finally:
+            self.totals.pop(name, None)
+            self.version += 1
+            with contextlib.suppress(OSError):
+                writer.close()
