@@ -158,7 +158,8 @@ def from_the_future(kind: Kind, obj: Object) -> None:
         obj["spec"]["sessionAffinity"] = "Everlasting"
     if obj["metadata"]["name"].startswith("odd"):
         obj["metadata"]["annotations"] = ["no", "map"]
-        obj["spec"]["volumes"] = "all of them"
+        obj["spec"]["affinity"] = "all of them"
+        obj["spec"]["volumes"] = "these, which no controller reads"
         obj["spec"]["tolerations"] = {"a": 1}
 
 
@@ -185,7 +186,7 @@ def test_objects_of_a_future_version_are_read_as_far_as_they_go() -> None:
         assert [(e["involvedObject"]["kind"], e["involvedObject"]["name"], e["count"]) for e in odd] == [
             ("Pod", "odd", 1)
         ]
-        assert "metadata.annotations, spec.tolerations, spec.volumes" in odd[0]["message"]
+        assert "metadata.annotations, spec.affinity, spec.tolerations" in odd[0]["message"]
         running.cancel()
         await asyncio.wait([running])
 

@@ -9,8 +9,9 @@ import pytest
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.api.errors import NotFound
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import CONFIG_MAP, NAMESPACE, NODE, POD, REPLICA_SET, SERVICE
+from kubesvc.api.kinds import CONFIG_MAP, EVENT, NAMESPACE, NODE, POD, REPLICA_SET, SERVICE
 from kubesvc.api.meta import Object
+from kubesvc.controllers.garbagecollector import outline_of
 
 from .house import MINE, House, in_house
 
@@ -126,7 +127,8 @@ def test_chains_go_in_the_background_to_the_last() -> None:
 
 
 def test_owners_elsewhere_are_absent_and_owners_of_the_cluster_are_fine() -> None:
-    """GC-4: a namespaced owner is looked for in the object's own namespace; a Node may own anything; an object of
+    """GC-4: a namespaced owner is looked for in the object's own namespace, and an Event says where it is looked for
+    when it lives in another; a Node may own anything; an object of
     the cluster whose owner is in a namespace is left alone."""
 
     async def story(house: House) -> None:
@@ -142,7 +144,17 @@ def test_owners_elsewhere_are_absent_and_owners_of_the_cluster_are_fine() -> Non
         await make(house, "of-unknown", unknown)
         await house.settle(10)
         assert await names(house) == ["of-node", "of-unknown"]
-        assert (await house.client.get(NAMESPACE, "odd"))["metadata"]["name"] == "odd"
+        assert "deletionTimestamp" not in (await house.client.get(NAMESPACE, "odd"))["metadata"]
+        told = {
+            (e["involvedObject"]["kind"], e["involvedObject"]["name"], e["message"], e.get("count") or 1)
+            for e in (*await house.every(EVENT), *await house.every(EVENT, "default"))
+            if e["reason"] == "OwnerRefInvalidNamespace"
+        }
+        who = f"[v1/ConfigMap, namespace: {{}}, name: far, uid: {reference['uid']}]"
+        assert told == {
+            ("ConfigMap", "of-far", f'ownerRef {who.format("ns")} does not exist in namespace "ns"', 1),
+            ("Namespace", "odd", f'ownerRef {who.format("")} does not exist in namespace ""', 1),
+        }
         await house.client.delete(NODE, "n1")
         await house.settle(10)
         assert await names(house) == ["of-unknown"]
@@ -177,3 +189,20 @@ def test_what_a_late_cache_does_not_show_is_asked_for(late: float) -> None:
             await house.client.get(POD, "p", "ns")
 
     in_house(story)
+
+
+ODD_OWNERS: tuple[tuple[str, Object], ...] = (
+    ("a spec of another type", {"metadata": {"uid": "u"}, "spec": "strange"}),
+    ("labels that are a list", {"metadata": {"uid": "u", "labels": ["a"]}}),
+    ("a generation that is a text", {"metadata": {"uid": "u", "generation": "7"}}),
+    ("nothing but its uid", {"metadata": {"uid": "u"}}),
+)
+
+
+@pytest.mark.parametrize(("what", "owner"), ODD_OWNERS, ids=[w for w, _ in ODD_OWNERS])
+def test_an_odd_owner_is_an_owner(what: str, owner: Object) -> None:
+    """GC-5: of what a live GET brings only the metadata that matters is read, so that no field of it is in the way."""
+    assert outline_of(owner).metadata.uid == "u", what
+    waiting = {"metadata": {**owner["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"]}}
+    read = outline_of({**owner, **waiting}).metadata
+    assert (read.deletion_timestamp, read.finalizers) == ("2026-01-01T00:00:00Z", ["f"])

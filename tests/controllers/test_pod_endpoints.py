@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.client.workqueue import WorkQueue
 from kubesvc.clock import run_virtual
-from kubesvc.controllers.endpoint_cache import make_endpoint, slice_candidates
+from kubesvc.controllers import endpoint_cache
+from kubesvc.controllers.endpoint_cache import Candidate, Kept, KeptRecently, make_endpoint, slice_candidates
 from kubesvc.controllers.pod_endpoints import (
     address_types,
     conditions,
@@ -138,11 +140,38 @@ def test_kept_values_follow_the_pod_and_its_node() -> None:
     assert (kept.changed, kept.gone) == ([("a", "2026-01-01T00:02:00Z")], ["b"])
     [lost] = kept.refresh([pod("a", version="3")], [None])
     assert (lost.missing_node, lost.endpoints) == ("n1", {})
-    successor = slice_candidates(service(labels={"x": "y"}), kept)
+    successor = slice_candidates(service(labels={"x": "y"}), ["a"])
     successor.refresh([other], [here])
     assert (successor.changed, successor.gone) == ([("b", "2026-01-01T00:01:00Z")], ["a"])
     [published] = slice_candidates(service(publishNotReadyAddresses=True)).refresh([first], [None])
     assert published.endpoints["IPv4"][1].zone is None
+
+
+def test_what_is_kept_is_bounded_and_comes_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service that was put aside for others is worked out anew, and nothing differs but the work."""
+    monkeypatch.setattr(endpoint_cache, "MOST_KEPT", 3)
+    recently: KeptRecently[Candidate] = KeptRecently()
+    web, api, here = service("web"), service("api"), node("n1", "a")
+
+    def look(which: Service, *pods: Pod, before: Sequence[str] = ()) -> tuple[Kept[Candidate], list[Candidate]]:
+        key = (which.namespace, which.name)
+        kept = recently.of(key, which, lambda: slice_candidates(which, before))
+        found = kept.refresh(pods, [here] * len(pods))
+        recently.keep(key, kept)
+        return kept, found
+
+    first, second, third = pod("a"), pod("b"), pod("c")
+    kept, made = look(web, first, second)
+    again, same = look(web, first, second)
+    assert again is kept and same[0] is made[0] and kept.changed == []
+    assert look(service("web"), first)[0] is not kept  # the Service is another object
+    kept, made = look(web, first, second)
+    look(api, first, second, third)
+    other, new = look(web, first, before=("a", "b"))  # put aside, since three pods more were too many
+    assert other is not kept and new[0].endpoints == made[0].endpoints and other.gone == ["b"]
+    for key in (("ns", "web"), ("ns", "api"), ("ns", "never")):
+        recently.forget(key)
+    assert (recently._pods, len(recently._kept)) == (0, 0)
 
 
 # ---------------------------------------------------------------- EP-3

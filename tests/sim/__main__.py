@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -42,7 +43,7 @@ def summary(result: Result) -> str:
 
 def many(seeds: range, jobs: int, verbose: bool) -> int:
     began, done, broken = time.monotonic(), 0, []
-    with ProcessPoolExecutor(max(1, jobs), mp_context=get_context("spawn"), max_tasks_per_child=None) as pool:
+    with ProcessPoolExecutor(max(1, jobs), get_context("spawn"), gc.freeze) as pool:  # what is imported stays
         for future in as_completed([pool.submit(play, seed) for seed in seeds]):
             result = future.result()
             done += 1

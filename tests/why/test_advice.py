@@ -78,7 +78,8 @@ class Factory:
     def __init__(self, *objects: Object) -> None:
         self.pairs = [typed(o) for o in objects]
 
-    def of(self, kind: Kind) -> Still:
+    def of(self, kind: Kind, *, decoded_as: Any = None) -> Still:
+        del decoded_as
         return Still([o for k, o in self.pairs if k is kind])
 
 

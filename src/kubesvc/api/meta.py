@@ -18,8 +18,11 @@ Object = dict[str, Any]
 S = TypeVar("S", bound="Struct")
 
 
-class Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """Base of all typed objects: immutable, camelCase on the wire, unknown fields ignored, defaults left out."""
+class Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True, gc=False):
+    """Base of all typed objects: immutable, camelCase on the wire, unknown fields ignored, defaults left out.
+
+    What is immutable and decoded from bytes has no cycles, so the collector need not look at it (`gc`).
+    """
 
 
 class OwnerReference(Struct, frozen=True):

@@ -104,7 +104,6 @@ class Index(Generic[T]):
     def __init__(self, of: Callable[[T], Iterable[str]]) -> None:
         self._of = of
         self._buckets: dict[str, _Bucket[T] | tuple[Key, T]] = {}  # one object alone needs no bucket
-        self._values: dict[Key, tuple[str, ...]] = {}
 
     def get(self, value: str) -> list[T]:
         """The objects with this value, in order of their keys."""
@@ -130,26 +129,26 @@ class Index(Generic[T]):
         """All values in use, sorted."""
         return sorted(self._buckets)
 
-    def _move(self, key: Key, new: T | None) -> None:
-        before = self._values.get(key, ())
-        try:
-            after = tuple(dict.fromkeys(self._of(new))) if new is not None else ()
-        except Exception:  # an odd object must not stop the cache that everybody relies on
-            log.exception("%s: an index failed", key_text(key))
-            after = ()
+    def _move(self, key: Key, old: T | None, new: T | None) -> None:
+        """File `new` in place of `old`. The values of both are computed: to remember them took more than the Pods."""
+        before, after = self._values(key, old), self._values(key, new)
         for value in before:
-            if value not in after:
-                bucket = self._buckets[value]
+            if value not in after and (bucket := self._buckets.get(value)) is not None:
                 if isinstance(bucket, _Bucket):
                     bucket.drop(key)
                 if isinstance(bucket, tuple) or not bucket.objects:
                     del self._buckets[value]
         for value in after:
             self._put(value, key, cast(T, new))
-        if after:
-            self._values[key] = before if before == after else after
-        else:
-            self._values.pop(key, None)
+
+    def _values(self, key: Key, obj: T | None) -> Iterable[str]:
+        if obj is None:
+            return ()
+        try:
+            return dict.fromkeys(self._of(obj))
+        except Exception:  # an odd object must not stop the cache that everybody relies on
+            log.exception("%s: an index failed", key_text(key))
+            return ()
 
     def _put(self, value: str, key: Key, obj: T) -> None:
         bucket = self._buckets.get(value)
@@ -177,9 +176,11 @@ class Informer(Generic[T]):
         clock: Clock,
         random: Random,
         salvages: Unreadable | None = None,
+        decoded_as: type[Typed] | None = None,
     ) -> None:
         self.client = client
         self.kind = kind
+        self.type = cast("type[T]", decoded_as or kind.type)
         self.salvages = salvages
         self.namespace = namespace
         self.label_selector = label_selector
@@ -192,7 +193,7 @@ class Informer(Generic[T]):
         """The cache holds everything up to here; "" when the next turn must list."""
         self.lists = self.watches = self.undecodable = 0
         """Counters for metrics and tests."""
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(cast("type[T]", kind.type))
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self.type)
         self._outline = msgspec.json.Decoder(_Outline)
         self._all: _Bucket[T] = _Bucket()
         self._namespaces: dict[str, _Bucket[T]] = {}
@@ -221,12 +222,16 @@ class Informer(Generic[T]):
         bucket = self._namespaces.get(namespace)
         return list(bucket.ordered().values()) if bucket else []
 
+    def namespaces(self) -> list[str]:
+        """Those that have objects, sorted."""
+        return sorted(self._namespaces)
+
     def index(self, name: str, of: Callable[[T], Iterable[str]]) -> Index[T]:
         """An index by the values `of` gives, pure and quick; asked for again by name it is the same one."""
         if name not in self._indexes:
             index = self._indexes[name] = Index(of)
             for key, obj in self._all.objects.items():
-                index._move(key, obj)
+                index._move(key, None, obj)
         return self._indexes[name]
 
     def on_change(self, handler: Handler[T]) -> None:
@@ -395,7 +400,7 @@ class Informer(Generic[T]):
     def _salvage(self, raw: bytes) -> T | None:
         """What can be read of an odd object, None if that is not even who it is; told once for the same paths."""
         try:
-            obj, lost = salvage(raw, cast("type[T]", self.kind.type))
+            obj, lost = salvage(raw, self.type)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if not obj.name or not obj.metadata.uid or not obj.metadata.resource_version:
@@ -442,7 +447,7 @@ class Informer(Generic[T]):
                 bucket = self._namespaces[key[0]] = _Bucket()
             bucket.put(key, new)
         for index in self._indexes.values():
-            index._move(key, new)
+            index._move(key, old, new)
         if new is None and last is not None:
             old = last
         for handler in self._handlers:
@@ -466,7 +471,7 @@ class InformerFactory:
         self.client = client
         self.clock = clock
         self.random = random
-        self._informers: dict[tuple[str, str, str, str, str], Informer[Any]] = {}
+        self._informers: dict[tuple[str, str, str, str, str, type[Typed]], Informer[Any]] = {}
         self._asked: dict[int, Informer[Any]] = {}
         self._root: InformerFactory = self
         self._group: asyncio.TaskGroup | None = None
@@ -485,11 +490,22 @@ class InformerFactory:
         return view
 
     def of(
-        self, kind: Kind, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        decoded_as: type[Typed] | None = None,
     ) -> Informer[Any]:
-        """The shared informer of these objects; once `run` runs, a new one starts by itself."""
+        """The shared informer of these objects; once `run` runs, a new one starts by itself.
+
+        decoded_as: a type with fewer fields than the kind's own, for a cache that takes less memory; such a cache is
+                    shared by those who name the same type
+        """
         root = self._root
-        where = (kind.resource, kind.version, namespace, label_selector, field_selector)
+        type_ = decoded_as or kind.type
+        where = (kind.resource, kind.version, namespace, label_selector, field_selector, type_)
         informer = root._informers.get(where)
         if informer is None:
             informer = root._informers[where] = Informer(
@@ -501,6 +517,7 @@ class InformerFactory:
                 clock=root.clock,
                 random=root.random,
                 salvages=root._salvages,
+                decoded_as=type_,
             )
             if root._group is not None:
                 root._group.create_task(informer.run(), name=f"informer {kind.plural}")

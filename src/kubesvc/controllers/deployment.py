@@ -8,7 +8,7 @@ import msgspec
 
 from kubesvc.api.deployment import Deployment
 from kubesvc.api.errors import AlreadyExists, Conflict, NotFound
-from kubesvc.api.kinds import DEPLOYMENT, POD, REPLICA_SET
+from kubesvc.api.kinds import DEPLOYMENT, REPLICA_SET
 from kubesvc.api.meta import Condition, Object, controller_reference
 from kubesvc.api.pod import Pod, PodTemplateSpec
 from kubesvc.api.replicaset import ReplicaSet
@@ -18,6 +18,7 @@ from kubesvc.client.workqueue import Key
 from . import deployment_plan as plan
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, closing, key_of
+from .slimpod import pods_of
 
 
 class DeploymentController(Controller):
@@ -29,7 +30,7 @@ class DeploymentController(Controller):
         super().__init__(ctx)
         self.deployments = ctx.informers.of(DEPLOYMENT)
         self.sets = ctx.informers.of(REPLICA_SET)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.sets_by_controller = self.sets.index("controller", lambda s: [controller_uid(s)])
         self.orphans = self.sets.index("orphans", lambda s: [s.namespace] if s.metadata.controller is None else [])
         self.pods_by_controller = self.pods.index("controller", lambda p: [controller_uid(p)])

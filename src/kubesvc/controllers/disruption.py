@@ -27,6 +27,7 @@ from kubesvc.client.workqueue import Key
 from . import disruption_plan as plan
 from .ownership import matcher_of
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
+from .slimpod import pods_of
 
 SIZED: tuple[Kind, ...] = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, REPLICATION_CONTROLLER)
 
@@ -44,7 +45,7 @@ class DisruptionController(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.budgets = ctx.informers.of(POD_DISRUPTION_BUDGET)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.owners = {(k.api_version, k.name): ctx.informers.of(k) for k in SIZED}
         self.budgets.on_change(lambda old, new: self.queue.add(key_of(new, old)))
         self.pods.on_change(self.pod_moved)

@@ -6,6 +6,7 @@ it. Nothing here is needed for the result, only for its price.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from kubesvc.api.endpointslice import Endpoint
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
+from kubesvc.client.workqueue import Key
 
 from .pod_endpoints import (
     PodFacts,
@@ -28,6 +30,9 @@ from .slice_plan import Identity, identity
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
+MOST_KEPT = 10_000
+"""Pods of which one controller remembers what it worked out; those of the Service at hand come on top."""
+
 M = TypeVar("M")
 
 
@@ -36,11 +41,11 @@ class Kept(Generic[M]):
 
     service: as long as it is the same object, values stay
     make:    (pod, facts, other) to the value; pure
-    before:  what this one takes the place of; its pods count as having been there
+    before:  names of pods that were there when it was last worked out
     """
 
     def __init__(
-        self, service: Service, make: Callable[[Pod, PodFacts, object], M], before: Kept[M] | None = None
+        self, service: Service, make: Callable[[Pod, PodFacts, object], M], before: Iterable[str] = ()
     ) -> None:
         self.service = service
         self.changed: list[tuple[str, str]] = []
@@ -49,7 +54,10 @@ class Kept(Generic[M]):
         """Names of the pods that were there at the refresh before, and no more."""
         self._make = make
         self._entries: dict[str, tuple[Pod, object, M]] = {}
-        self._before: dict[str, None] = dict.fromkeys(before._entries) if before is not None else {}
+        self._before: dict[str, None] = dict.fromkeys(before)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def refresh(self, pods: Sequence[Pod], others: Iterable[object] | None = None) -> list[M]:
         """The values of these pods, in their order.
@@ -78,6 +86,36 @@ class Kept(Generic[M]):
         return values
 
 
+class KeptRecently(Generic[M]):
+    """The keepers of those Services that were last looked at, as many as hold `MOST_KEPT` pods together.
+
+    When all is still nothing needs them, and in a large cluster they would take as much memory as the Pods.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Key, Kept[M]] = OrderedDict()
+        self._pods = 0
+
+    def of(self, key: Key, service: Service, make: Callable[[], Kept[M]]) -> Kept[M]:
+        """The keeper for this state of a Service, made if it is not there; to be given back (`keep`) after its use."""
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._pods -= len(kept)
+        return kept if kept is not None and kept.service is service else make()
+
+    def keep(self, key: Key, kept: Kept[M]) -> None:
+        self.forget(key)
+        self._kept[key] = kept
+        self._pods += len(kept)
+        while self._pods > MOST_KEPT and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._pods -= len(oldest)
+
+    def forget(self, key: Key) -> None:
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._pods -= len(kept)
+
+
 def _nothing() -> Iterator[None]:
     while True:
         yield None
@@ -97,7 +135,7 @@ class Candidate:
         """The name of a Node that is not there, for which the pod has to be left out (SLICE-12)."""
 
 
-def slice_candidates(service: Service, before: Kept[Candidate] | None = None) -> Kept[Candidate]:
+def slice_candidates(service: Service, before: Iterable[str] = ()) -> Kept[Candidate]:
     """The keeper of a Service's candidates; the other object of a pod is its Node, None if that is not there."""
     fixed = fixed_ports(service)
     publish = service.spec.publish_not_ready_addresses

@@ -5,17 +5,18 @@ from __future__ import annotations
 from kubesvc.api.endpoints import ENDPOINTS, Endpoints
 from kubesvc.api.errors import ApiError, Forbidden, NotFound
 from kubesvc.api.meta import plain
-from kubesvc.api.pod import POD, Pod
+from kubesvc.api.pod import Pod
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.interface import Unreachable
 from kubesvc.client.workqueue import Key, key_text
 
-from .endpoint_cache import Kept
+from .endpoint_cache import Kept, KeptRecently
 from .endpoints_plan import Place, desired_subsets, place_of, plan_endpoints
 from .pod_endpoints import PodLookup, selects
 from .runner import Controller, ControllerContext, StaleCache, key_of
 from .service_of_pod import ServiceIndex, affected_services
 from .slice_writer import NAMESPACE_TERMINATING
+from .slimpod import pods_of
 from .trigger_time import TriggerTimes, moment
 
 COURTESY_SECONDS = 0.01
@@ -33,12 +34,12 @@ class EndpointsController(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.services = ctx.informers.of(SERVICE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.endpoints = ctx.informers.of(ENDPOINTS)
         self.pod_lookup = PodLookup(self.pods)
         self.service_index = ServiceIndex()
         self.trigger_times = TriggerTimes()
-        self.kept: dict[Key, Kept[Place | None]] = {}
+        self.kept: KeptRecently[Place | None] = KeptRecently()
         self.outdated: dict[Key, tuple[str, float]] = {}
         """What our last write replaced, and when: a resourceVersion, "" for nothing. A cache that shows it is behind
         (EP-23)."""
@@ -90,10 +91,14 @@ class EndpointsController(Controller):
             self.stale.add(key)
             raise StaleCache("endpoints informer cache is out of date")
         pods = self.pod_lookup.matching(service)
-        kept = self.kept.get(key)
-        if kept is None or kept.service is not service:
-            kept = self.kept[key] = Kept(service, lambda pod, facts, _: place_of(service, pod, facts), kept)
+
+        def keeper() -> Kept[Place | None]:
+            names = self.trigger_times.names(key)
+            return Kept(service, lambda pod, facts, _: place_of(service, pod, facts), names)
+
+        kept = self.kept.of(key, service, keeper)
         places = kept.refresh(pods)
+        self.kept.keep(key, kept)
         created = moment(service.metadata.creation_timestamp)
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
         subsets = desired_subsets(service, zip(pods, places, strict=True))
@@ -108,7 +113,7 @@ class EndpointsController(Controller):
     async def remove(self, key: Key) -> None:
         """The Service is gone, and with it whatever Endpoints bore its name (EP-6)."""
         self.trigger_times.forget(key)
-        self.kept.pop(key, None)
+        self.kept.forget(key)
         self.stale.discard(key)
         self.outdated.pop(key, None)
         try:

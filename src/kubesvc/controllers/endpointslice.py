@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, Endpoint, EndpointSlice
 from kubesvc.api.node import NODE, Node
-from kubesvc.api.pod import POD, Pod
+from kubesvc.api.pod import Pod
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from . import topology
-from .endpoint_cache import ZONE_LABEL, Candidate, Kept, slice_candidates
+from .endpoint_cache import ZONE_LABEL, Candidate, KeptRecently, slice_candidates
 from .metrics import SLICES, SliceMetrics
 from .pod_endpoints import PodLookup, Ports, address_types, selects
 from .runner import Controller, ControllerContext, ExpectedFailure, StaleCache, key_of
@@ -19,6 +19,7 @@ from .service_of_pod import ServiceIndex, affected_services
 from .slice_plan import MANAGED_BY, Identity, SlicePlan, plan_slices, recycled, service_frame, stamped
 from .slice_tracker import SliceTracker, SliceWatch, owner_text
 from .slice_writer import SliceWriteFailed, SliceWriter
+from .slimpod import pods_of
 from .trigger_time import TriggerTimes, moment
 
 FOREIGN_CHANGE_SECONDS = 1.0
@@ -33,7 +34,7 @@ class EndpointSliceController(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.services = ctx.informers.of(SERVICE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.nodes = ctx.informers.of(NODE)
         self.slices = ctx.informers.of(ENDPOINT_SLICE)
         self.pod_lookup = PodLookup(self.pods)
@@ -45,7 +46,7 @@ class EndpointSliceController(Controller):
         self.metrics = SliceMetrics(ctx.metrics, SLICES)
         self.writer = SliceWriter(self.client, self.tracker, "Service", self.metrics)
         self.trigger_times = TriggerTimes()
-        self.kept: dict[Key, Kept[Candidate]] = {}
+        self.kept: KeptRecently[Candidate] = KeptRecently()
         self.lacking: dict[str, dict[Key, None]] = {}
         """Services whose last sync had to leave out pods of a Node that is not there, by the Node's name."""
         self.hinted = topology.Hinted()
@@ -102,10 +103,9 @@ class EndpointSliceController(Controller):
             self.metrics.syncs.add(("stale",))
             raise StaleCache("EndpointSlice informer cache is out of date")
         pods = self.pod_lookup.matching(service)
-        kept = self.kept.get(key)
-        if kept is None or kept.service is not service:
-            kept = self.kept[key] = slice_candidates(service, kept)
+        kept = self.kept.of(key, service, lambda: slice_candidates(service, self.trigger_times.names(key)))
         candidates = kept.refresh(pods, self.nodes_of(pods))
+        self.kept.keep(key, kept)
         created = moment(service.metadata.creation_timestamp)
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
         failures = self.skipped(key, pods, candidates)
@@ -123,7 +123,7 @@ class EndpointSliceController(Controller):
         self.metrics.forget(key)
         self.trigger_times.forget(key)
         self.hinted.forget(key)
-        self.kept.pop(key, None)
+        self.kept.forget(key)
         self.lacking = {n: left for n, keys in self.lacking.items() if (left := {k: None for k in keys if k != key})}
 
     def skipped(self, key: Key, pods: Sequence[Pod], candidates: Sequence[Candidate]) -> list[Exception]:

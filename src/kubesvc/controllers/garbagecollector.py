@@ -10,19 +10,21 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import KINDS, by_kind
-from kubesvc.api.meta import OwnerReference, Typed
+from kubesvc.api.kinds import KINDS, POD, by_kind
+from kubesvc.api.meta import Object, OwnerReference, Typed
 from kubesvc.client.informer import Informer
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from .customkinds import CustomKinds
 from .ownership import patch_owners
 from .runner import Controller, ControllerContext
+from .slimpod import pods_of
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -51,16 +53,19 @@ class GarbageCollector(Controller):
         self.informers: dict[str, Informer[Typed]] = {}
         for kind in KINDS:
             if kind.plural not in IGNORED and {"list", "watch", "delete"} <= set(kind.verbs):
-                self.follow(kind, ctx.informers.of(kind))
+                informer: Informer[Any] = pods_of(ctx.informers) if kind is POD else ctx.informers.of(kind)
+                self.follow(kind, informer)
         self.custom_turn = asyncio.Event()
         self.custom = CustomKinds(ctx.informers, lambda *_: self.custom_turn.set())
-        self.confirmed_absent: dict[str, None] = {}
-        """Uids that a live GET found gone; a uid never comes back, so this is safe to remember (bounded)."""
+        self.confirmed_absent: dict[tuple[str, str], None] = {}
+        """(namespace, uid) that a live GET found gone; a uid never comes back, so this is safe to remember (bounded).
+        The same uid may live in another namespace, where it is an owner to others."""
+        self.told_abroad: dict[tuple[str, str], None] = {}
+        """Dependents' and owners' uids of which an Event said that they live in different namespaces (bounded)."""
 
     def follow(self, kind: Kind, informer: Informer[Typed]) -> None:
         """See the objects of a kind as owners and dependents."""
         informer.index("owners", lambda o: [r.uid for r in o.metadata.owner_references or ()])
-        informer.index("uid", lambda o: [o.metadata.uid])
         informer.on_change(partial(self.moved, kind))
         self.informers[kind.resource] = informer
 
@@ -94,7 +99,7 @@ class GarbageCollector(Controller):
         if new is None:
             assert old is not None
             if not kind.schema:  # of a custom kind, which may be unknown by the time its dependents are looked at
-                self.confirm_absent(old.metadata.uid)
+                self.confirm_absent(old.metadata.namespace, old.metadata.uid)
             for dependent_kind, dependent in self.dependents(old.metadata.uid):
                 self.queue.add(graph_key(dependent_kind, dependent))
             for reference in old.metadata.owner_references or ():
@@ -104,19 +109,21 @@ class GarbageCollector(Controller):
 
     def wake_owner(self, reference: OwnerReference, namespace: str) -> None:
         """An owner that is deleted in the foreground waits for its dependents to go."""
-        found = self.find_owner(reference)
+        found = self.find_owner(reference, namespace)
         if found is not None and found[1].metadata.deletion_timestamp:
             self.queue.add(graph_key(*found))
 
     def dependents(self, uid: str) -> list[tuple[Kind, Typed]]:
         return [(i.kind, o) for i in self.informers.values() for o in i.index("owners", no_values).get(uid)]
 
-    def find_owner(self, reference: OwnerReference) -> tuple[Kind, Typed] | None:
-        """The owner as a cache shows it, by uid."""
+    def find_owner(self, reference: OwnerReference, namespace: str) -> tuple[Kind, Typed] | None:
+        """The owner of an object of this namespace, as a cache shows it."""
         kind = self.kind_named(reference)
         informer = self.informers.get(kind.resource) if kind else None
-        found = informer.index("uid", no_values).get(reference.uid) if informer else []
-        return (informer.kind, found[0]) if informer and found else None
+        if informer is None:
+            return None
+        found = informer.get((namespace if informer.kind.namespaced else "", reference.name))
+        return (informer.kind, found) if found is not None and found.metadata.uid == reference.uid else None
 
     def kind_named(self, reference: OwnerReference) -> Kind | None:
         return by_kind(reference.api_version, reference.kind) or self.custom.by_kind(
@@ -182,15 +189,20 @@ class GarbageCollector(Controller):
     async def classify(self, kind: Kind, obj: Typed) -> Owners:
         solid, waiting, dangling = [], [], []
         for reference in obj.metadata.owner_references or ():
-            if reference.uid in self.confirmed_absent:
+            owner_kind = self.kind_named(reference)
+            if owner_kind is not None and owner_kind.namespaced and not kind.namespaced:
+                self.tell_abroad(kind, obj, owner_kind, reference)
+                solid.append(reference)  # never to be collected (GC-4)
+                continue
+            if any((where, reference.uid) in self.confirmed_absent for where in (obj.namespace, "")):
                 dangling.append(reference)
                 continue
-            owner_kind = self.kind_named(reference)
-            if owner_kind is None or (owner_kind.namespaced and not kind.namespaced):
-                solid.append(reference)  # of a kind this cluster does not know, or never to be collected (GC-4)
+            if owner_kind is None:
+                solid.append(reference)  # of a kind this cluster does not know
                 continue
             owner = await self.owner_now(owner_kind, reference, obj.namespace)
             if owner is None:
+                self.tell_abroad(kind, obj, owner_kind, reference)
                 dangling.append(reference)
             elif owner.metadata.deletion_timestamp and FOREGROUND in (owner.metadata.finalizers or ()):
                 waiting.append(reference)
@@ -200,25 +212,43 @@ class GarbageCollector(Controller):
 
     async def owner_now(self, kind: Kind, reference: OwnerReference, namespace: str) -> Typed | None:
         """The owner, None if it is gone for sure: another uid under its name, or a live GET that finds nothing."""
-        if reference.uid in self.confirmed_absent:
-            return None
         where = namespace if kind.namespaced else ""
+        if (where, reference.uid) in self.confirmed_absent:
+            return None
         informer = self.informers.get(kind.resource)
         cached = informer.get((where, reference.name)) if informer else None
         if cached is not None and cached.metadata.uid == reference.uid:
             return cached
         try:
-            live = msgspec.convert(await self.client.get(kind, reference.name, where), kind.type)
+            live = outline_of(await self.client.get(kind, reference.name, where))
         except NotFound:
             live = None
         if live is not None and live.metadata.uid == reference.uid:
             return live
-        self.confirm_absent(reference.uid)
+        self.confirm_absent(where, reference.uid)
         return None
 
-    def confirm_absent(self, uid: str) -> None:
-        """Remember that nothing will ever have this uid again."""
-        self.confirmed_absent[uid] = None
+    def tell_abroad(self, kind: Kind, obj: Typed, owner_kind: Kind, reference: OwnerReference) -> None:
+        """An owner that is there but in another namespace is none (GC-4); say so once."""
+        informer, both = self.informers.get(owner_kind.resource), (obj.metadata.uid, reference.uid)
+        if informer is None or not owner_kind.namespaced or both in self.told_abroad:
+            return
+        elsewhere = (informer.get((n, reference.name)) for n in informer.namespaces() if n != obj.namespace)
+        if not any(o is not None and o.metadata.uid == reference.uid for o in elsewhere):
+            return
+        self.told_abroad[both] = None
+        if len(self.told_abroad) > 10_000:
+            del self.told_abroad[next(iter(self.told_abroad))]
+        who = (
+            f"[{reference.api_version}/{reference.kind}, namespace: {obj.namespace}, name: {reference.name}, "
+            f"uid: {reference.uid}]"
+        )
+        text = f'ownerRef {who} does not exist in namespace "{obj.namespace}"'
+        self.events.event(kind, obj, "Warning", "OwnerRefInvalidNamespace", text)
+
+    def confirm_absent(self, namespace: str, uid: str) -> None:
+        """Remember that nothing in this namespace ("" for the cluster) will ever have this uid again."""
+        self.confirmed_absent[namespace, uid] = None
         if len(self.confirmed_absent) > 10_000:
             del self.confirmed_absent[next(iter(self.confirmed_absent))]
 
@@ -240,6 +270,13 @@ class GarbageCollector(Controller):
             await self.client.delete(kind, obj.name, obj.namespace, uid=obj.metadata.uid, propagation=policy)
         except (NotFound, Conflict):
             return
+
+
+def outline_of(live: Object) -> Typed:
+    """What matters of an owner, whatever else it is: an odd field must not make its dependents wait for ever."""
+    meta = live.get("metadata") or {}
+    read = {key: meta[key] for key in ("name", "namespace", "uid", "deletionTimestamp", "finalizers") if key in meta}
+    return msgspec.convert({"metadata": read}, Typed)
 
 
 def graph_key(kind: Kind, obj: Typed) -> Key:

@@ -23,6 +23,7 @@ from kubesvc.clock import parse_rfc3339, rfc3339
 from .disruption_target import mark
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import tolerates
+from .slimpod import pods_of
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -108,7 +109,7 @@ class NodeLifecycleController(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.nodes = ctx.informers.of(NODE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.leases = ctx.informers.of(LEASE)
         self.by_node = self.pods.index("node", lambda p: [p.spec.node_name] if p.spec.node_name else [])
         self.heard: dict[str, Heard] = {}
@@ -194,7 +195,7 @@ class TaintEvictionController(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.nodes = ctx.informers.of(NODE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.by_node = self.pods.index("node", lambda p: [p.spec.node_name] if p.spec.node_name else [])
         self.nodes.on_change(self.node_moved)
         self.pods.on_change(self.pod_moved)

@@ -54,11 +54,14 @@ def facts_of(pod: Pod) -> PodFacts:
     )
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def canonical_address(text: str) -> tuple[str, str] | None:
     """(family, address as the API prints it); None for a text that is no address."""
     found = addresses.parse_leniently(text)
-    return None if found is None else (IPV4 if found.version == 4 else IPV6, str(found))
+    if found is None:
+        return None
+    canonical = str(found)
+    return IPV4 if found.version == 4 else IPV6, text if text == canonical else canonical  # keep one text of the two
 
 
 def selects(service: Service) -> bool:

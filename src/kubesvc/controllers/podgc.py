@@ -12,6 +12,7 @@ from kubesvc.client.workqueue import Key
 
 from .disruption_target import mark
 from .runner import Controller, ControllerContext
+from .slimpod import pods_of
 
 PERIOD_SECONDS = 20.0
 QUARANTINE_SECONDS = 40.0
@@ -35,7 +36,7 @@ class PodGarbageCollector(Controller):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.nodes = ctx.informers.of(NODE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.by_node = self.pods.index("node", lambda p: [p.spec.node_name] if p.spec.node_name else [])
         self.nodes.on_change(self.node_moved)
 

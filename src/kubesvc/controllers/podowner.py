@@ -19,6 +19,7 @@ from kubesvc.client.workqueue import Key
 from .expectations import Expectations
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, closing, key_of
+from .slimpod import pods_of
 
 OwnerT = TypeVar("OwnerT", bound=Typed)
 
@@ -31,7 +32,7 @@ class PodOwnerController(Controller, Generic[OwnerT]):
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
         self.owners: Informer[OwnerT] = ctx.informers.of(self.kind)
-        self.pods: Informer[Pod] = ctx.informers.of(POD)
+        self.pods: Informer[Pod] = pods_of(ctx.informers)
         self.pods_by_controller = self.pods.index("controller", lambda p: [controller_uid(p)])
         self.orphans = self.pods.index("orphans", lambda p: [p.namespace] if p.metadata.controller is None else [])
         self.owners_by_uid = self.owners.index("uid", lambda o: [o.metadata.uid])

@@ -16,6 +16,7 @@ from kubesvc.clock import rfc3339
 
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import Choice, choose_node
+from .slimpod import pods_of
 
 SCHEDULER_NAME = "default-scheduler"
 
@@ -29,7 +30,7 @@ class Scheduler(Controller):
 
     def __init__(self, ctx: ControllerContext) -> None:
         super().__init__(ctx)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.nodes = ctx.informers.of(NODE)
         self.by_node = self.pods.index("node", lambda p: [p.spec.node_name] if p.spec.node_name else [])
         self.waiting = self.pods.index("unscheduled", lambda p: ["waiting"] if waits(p) else [])

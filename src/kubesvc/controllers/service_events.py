@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, SERVICE_NAME_LABEL, EndpointSlice
-from kubesvc.api.pod import POD, Pod
+from kubesvc.api.pod import Pod
 from kubesvc.api.service import SERVICE
 from kubesvc.client.workqueue import Key
 
 from . import service_events_plan as plan
 from .runner import Controller, ControllerContext
+from .slimpod import pods_of
 
 REMEMBERED = 20_000
 """Pods whose last change of state is remembered, for the journal."""
@@ -31,7 +32,7 @@ class ServiceEventsController(Controller):
         super().__init__(ctx)
         self.services = ctx.informers.of(SERVICE)
         self.slices = ctx.informers.of(ENDPOINT_SLICE)
-        self.pods = ctx.informers.of(POD)
+        self.pods = pods_of(ctx.informers)
         self.of_service = self.slices.index("service", lambda s: [label] if (label := service_label(s)) else [])
         self.known: dict[Key, dict[str, plan.Listed]] = {}
         self.seen_at: dict[Key, tuple[float, str]] = {}

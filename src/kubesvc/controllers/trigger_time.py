@@ -68,6 +68,11 @@ class TriggerTimes:
         seen.service = service_created
         return service_created if known is None else min(newer, default="")
 
+    def names(self, key: Key) -> Iterable[str]:
+        """The pods of a Service whose times are remembered."""
+        seen = self._seen.get(key)
+        return tuple(seen.pods) if seen is not None else ()
+
     def forget(self, key: Key) -> None:
         """The Service is gone."""
         self._seen.pop(key, None)

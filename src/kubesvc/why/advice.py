@@ -16,6 +16,7 @@ from kubesvc.api.service import Service
 from kubesvc.client.informer import Informer, InformerFactory
 from kubesvc.clock import Clock
 from kubesvc.controllers.pod_endpoints import PodLookup, selects
+from kubesvc.controllers.slimpod import pods_of
 
 from .selection import explain_selection
 from .snapshot import WORKLOADS, snapshot_of
@@ -44,7 +45,7 @@ class ServiceAdviser:
 
     def __init__(self, informers: InformerFactory, clock: Clock) -> None:
         self.clock = clock
-        self.pods: Informer[Pod] = informers.of(POD)
+        self.pods: Informer[Pod] = pods_of(informers)
         self.lookup = PodLookup(self.pods)
         self.workloads = [(kind, informers.of(kind)) for kind in WORKLOADS]
         self.second, self.given = 0.0, 0
