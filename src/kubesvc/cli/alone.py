@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kubesvc.clock import Clock, Random, RealClock
-from kubesvc.lifetime import cancel, run_loop, stop_event
+from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 from . import Failure
 from .target import add_target, find_target
@@ -48,6 +48,7 @@ async def until_stopped(client: Any, part: Part) -> int:
     stop = stop_event()
     running = asyncio.ensure_future(part(client, RealClock(), Random()))
     waiting = asyncio.ensure_future(stop.wait())
+    set_collector()  # the first lists of a large cluster otherwise spend half their time in collections
     try:
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
