@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import yaml
 
 from kubesvc.api.meta import Object
 from kubesvc.cli import kubectl_why, main
+from kubesvc.cli.target import add_target, kubectl_for
+from kubesvc.why.commands import addressed
 from tests.why.planted import DNS, endpoint_slice, node, pod, service
 
 
@@ -88,7 +92,97 @@ def test_manifests_need_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["why", "-f", str(web / "web-svc.yaml")]) == 1
 
 
+def test_manifests_may_be_piped_in(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a templating program; nothing is shown as an address that no Service has yet."""
+    web = service(selector={"app": "wbe"})
+    spec = {k: v for k, v in web["spec"].items() if not k.startswith("clusterIP")}
+    text = yaml.safe_dump_all([{**web, "spec": spec}, pod()])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert main(["why", "-f", "-", "svc/web", "-n", "shop"]) == 1
+    said = capsys.readouterr().out
+    assert "To repair it, change the manifest as this would" in said and "0.0.0.0" not in said
+    assert "ClusterIP with an address to be given" in said
+
+
+def test_a_dump_without_a_subject_is_about_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", "--dump", dump(tmp_path, *BROKEN)]) == 1
+    assert capsys.readouterr().out.startswith("2 Services: 1 broken, 1 healthy")
+
+
+CANNOT_TELL = (
+    # sentence, words, what is said
+    ("no instance runs", ("svc/web", "--name", "nosuch"), "no instance 'nosuch' is running"),
+    ("no such kubeconfig", ("svc/web", "--kubeconfig", "/nonexistent"), "no such file"),
+    ("a dump of nothing", ("--dump", "."), "holds no object of Kubernetes"),
+)
+
+
+@pytest.mark.parametrize(("sentence", "words", "said"), CANNOT_TELL, ids=[c[0] for c in CANNOT_TELL])
+def test_what_cannot_be_read_is_never_called_broken(
+    tmp_path: Path,
+    sentence: str,
+    words: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert main(["why", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+TOOLS = (
+    # sentence, options, KUBECONFIG, how kubectl has to be called
+    ("the instance of KUBECONFIG", (), "{home}/kubesvc/a/kubeconfig", "kubectl"),
+    ("the same by name", ("--name", "a"), "{home}/kubesvc/a/kubeconfig", "kubectl"),
+    ("another by name", ("--name", "b"), "{home}/kubesvc/a/kubeconfig", "kubesvc kubectl --name b"),
+    ("the usual instance", (), "", "kubesvc kubectl"),
+    ("a kubeconfig", ("--kubeconfig", "k"), "", "kubectl --kubeconfig k"),
+    ("a context", ("--context", "prod"), "", "kubectl --context prod"),
+)
+
+
+@pytest.mark.parametrize(("sentence", "options", "environment", "tool"), TOOLS, ids=[t[0] for t in TOOLS])
+def test_what_is_suggested_asks_the_same_cluster(
+    tmp_path: Path,
+    sentence: str,
+    options: tuple[str, ...],
+    environment: str,
+    tool: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A command that is pasted must never meet another cluster than the one that was looked at."""
+    for name in ("a", "b"):
+        (tmp_path / "kubesvc" / name).mkdir(parents=True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", environment.format(home=tmp_path))
+    parser = argparse.ArgumentParser()
+    add_target(parser)
+    assert kubectl_for(parser.parse_args(options)) == tool
+
+
+COMMANDS = (
+    ("kubectl -n a get pods", "kubesvc kubectl --name b -n a get pods"),
+    ("kubectl -n a delete pod x && kubectl -n a get pods",
+     "kubesvc kubectl --name b -n a delete pod x && kubesvc kubectl --name b -n a get pods"),
+    ("echo 'kubectl x' | kubectl apply -f -", "echo 'kubectl x' | kubesvc kubectl --name b apply -f -"),
+    ("kubesvc why --print-role | kubectl apply -f -",
+     "kubesvc why --print-role --name b | kubesvc kubectl --name b apply -f -"),
+    ("kubesvc status", "kubesvc status --name b"),
+    ("kill -CONT 7", "kill -CONT 7"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "there"), COMMANDS, ids=[c[0] for c in COMMANDS])
+def test_every_command_is_led_there(command: str, there: str) -> None:
+    assert addressed(command, "kubesvc kubectl --name b") == there
+    assert addressed(command, "kubectl") == command
+
+
 USAGE = (
+    ("a kind without a name", ("svc",)),
+    ("manifests that are not there", ("-f", "/nonexistent")),
     ("nothing is asked", ()),
     ("a kind that nobody asks about", ("deploy/web",)),
     ("all and one", ("--all", "svc/web")),

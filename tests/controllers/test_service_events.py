@@ -78,6 +78,38 @@ def test_why_an_address_left(row: Left) -> None:
     assert plan.why_left(row.entry, row.pod, WEB) == row.cause
 
 
+CHANGES = (
+    # sentence, the Service before, the change that is found
+    ("made", None, "made"),
+    ("another selector", {"selector": {"app": "wbe"}}, "selector"),
+    ("other ports", {"selector": {"app": "web"}, "ports": [{"port": 81}]}, "ports"),
+    ("unready ones too", {"selector": {"app": "web"}, "publishNotReadyAddresses": True}, "unready"),
+    ("nothing for its endpoints", {"selector": {"app": "web"}, "sessionAffinity": "ClientIP"}, None),
+)
+
+
+@pytest.mark.parametrize(("sentence", "before", "change"), CHANGES, ids=[c[0] for c in CHANGES])
+def test_what_a_new_version_of_a_service_changes(sentence: str, before: Any, change: str | None) -> None:
+    old = typed({"metadata": {"name": "web"}, "spec": before}, Service) if before else None
+    assert plan.change_of_service(old, WEB) == change
+
+
+JOINED: tuple[tuple[plan.Change, Pod, str], ...] = (
+    ("readiness", pod(), "pod/web-1 is Ready"),
+    ("labels", pod(), "pod/web-1 has other labels, which the selector matches"),
+    ("made", pod(), "svc/web was made and selects pod/web-1"),
+    ("selector", pod(), "svc/web has another selector, which pod/web-1 matches"),
+    ("ports", pod(), "svc/web has other ports, which pod/web-1 serves"),
+    ("unready", pod(False), "pod/web-1 is listed though it is not Ready"),
+)
+
+
+@pytest.mark.parametrize(("change", "now", "cause"), JOINED, ids=[j[2] for j in JOINED])
+def test_why_an_address_joined(change: plan.Change, now: Pod, cause: str) -> None:
+    assert plan.why_joined(ONE, now, WEB, change) == cause
+    assert plan.why_joined(Listed("192.0.2.1"), None, WEB, change) == "listed by hand"
+
+
 def test_events_for_each_kind_of_change() -> None:
     first, second = [(ONE, "a")], [(TWO, "b")]
     filled, joined = plan.plan_events({}, {"x": ONE}, first, []), plan.plan_events({"y": TWO}, {"x": ONE}, first, [])

@@ -969,7 +969,7 @@ PLANTED = (
             pod(labels={"app": "web", "tier": "a"}),
             pod("odd", {"app": "web"}, ip="10.244.1.9"),
         ],
-        "svc/web does not select pod/odd: it lacks tier=a",
+        "svc/web does not select pod/odd: the Pod lacks the label tier=a",
         "kubectl -n shop label pod odd tier=a --overwrite",
         ask="pod/odd svc/web",
     ),
@@ -995,9 +995,22 @@ PLANTED = (
             workload("web-1", "ReplicaSet", owner="web", template={"app": "web"}),
             pod("web-1-a", owner="ReplicaSet/web-1"),
         ],
-        "svc/web does not select pod/web-1-a: it lacks tier=a",
+        "svc/web does not select pod/web-1-a: the Pod lacks the label tier=a",
         "kubectl -n shop patch deployment web --type merge -p "
         '\'{"spec":{"template":{"metadata":{"labels":{"tier":"a"}}}}}\'',
+        ask="pod/web-1-a svc/web",
+    ),
+    Planted(
+        "a Pod of a Deployment whose Service is misspelt and selects nobody",
+        "EP805",
+        [
+            service(selector={"app": "wbe", "tier": "a"}),
+            workload(),
+            workload("web-1", "ReplicaSet", owner="web", template={"app": "web", "tier": "a"}),
+            pod("web-1-a", {"app": "web", "tier": "a"}, owner="ReplicaSet/web-1"),
+        ],
+        "svc/web does not select pod/web-1-a: the Pod lacks the label app=wbe",
+        'kubectl -n shop patch service web --type merge -p \'{"spec":{"selector":{"app":"web"}}}\'',
         ask="pod/web-1-a svc/web",
     ),
     Planted(

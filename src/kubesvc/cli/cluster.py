@@ -40,7 +40,10 @@ def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
     from kubesvc.client.http import HttpClient
     from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
 
-    target = find_target(args)
+    try:
+        target = find_target(args)
+    except Failure as failure:
+        raise Failure(str(failure), status=failure.status if failure.status != 1 else CANNOT_TELL) from None
     paths = [os.path.expanduser(p) for p in str(target.kubeconfig).split(os.pathsep) if p]
     try:
         access = load_kubeconfig(*paths).access(target.context or None)

@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
-from .target import add_target
+from .target import add_target, kubectl_for, same_cluster
 
 if TYPE_CHECKING:
     from kubesvc.why.scenarios import Scenario
@@ -113,7 +113,7 @@ async def act(args: argparse.Namespace, scenario: Scenario) -> int:
     stage = Stage(cluster)
     try:
         await stage.find_words()
-        return await ACTS[args.action](stage, scenario)
+        return await ACTS[args.action](args, stage, scenario)
     except StageFailed as error:
         raise Failure(str(error)) from error
     except Unreachable as error:
@@ -125,7 +125,7 @@ async def act(args: argparse.Namespace, scenario: Scenario) -> int:
         await cluster.client.close()
 
 
-async def start(stage: Stage, scenario: Scenario) -> int:
+async def start(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:
     words = stage.words(scenario)
     if scenario.alone:
         print(f"note: {scenario.alone}", file=sys.stderr)
@@ -135,17 +135,23 @@ async def start(stage: Stage, scenario: Scenario) -> int:
     await stage.start(scenario)
     namespace, subject = stage.question(scenario, after=False)
     print(scenario.story)
-    print(f"\nlook:  kubectl -n {words['NAMESPACE']} get service,pods,endpointslices")
-    print(f"ask:   kubesvc why {' '.join(subject)} -n {namespace}")
-    print(f"then:  kubesvc scenario check {scenario.name}; kubesvc scenario fix {scenario.name}")
+    same, tool = same_cluster(args), kubectl_for(args)
+    print(f"\nlook:  {tool} -n {words['NAMESPACE']} get service,pods,endpointslices")
+    print(f"ask:   kubesvc why {' '.join(subject)} -n {namespace}{same}")
+    print(f"then:  kubesvc scenario check {scenario.name}{same}; kubesvc scenario fix {scenario.name}{same}")
     return 0
 
 
-async def check(stage: Stage, scenario: Scenario) -> int:
+def not_started(args: argparse.Namespace, scenario: Scenario) -> Failure:
+    asked = f"kubesvc scenario start {scenario.name}{same_cluster(args)}"
+    return Failure(f"{scenario.name} is not started\nnext: {asked}", status=WRONG_USAGE)
+
+
+async def check(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:
     from kubesvc.why.render import headline
 
     if not await stage.started(scenario):
-        raise Failure(f"{scenario.name} is not started\nnext: kubesvc scenario start {scenario.name}")
+        raise not_started(args, scenario)
     after = await stage.examine(scenario, after=True)
     if stage.is_healed(scenario, after):
         print(f"repaired: {after.verdict}")
@@ -155,9 +161,9 @@ async def check(stage: Stage, scenario: Scenario) -> int:
     return 1
 
 
-async def fix(stage: Stage, scenario: Scenario) -> int:
+async def fix(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:
     if not await stage.started(scenario):
-        raise Failure(f"{scenario.name} is not started\nnext: kubesvc scenario start {scenario.name}")
+        raise not_started(args, scenario)
     commands = await stage.repair(scenario)
     for command in commands:
         print(f"$ {command}")
@@ -166,9 +172,10 @@ async def fix(stage: Stage, scenario: Scenario) -> int:
     return 0
 
 
-async def stop(stage: Stage, scenario: Scenario) -> int:
-    await stage.stop(scenario)
-    print(f"{scenario.name} is removed")
+async def stop(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:
+    there = await stage.started(scenario)
+    await stage.stop(scenario)  # in any case: it also takes away what an interrupted start left outside
+    print(f"{scenario.name} is removed" if there else f"{scenario.name} was not started")
     return 0
 
 

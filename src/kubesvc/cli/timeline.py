@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
-from .target import add_target
+from .target import add_target, same_cluster
 
 if TYPE_CHECKING:
     from kubesvc.controllers.service_events_plan import Listed, Moved
@@ -65,7 +66,8 @@ async def show(args: argparse.Namespace, service: str) -> int:
             return await show_own(args, cluster, service)
         if not args.follow:
             text = "this cluster keeps no journal, so nothing is known of before"
-            raise Failure(f"{text}\nnext: kubesvc timeline svc/{service} --follow", status=CANNOT_TELL)
+            next_ = f"kubesvc timeline svc/{service}{same_cluster(args)} --follow"
+            raise Failure(f"{text}\nnext: {next_}", status=CANNOT_TELL)
         return await watch(args, cluster, service)
     except Unreachable as error:
         text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
@@ -96,11 +98,13 @@ async def show_own(args: argparse.Namespace, cluster: Cluster, service: str) -> 
     path, clock = cluster.instance.root / TIMELINE, RealClock()
     tail = Tail(path)
     past = decode_moved(read_lines(path), cluster.namespace, service)[-SHOWN:]
-    if not past and not args.follow:
-        raise Failure(
-            f"svc/{service} in namespace {cluster.namespace}: no address has joined or left since the journal began\n"
-            f"next: kubesvc why svc/{service} -n {cluster.namespace}"
-        )
+    if not past:
+        there = await exists(cluster, service)
+        none = "no address has joined or left since the journal began" if there else "there is no such Service"
+        said = f"svc/{service} in namespace {cluster.namespace}: {none}"
+        if not args.follow:
+            raise Failure(f"{said}\nnext: kubesvc why svc/{service}{same_cluster(args)}")
+        print(f"{said}; watching", file=sys.stderr)
     tell(args, joined_with_hops(cluster, past))
     waiting: list[Moved] = []
     while args.follow:
@@ -111,6 +115,18 @@ async def show_own(args: argparse.Namespace, cluster: Cluster, service: str) -> 
             tell(args, joined_with_hops(cluster, due))
             waiting = [m for m in waiting if m not in due]
     return 0
+
+
+async def exists(cluster: Cluster, service: str) -> bool:
+    """Whether there is such a Service now."""
+    from kubesvc.api.errors import NotFound
+    from kubesvc.api.service import SERVICE
+
+    try:
+        await cluster.client.get(SERVICE, service, cluster.namespace)
+    except NotFound:
+        return False
+    return True
 
 
 def joined_with_hops(cluster: Cluster, moves: Sequence[Moved]) -> list[Entry]:
@@ -166,7 +182,7 @@ async def watch(args: argparse.Namespace, cluster: Cluster, name: str) -> int:
         for what, entries in (("left", left), ("joined", joined)):
             for x in entries:
                 pod = pods.get((namespace, x.pod))
-                why = plan.why_left(x, pod, service) if what == "left" else plan.why_joined(x, pod)
+                why = plan.why_left(x, pod, service) if what == "left" else plan.why_joined(x, pod, service)
                 at, status_at = clock.now(), moved_at.get(x.pod, 0.0)
                 moved = plan.Moved(at, namespace, name, what, x.address, why, x.pod, x.node, status_at)
                 tell(args, [Entry(moved)])

@@ -7,7 +7,8 @@
   kubesvc why web.shop                   a name, as a Pod of the namespace asks for it
   kubesvc why --all                      every Service, the worst first
   kubesvc why -f manifests/              manifests before they are applied: would their Services have endpoints?
-  kubesvc why --dump DIR svc/web         a dump, as `kubectl cluster-info dump --output-directory DIR` makes
+  helm template . | kubesvc why -f -     the same of what another program makes
+  kubesvc why --dump DIR                 a dump, as `kubectl cluster-info dump -A --output-directory DIR` makes
 
 Nothing is ever written. Exit status: 0 it works, 1 it is broken, 2 cannot tell, 64 wrong usage. docs/causes.md tells
 about every code.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from kubesvc.clock import RealClock
 
 from . import WRONG_USAGE, Failure
-from .target import add_target
+from .target import add_target, kubectl_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-A", "--all-namespaces", action="store_true", help="with --all: in every namespace (the default)"
     )
-    parser.add_argument("-f", "--filename", action="append", metavar="PATH", help="manifests that are not applied yet")
+    parser.add_argument(
+        "-f", "--filename", action="append", metavar="PATH",
+        help="manifests that are not applied yet: a file, a directory, or - for what is piped in",
+    )  # fmt: skip
     parser.add_argument(
         "--against", choices=("nothing", "current"), default="nothing",
         help="what -f is laid over: nothing (offline), or the current state of the cluster",
     )  # fmt: skip
-    parser.add_argument("--dump", metavar="PATH", help="a directory or archive of YAML or JSON instead of a cluster")
+    parser.add_argument(
+        "--dump", metavar="PATH", help="a directory, file or archive of YAML or JSON instead of a cluster"
+    )
     parser.add_argument(
         "--passive", action="store_true", help="go by objects only; do not look into the nodes of an own instance"
     )
@@ -77,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.all and args.subject:
         raise Failure("--all asks about every Service; leave the subject out", status=WRONG_USAGE)
     subject: Subject | None = None
-    if not args.all and (args.subject or not args.filename):
+    if not args.all and (args.subject or not (args.filename or args.dump)):
         try:
             subject = parse_subject(args.subject)
         except BadSubject as error:
@@ -98,10 +104,14 @@ def tell(args: argparse.Namespace, subject: Subject | None, namespace: str, snap
 
 
 def answer(args: argparse.Namespace, subject: Subject | None, namespace: str, snapshot: Snapshot) -> int:
-    """Diagnose and print."""
+    """Diagnose and print. Failure for a node that is none."""
+    from kubesvc.api.node import NODE
     from kubesvc.why.answer import diagnose, diagnose_all
     from kubesvc.why.render import exit_status, render_all, render_json, render_text
 
+    if args.node and snapshot.source == "cluster" and snapshot.knows(NODE) and args.node not in snapshot.nodes:
+        there = ", ".join(sorted(snapshot.nodes)) or "none"
+        raise Failure(f"--node {args.node}: there is no such node; there are: {there}", status=WRONG_USAGE)
     if subject is None:
         only = args.namespace if args.namespace and not args.all_namespaces else ""
         found = [d for d in diagnose_all(snapshot, args.node) if not only or d.subject.endswith(f" {only}")]
@@ -112,7 +122,9 @@ def answer(args: argparse.Namespace, subject: Subject | None, namespace: str, sn
     elif subject is None:
         print(render_all(found))
     else:
-        print(render_text(found[0], brief=args.brief))
+        plan = snapshot.source == "manifests"
+        tool = "kubectl" if plan or args.dump else kubectl_for(args)
+        print(render_text(found[0], brief=args.brief, kubectl=tool, planned=plan))
     return exit_status(found)
 
 
@@ -129,7 +141,12 @@ async def look(args: argparse.Namespace, subject: Subject | None) -> tuple[str, 
     if args.dump:
         from kubesvc.why.dump import read_dump
 
-        return args.namespace or "default", read_path(lambda: read_dump(Path(args.dump)))
+        dumped = read_path(lambda: read_dump(Path(args.dump)))
+        if not any(dumped.objects.values()):
+            how = "next: kubectl cluster-info dump --all-namespaces --output-directory DIRECTORY"
+            raise Failure(f"{args.dump} holds no object of Kubernetes, as JSON or YAML{left_out(dumped)}\n{how}",
+                          status=CANNOT_TELL)  # fmt: skip
+        return args.namespace or "default", dumped
     if args.filename:
         from kubesvc.why.dump import read_manifests
         from kubesvc.why.planned import plan_manifests
@@ -139,8 +156,15 @@ async def look(args: argparse.Namespace, subject: Subject | None) -> tuple[str, 
         if args.against == "current":
             namespace, base = await look_at_cluster(args, None)
         given = read_path(lambda: read_manifests([Path(p) for p in args.filename], namespace))
+        if not any(given.objects.values()) and not given.skipped:
+            raise Failure(f"{', '.join(args.filename)}: no manifest there, YAML or JSON", status=WRONG_USAGE)
         return namespace, plan_manifests(given, base)
     return await look_at_cluster(args, subject)
+
+
+def left_out(snapshot: Snapshot) -> str:
+    """What stood there instead, in a few words."""
+    return "".join(f"; {s.where}: {s.reason}" for s in snapshot.skipped[:3])
 
 
 def read_path(read: Callable[[], Snapshot]) -> Snapshot:
@@ -157,7 +181,7 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
     from kubesvc.client import Unreachable
     from kubesvc.why.collect import read_for
 
-    from .cluster import CANNOT_TELL, open_cluster
+    from .cluster import open_cluster
 
     cluster = open_cluster(args, "kubesvc-why")
     namespace = cluster.namespace
@@ -176,6 +200,7 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
         await cluster.client.close()
 
 
+CANNOT_TELL = 2
 MOVING = frozenset({"EP409", "EP614", "EP706", "EP707"})
 """Causes that a change under way, or a busy machine, looks like: they count if they are still there when everything was
 read anew and asked with more patience."""

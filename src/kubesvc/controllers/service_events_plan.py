@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,10 @@ from kubesvc.client.events import EventSeverity
 
 NAMED = 3
 """So many addresses are named in one Event; more are counted."""
+
+
+Change = Literal["readiness", "labels", "made", "selector", "ports", "unready"]
+"""What may make an address join: of its Pod the first two, of the Service the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Moved(msgspec.Struct, frozen=True, omit_defaults=True):
     """One address that joined or left, as the journal keeps it.
 
     at:        when the slice that says so was seen, Unix seconds
-    status_at: when the Pod's own change was seen that led to it, 0 if none was
+    status_at: when the change of the Pod, or of the Service, was seen that led to it, 0 if none was
     revision:  of that slice
     """
 
@@ -73,12 +78,33 @@ def moves(before: Mapping[str, Listed], after: Mapping[str, Listed]) -> tuple[li
     return joined, left
 
 
-def why_joined(entry: Listed, pod: Pod | None) -> str:
+def change_of_service(old: Service | None, new: Service) -> Change | None:
+    """What a new version of a Service changes for its endpoints, if anything."""
+    if old is None:
+        return "made"
+    if old.spec.selector != new.spec.selector:
+        return "selector"
+    if old.spec.ports != new.spec.ports:
+        return "ports"
+    return "unready" if old.spec.publish_not_ready_addresses != new.spec.publish_not_ready_addresses else None
+
+
+def why_joined(entry: Listed, pod: Pod | None, service: Service, change: Change = "readiness") -> str:
+    """The cause, from the last change that was seen of the Service or the Pod."""
     if not entry.pod:
         return "listed by hand"
+    name, who = f"pod/{entry.pod}", f"svc/{service.name}"
     if pod is not None and not pod.ready:
-        return f"pod/{entry.pod} is listed though it is not Ready"
-    return f"pod/{entry.pod} is Ready"
+        return f"{name} is listed though it is not Ready"
+    if change == "made":
+        return f"{who} was made and selects {name}"
+    if change == "selector":
+        return f"{who} has another selector, which {name} matches"
+    if change == "ports":
+        return f"{who} has other ports, which {name} serves"
+    if change == "labels":
+        return f"{name} has other labels, which the selector matches"
+    return f"{name} is Ready"
 
 
 def why_left(entry: Listed, pod: Pod | None, service: Service) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubesvc.api.kind import Kind
+from kubesvc.api.namespace import NAMESPACE
 from kubesvc.api.pod import POD, Pod
 from kubesvc.api.selectors import equality_selector
 from kubesvc.api.service import SERVICE, Service, ServicePort
@@ -20,7 +21,7 @@ from .listing import list_service
 from .nearest import nearest
 from .podstate import explain_pod
 from .ports import declared_ports, port_text
-from .selection import corrected, near_miss
+from .selection import NearMiss, corrected, near_miss
 from .snapshot import Snapshot
 from .subject import Subject
 
@@ -81,6 +82,8 @@ def no_service(name: str, namespace: str, snapshot: Snapshot) -> Diagnosis:
     others = sorted(ns for ns, n in snapshot.services if n == name)
     meant = nearest(name, here)
     text, command = f"there is no Service {name} in namespace {namespace}", ""
+    if snapshot.objects.get(NAMESPACE) and namespace not in snapshot.namespaces:
+        text = f"there is no namespace {namespace}, and so no Service {name} in it"
     if others:
         text += f", but there is one in {some(others)}"
         command = commands.kubectl(others[0], "get", "service", name)
@@ -193,6 +196,11 @@ def label_command(pod: Pod, service: Service, snapshot: Snapshot) -> str:
     return commands.kubectl(pod.namespace, "label", "pod", pod.name, *pairs, "--overwrite")
 
 
+def selector_command(service: Service, miss: NearMiss, snapshot: Snapshot) -> str:
+    """The command that corrects a selector which is misspelt, and matches nobody who would be lost; else ""."""
+    return corrected(service, miss) if not miss.lacking and not snapshot.matching(service) else ""
+
+
 def diagnose_pair(pod_name: str, service_name: str, snapshot: Snapshot, namespace: str) -> Diagnosis:
     """A Pod and a Service: whether the Service leads to the Pod; for a Pod that is plainly none of its endpoints,
     whether it reaches the Service from its node."""
@@ -223,8 +231,8 @@ def diagnose_pair(pod_name: str, service_name: str, snapshot: Snapshot, namespac
         finding = Finding(
             "EP805",
             "broken",
-            f"svc/{service.name} does not select pod/{pod.name}: it lacks {selector_text(lacking)}",
-            (command := label_command(pod, service, snapshot)),
+            f"svc/{service.name} does not select pod/{pod.name}: the Pod lacks the label {selector_text(lacking)}",
+            (command := label_command(pod, service, snapshot) or selector_command(service, miss, snapshot)),
             bool(command),
             (
                 f"selector of svc/{service.name}: {selector_text(service.spec.selector)}",

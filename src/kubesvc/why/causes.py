@@ -567,7 +567,8 @@ CAUSES: tuple[Cause, ...] = (
         "EP805",
         "The Service does not select the Pod",
         "The Pod's labels do not fulfil the Service's selector.",
-        "Label the Pod, as the suggested command does, and the template of what makes it.",
+        "Label the Pod and the template of what makes it, or correct the selector; the suggested command does what "
+        "disturbs least.",
     ),
     Cause(
         "EP806",

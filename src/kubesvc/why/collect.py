@@ -173,8 +173,8 @@ async def read_service(client: Client, clock: Clock, name: str, namespace: str) 
     found = await reader.read(SERVICE, namespace)
     service = next((o for _, o in found if isinstance(o, Service) and o.name == name), None)
     if service is None:
-        everywhere = await reader.read(SERVICE, needed=False)
-        return reader.snapshot([*found, *everywhere], clock.now())
+        rest = await asyncio.gather(reader.read(SERVICE, needed=False), reader.read(NAMESPACE, needed=False))
+        return reader.snapshot([*found, *rest[0], *rest[1]], clock.now())
     whole = [k for k in READ if k not in (SERVICE, POD, ENDPOINTS, ENDPOINT_SLICE, EVENT, NAMESPACE)]
     selector = selector_text(service.spec.selector) if selects(service) else ""
     parts = [reader.read(kind, namespace if kind.namespaced else "") for kind in whole]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,21 @@ def apply(*objects: Mapping[str, Any]) -> str:
     if len(objects) > 1:
         whole = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
     return f"echo {shlex.quote(compact(whole))} | kubectl apply -f -"
+
+
+CALLS = re.compile(r"(^|\| |&& )kubectl ")
+
+
+def addressed(command: str, kubectl: str) -> str:
+    """A suggested command that asks the right cluster: `kubectl` as it has to be called there, and a command of ours
+    with the instance's name."""
+    if kubectl == "kubectl":
+        return command
+    name = re.search(r" --name \S+", kubectl)
+    if command.startswith("kubesvc ") and name:
+        head, pipe, tail = command.partition(" | ")
+        return f"{head}{name[0]}{pipe}{CALLS.sub(lambda m: f'{m[1]}{kubectl} ', tail)}"
+    return CALLS.sub(lambda m: f"{m[1]}{kubectl} ", command)
 
 
 def compact(value: Any) -> str:

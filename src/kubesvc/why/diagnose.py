@@ -20,6 +20,7 @@ from . import commands, manual, naming, ports, reach, witness
 from .commands import count, selector_text, some
 from .diagnosis import Diagnosis, Finding, Link, LinkState, PodReport, Status, sorted_findings
 from .listing import Listing, list_service
+from .planned import STAND_INS
 from .podstate import explain_pod, flapping
 from .selection import explain_selection
 from .snapshot import ESSENTIAL, Snapshot
@@ -137,7 +138,8 @@ def slices_for(listing: Listing, snapshot: Snapshot) -> list[object]:
 def about(service: Service) -> str:
     """What the Service is, in a few words."""
     shown = [ports.port_text(p) for p in service.spec.ports or ()]
-    address = "headless" if service.headless else service.spec.cluster_ip or "no address yet"
+    given = service.spec.cluster_ip not in ("", *STAND_INS)
+    address = "headless" if service.headless else service.spec.cluster_ip if given else "with an address to be given"
     return f"{service.spec.type} {address}, {'ports' if len(shown) > 1 else 'port'} {', '.join(shown) or 'none'}"
 
 

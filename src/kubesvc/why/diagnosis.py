@@ -73,7 +73,8 @@ class Diagnosis:
 
     @property
     def command(self) -> str:
-        return next((f.command for f in self.findings if f.command), "")
+        """Of the first finding: a command about something else would not help with what the verdict says."""
+        return self.findings[0].command if self.findings else ""
 
 
 def sorted_findings(findings: list[Finding]) -> list[Finding]:

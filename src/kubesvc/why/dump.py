@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -79,8 +80,10 @@ def read_objects(path: Path, namespace: str) -> tuple[list[tuple[Kind, Typed]], 
 
 
 def files(path: Path, skipped: list[Skipped]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file that may hold objects, in order of names."""
-    if path.is_dir():
+    """Name and content of every file that may hold objects, in order of names; `-` is standard input."""
+    if str(path) == "-":
+        yield "standard input", sys.stdin.buffer.read(LARGEST_BYTES)
+    elif path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
             if file.stat().st_size > LARGEST_BYTES:
                 skipped.append(Skipped(str(file), "too large"))

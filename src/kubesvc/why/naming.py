@@ -18,6 +18,7 @@ from kubesvc.dns.snapshot import Snapshot as Names
 from . import commands
 from .diagnosis import Diagnosis, Finding, Link
 from .nearest import nearest
+from .planned import STAND_INS
 from .reach import Rules
 from .snapshot import Snapshot
 
@@ -65,6 +66,9 @@ def look(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot) 
     if findings:
         return Rules(Link("name", "broken", "cluster DNS does not answer"), findings)
     known = (SYSTEM, DNS_SERVICE) in snapshot.services
+    if snapshot.source == "manifests" and not known and step.records:
+        given = service.spec.cluster_ip in STAND_INS
+        return Rules(Link("name", "ok", f"{full[:-1]} would lead to its address" if given else text))
     if not step.records:
         return Rules(Link("name", "broken", text))
     return Rules(Link("name", "ok" if known else "unknown", text + ("" if known else "; who answers DNS is not known")))

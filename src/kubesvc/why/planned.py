@@ -17,8 +17,8 @@ from kubesvc.api.service import SERVICE, Service
 
 from .snapshot import Snapshot, Workload, snapshot_of
 
-STAND_IN = "0.0.0.0"
-"""The ClusterIP of a Service that has none yet."""
+STAND_INS = ("0.0.0.0", "::")
+"""The ClusterIP of a Service that has none yet, by family."""
 FIRST_ADDRESS = "192.0.2."
 SAMPLE = 3
 """The most Pods that stand for a workload: more would say the same."""
@@ -62,7 +62,7 @@ def ready_service(service: Service) -> Service:
     if spec.cluster_ip or spec.type == "ExternalName":
         return service
     families = spec.ip_families or ["IPv4"]
-    address = STAND_IN if families[0] == "IPv4" else "::"
+    address = STAND_INS[0 if families[0] == "IPv4" else 1]
     return msgspec.structs.replace(
         service,
         spec=msgspec.structs.replace(spec, cluster_ip=address, cluster_ips=[address], ip_families=families[:1]),

@@ -8,6 +8,7 @@ from typing import Any
 from kubesvc.clock import rfc3339
 
 from .causes import BY_CODE
+from .commands import addressed, count
 from .diagnosis import Diagnosis, Finding
 from .snapshot import Snapshot
 
@@ -24,8 +25,12 @@ def exit_status(found: Sequence[Diagnosis]) -> int:
     return 1 if 1 in statuses else 2 if 2 in statuses else 0
 
 
-def render_text(d: Diagnosis, *, brief: bool = False) -> str:
-    """The verdict first; then the chain, the Pods that are out, what to do and what was seen."""
+def render_text(d: Diagnosis, *, brief: bool = False, kubectl: str = "kubectl", planned: bool = False) -> str:
+    """The verdict first; then the chain, the Pods that are out, what to do and what was seen.
+
+    kubectl: how it has to be called to ask the same cluster
+    planned: whether this is about manifests that are not applied, which are mended by hand
+    """
     lines = [headline(d)]
     if brief:
         return lines[0]
@@ -34,16 +39,17 @@ def render_text(d: Diagnosis, *, brief: bool = False) -> str:
         lines += ["", *(f"  {MARKS[link.state]} {link.name:<{width}}  {link.text}" for link in d.chain)]
     if d.pods:
         lines += ["", "Pods", *pod_lines(d)]
-    main = next((f for f in d.findings if f.command), None)
+    main = d.findings[0] if d.command and (not planned or d.findings[0].repairs) else None
     if main is not None:
-        lines += ["", "To repair it" if main.repairs else "To see more", f"  {main.command}"]
+        heading = "To repair it, change the manifest as this would" if planned else "To repair it"
+        lines += ["", heading if main.repairs else "To see more", f"  {addressed(main.command, kubectl)}"]
     if d.findings:
         first = d.findings[0]
         lines += ["", f"{first.code}  {BY_CODE[first.code].title}", f"  {BY_CODE[first.code].remedy}"]
         lines += [f"  seen: {fact}" for fact in first.seen]
     others = d.findings[1:]
     if others:
-        lines += ["", "Besides", *(line for f in others for line in other_lines(f, main))]
+        lines += ["", "Besides", *(line for f in others for line in other_lines(f, kubectl))]
     if d.gaps:
         lines += ["", "Not seen", *(f"  {gap}" for gap in d.gaps)]
     return "\n".join(lines)
@@ -74,17 +80,17 @@ def short(finding: Finding, name: str) -> str:
     return finding.text.removeprefix(f"pod/{name} ")
 
 
-def other_lines(finding: Finding, main: Finding | None) -> list[str]:
+def other_lines(finding: Finding, kubectl: str) -> list[str]:
     lines = [f"  {finding.code}  {finding.text}"]
-    if finding.command and finding is not main:
-        lines.append(f"         {finding.command}")
+    if finding.command:
+        lines.append(f"         {addressed(finding.command, kubectl)}")
     return lines
 
 
 def render_all(found: Sequence[Diagnosis]) -> str:
     """One line for each Service."""
     counts = {s: sum(d.status == s for d in found) for s in ("broken", "unknown", "degraded", "healthy")}
-    total = f"{len(found)} Services: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    total = f"{count(len(found), 'Service')}: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
     if not found:
         return "there are no Services"
     places = [place(d.subject) for d in found]

@@ -27,7 +27,7 @@ class Subject:
     port: int = 0
 
 
-HELP = "what can be asked about: svc/NAME, pod/NAME, pod/NAME svc/NAME, IP, IP:PORT, a DNS name"
+HELP = "what can be asked about: svc/NAME, pod/NAME, pod/NAME svc/NAME, IP, IP:PORT, a DNS name; or --all"
 
 
 def parse_subject(words: Sequence[str]) -> Subject:
@@ -35,6 +35,8 @@ def parse_subject(words: Sequence[str]) -> Subject:
     if len(words) == 2 and "/" not in words[0] and words[0] in (*SERVICE_WORDS, *POD_WORDS):
         words = [f"{words[0]}/{words[1]}"]
     words = [w.removeprefix("http://").removeprefix("https://").rstrip("/") if "://" in w else w for w in words]
+    if len(words) == 1 and words[0] in (*SERVICE_WORDS, *POD_WORDS):
+        raise BadSubject(f"{words[0]} what? {HELP}")
     service = pod = ""
     rest = []
     for word in words:
