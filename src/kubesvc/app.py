@@ -71,6 +71,7 @@ class Control:
     server: ApiServer | None = None
     pki: Pki | None = None
     saving: threading.Lock = field(default_factory=threading.Lock)
+    page_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def save(self) -> None:
         """Write the record as it is now; the thread that makes the nodes does so too."""
@@ -80,7 +81,6 @@ class Control:
 
 async def run_control(
     options: UpOptions,
-    page_up: asyncio.Event = field(default_factory=asyncio.Event)
     paths: InstancePaths,
     record: InstanceRecord,
     on_ready: Callable[[InstanceRecord], None],
@@ -121,6 +121,8 @@ async def run_control(
             except NodesFailed as error:
                 await cancel(parts)
                 raise StartFailed(str(error)) from None
+            if options.web is not None:
+                await either(control.page_up, stop)
             if not stop.is_set():
                 set_collector()
                 record.ready = True
@@ -132,8 +134,6 @@ async def run_control(
             control.save()
             await cancel(parts)
     record.control, record.fabric, record.nodes, record.balancers, record.page = None, None, [], [], ""
-            if options.web is not None:
-                await either(control.page_up, stop)
     control.save()
     return 0
 
@@ -150,6 +150,14 @@ async def nodes_or_stop(control: Control, keeper: NodeKeeper, plans: list[NodePl
     ready.cancel()
 
 
+async def either(event: asyncio.Event, stop: asyncio.Event) -> None:
+    """Wait for one of two events."""
+    waits = [asyncio.ensure_future(e.wait()) for e in (event, stop)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
     from kubesvc.apiserver import ApiServer, ApiServerSettings
@@ -161,14 +169,6 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     options, paths = control.options, control.paths
     loopback = control.record.loopback or "127.0.0.1"
     first_service_address = first_address(options.service_cluster_ip_range[0])
-async def either(event: asyncio.Event, stop: asyncio.Event) -> None:
-    """Wait for one of two events."""
-    waits = [asyncio.ensure_future(e.wait()) for e in (event, stop)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-
-
     pki = ensure_pki(
         paths.pki,
         (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address),
@@ -340,6 +340,8 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
             group.create_task(relay_names(control))
         if options.nodes and options.images != "offline":
             group.create_task(pull_images(control))
+        if options.web is not None:
+            group.create_task(show_picture(control, keeper, factory))
 
 
 async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, factory: InformerFactory) -> None:
@@ -359,8 +361,6 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
     def shown(balancers: list[BalancerRecord]) -> None:
         control.record.balancers = balancers
         control.save()
-        if options.web is not None:
-            group.create_task(show_picture(control, keeper, factory))
 
     ranges, loopback = control.options.load_balancer_range, control.record.loopback
     services = factory.of(SERVICE)
@@ -384,25 +384,6 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
             group.create_task(balancer.run())
 
 
-async def hold(claim: socket.socket) -> None:
-    """Keep a socket open until cancelled."""
-    with claim:
-        await asyncio.Event().wait()
-
-
-async def pull_images(control: Control) -> None:
-    """Fetch images for the nodes, which have no way out of their own."""
-    from kubesvc.node.imagestore import ImageStore
-    from kubesvc.node.pulling import Puller, serve_pulls
-
-    puller = Puller(ImageStore(control.paths.images), control.clock, dict(control.options.registry_mirrors))
-    await serve_pulls(control.paths.pull_socket, puller)
-
-
-async def relay_names(control: Control) -> None:
-    """Look up names outside the cluster for the nodes, which have no way out of their own."""
-    from kubesvc.dns.forward import ForwardSettings, UpstreamForwarder, upstreams_of
-    from kubesvc.dns.relay import relay_listener
 async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFactory) -> None:
     """The live picture as a page on loopback; its link is in the record."""
     from kubesvc.instance.journals import Journals
@@ -433,6 +414,25 @@ async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFa
             ) from None
 
 
+async def hold(claim: socket.socket) -> None:
+    """Keep a socket open until cancelled."""
+    with claim:
+        await asyncio.Event().wait()
+
+
+async def pull_images(control: Control) -> None:
+    """Fetch images for the nodes, which have no way out of their own."""
+    from kubesvc.node.imagestore import ImageStore
+    from kubesvc.node.pulling import Puller, serve_pulls
+
+    puller = Puller(ImageStore(control.paths.images), control.clock, dict(control.options.registry_mirrors))
+    await serve_pulls(control.paths.pull_socket, puller)
+
+
+async def relay_names(control: Control) -> None:
+    """Look up names outside the cluster for the nodes, which have no way out of their own."""
+    from kubesvc.dns.forward import ForwardSettings, UpstreamForwarder, upstreams_of
+    from kubesvc.dns.relay import relay_listener
 
     try:
         upstreams = upstreams_of(Path("/etc/resolv.conf").read_text())
