@@ -17,7 +17,20 @@ from pathlib import Path
 from .figures import head
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHES = ("start", "flip", "load", "api", "proxy", "proxy_kernel", "proxy_sync", "dns", "store", "slices", "why")
+BENCHES = (
+    "start",
+    "flip",
+    "pods",
+    "load",
+    "api",
+    "proxy",
+    "proxy_kernel",
+    "proxy_sync",
+    "dns",
+    "store",
+    "slices",
+    "why",
+)
 PATIENCE_SECONDS = 600.0
 
 

@@ -28,7 +28,7 @@ from .probe_plan import (
 from .probes import Outcome, try_probe
 from .steering import steered_outcome
 
-EARLY_TRIES_SECONDS = (0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.4)
+EARLY_TRIES_SECONDS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
 """Pauses of the extra tries of a readiness or startup probe after the start (NODE-42); they stay within a second."""
 
 
