@@ -313,6 +313,7 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         cluster_dns=options.dns_address if options.nodes else "",
         load_balancer_ranges=options.load_balancer_range if options.nodes else (),
         node_monitor_grace_period=options.node_monitor_grace_period,
+        explain_slices=options.explain_slices,
     )
     client, clock, random = control.server.client, control.clock, control.random
     factory = InformerFactory(client, clock, random)

@@ -32,6 +32,10 @@ DEFAULT = ("endpoints-controller", "endpointslice-controller", "endpointslice-mi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_part_arguments(parser)
     parser.add_argument("--controllers", type=comma, default=DEFAULT, metavar="*,NAME,-NAME")
+    parser.add_argument(
+        "--explain-slices", action="store_true",
+        help="say on every EndpointSlice what was decided about each Pod (annotation kubesvc.dev/decisions)",
+    )  # fmt: skip
     parser.add_argument("--shadow", action="store_true", help="write nothing; tell what would be written")
     parser.add_argument(
         "--shadow-after",
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from kubesvc.controllers import run_controllers
     from kubesvc.controllers.registry import CONTROLLERS
     from kubesvc.controllers.runner import select
+    from kubesvc.controllers.settings import ControllerSettings
 
     try:
         names = select(args.controllers, CONTROLLERS)
@@ -65,10 +70,12 @@ def run(args: argparse.Namespace) -> int:
         return run_shadowing(args, names)
     if not 0 <= args.metrics_port <= 65535:
         raise Failure(f"--metrics-port: {args.metrics_port}: must be a port, 1 to 65535, or 0 for none", status=64)
-    metrics = Metrics()
+    metrics, settings = Metrics(), ControllerSettings(explain_slices=args.explain_slices)
     part = elected(
         args,
-        lambda client, clock, random: run_controllers(client, names, clock=clock, random=random, metrics=metrics),
+        lambda client, clock, random: run_controllers(
+            client, names, clock=clock, random=random, metrics=metrics, settings=settings
+        ),
     )
     return run_part(args, "controllers", with_metrics(part, metrics, args.metrics_port))
 

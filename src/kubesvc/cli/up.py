@@ -115,6 +115,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--web", type=port, nargs="?", const=0, metavar="PORT",
         help="serve the live picture as a web page on loopback; the link is printed (docs/web.md)",
     )  # fmt: skip
+    parser.add_argument(
+        "--explain-slices", action="store_true",
+        help="say on every EndpointSlice what was decided about each Pod (annotation kubesvc.dev/decisions)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     parser.add_argument("--until-fd", type=int, default=-1, help=argparse.SUPPRESS)
@@ -260,6 +264,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
         audit_level=args.audit_level,
         service_warnings=args.service_warnings,
+        explain_slices=args.explain_slices,
         web=args.web,
         audit_policy_file=os.path.abspath(args.audit_policy_file) if args.audit_policy_file else "",
         enable_admission_plugins=args.enable_admission_plugins,

@@ -16,6 +16,7 @@ from .metrics import SLICES, SliceMetrics
 from .pod_endpoints import PodLookup, Ports, address_types, selects
 from .runner import Controller, ControllerContext, ExpectedFailure, StaleCache, key_of
 from .service_of_pod import ServiceIndex, affected_services
+from .slice_decisions import explained, unexplained
 from .slice_plan import MANAGED_BY, Identity, SlicePlan, plan_slices, recycled, service_frame, stamped
 from .slice_tracker import SliceTracker, SliceWatch, owner_text
 from .slice_writer import SliceWriteFailed, SliceWriter
@@ -110,7 +111,7 @@ class EndpointSliceController(Controller):
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
         failures = self.skipped(key, pods, candidates)
         with self.watch.writing(key):
-            failures += await self.write(key, service, candidates, existing, trigger_time)
+            failures += await self.write(key, service, pods, candidates, existing, trigger_time)
         self.metrics.syncs.add(("error" if failures else "success",))
         if failures:
             text = f"Error updating Endpoint Slices for Service {key[0]}/{key[1]}: {aggregate(map(str, failures))}"
@@ -149,6 +150,7 @@ class EndpointSliceController(Controller):
         self,
         key: Key,
         service: Service,
+        pods: Sequence[Pod],
         candidates: Sequence[Candidate],
         existing: Sequence[EndpointSlice],
         trigger_time: str,
@@ -162,7 +164,12 @@ class EndpointSliceController(Controller):
             frame = service_frame(service, address_type)
             wanted = desired(candidates, address_type)
             plan = plan_slices(frame, wanted, mine, self.ctx.settings.max_endpoints_per_slice)
-            plans.append(recycled(self.with_hints(key, service, address_type, plan), service.metadata.uid))
+            plan = recycled(self.with_hints(key, service, address_type, plan), service.metadata.uid)
+            if self.ctx.settings.explain_slices:
+                plan = explained(plan, service, pods, candidates, address_type)
+            else:
+                plan = unexplained(plan)
+            plans.append(plan)
         plans.append(SlicePlan(delete=[s for s in existing if s.address_type not in types]))
         self.count(key, service, plans)
         failures: list[Exception] = []

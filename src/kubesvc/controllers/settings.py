@@ -40,6 +40,8 @@ class ControllerSettings:
     load_balancer_ranges: tuple[str, ...] = ()
     """Pool of addresses for Services of type LoadBalancer, at most one network of each family; () gives none."""
 
+    explain_slices: bool = False
+    """Whether EndpointSlices are annotated with what was decided about each Pod, which upstream does not do."""
     journal: Callable[[Moved], None] | None = None
     """Told by `service-events` of every address that joins or leaves a Service."""
 

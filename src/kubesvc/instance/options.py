@@ -59,6 +59,7 @@ class UpOptions:
     registry_mirrors: tuple[tuple[str, str], ...] = ()
     images_map: str = ""
     service_warnings: bool = True
+    explain_slices: bool = False
     web: int | None = None
     """The port of the live picture's page on loopback, 0 for any free one; None for no page."""
     labels: dict[str, str] = field(default_factory=dict)
