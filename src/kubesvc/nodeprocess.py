@@ -1,6 +1,8 @@
 """The process inside a node: agent, proxy, DNS, and a relay to the API, put together.
 
-`python -m kubesvc.nodeprocess FILE` runs in the node's own namespaces; FILE holds a NodeProcess as JSON.
+`python -m kubesvc.nodeprocess FILE` runs in the node's own namespaces; FILE holds a NodeProcess as JSON. With a
+container runtime it runs in the node's network and otherwise in the host's namespaces, and a second argument names a
+process inside the node.
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ def node_parts(
         image_store=InstancePaths(Path(process.instance_root)).images,
         pull_socket=Path(process.pull_socket) if process.pull_socket else None,
         registries_first=process.registries_first,
+        runtime_socket=Path(process.runtime) if process.runtime and not process.simulated else None,
+        runtime_pulls=bool(process.pull_socket),
         hidden_paths=(process.instance_root,),
         group=f"{InstancePaths(Path(process.instance_root)).group}/{process.node_name}"
         if process.instance_root
@@ -150,6 +154,7 @@ def name_cluster_dns(process: NodeProcess) -> None:
     DNS policy is Default.
     """
     from kubesvc.kernel import syscalls
+    from kubesvc.kernel.process import Spawner
 
     state, file = Path(process.state_dir), Path("/etc/resolv.conf").resolve()
     if not file.exists() or process.simulated:
@@ -160,7 +165,18 @@ def name_cluster_dns(process: NodeProcess) -> None:
     zone = process.cluster_domain
     own = state / "resolv.conf"
     own.write_text(f"search default.svc.{zone} svc.{zone} {zone}\nnameserver {process.address}\noptions ndots:5\n")
-    syscalls.mount(str(own), str(file), "", syscalls.MS_BIND)
+
+    def lay() -> None:
+        syscalls.mount(str(own), str(file), "", syscalls.MS_BIND)
+
+    if not process.ground:
+        lay()
+        return
+    spawner = Spawner()
+    try:
+        spawner.thread.submit(spawner.visit, lay, process.ground, ("mnt",), ()).result()
+    finally:
+        spawner.close()
 
 
 async def relay_api(process: NodeProcess) -> None:
@@ -180,6 +196,8 @@ def main() -> int:
     """Run the node that the file named on the command line describes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     process = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=NodeProcess)
+    if len(sys.argv) > 2:
+        process = msgspec.structs.replace(process, ground=int(sys.argv[2]))
     return run_loop(run_node(process))
 
 

@@ -17,9 +17,9 @@ from .world import World, container_status
 PROGRAMS = ("sh", "cat", "ls", "id", "sleep", "touch")
 
 
-def small_layer() -> bytes:
-    """A few programs of this machine with the libraries that they need."""
-    wanted: dict[str, Path] = {}
+def small_layer(*more: Path) -> bytes:
+    """A few programs of this machine with the libraries that they need, and what else is wanted of it."""
+    wanted = {str(path).lstrip("/"): path for path in more}
     for name in PROGRAMS:
         found = shutil.which(name, path="/usr/bin:/bin")
         assert found is not None

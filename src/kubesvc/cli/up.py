@@ -27,6 +27,7 @@ from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, writ
 from kubesvc.instance.wiring import NODE_NETWORK
 
 from . import Failure
+from .runtimes import add_runtime, checked_runtime
 from .target import add_name, instance_paths
 
 DETACHED_PATIENCE_SECONDS = 90.0
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask there instead: docker.io=http://127.0.0.1:5000",
     )  # fmt: skip
     parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
+    add_runtime(parser)
     parser.add_argument(
         "--controllers",
         type=comma,
@@ -272,6 +274,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         images=args.images,
         registry_mirrors=tuple(args.registry_mirror),
         images_map=os.path.abspath(args.images_map) if args.images_map else "",
+        runtime=str(args.runtime or ""),
     )
 
 
@@ -289,6 +292,8 @@ def overlap(args: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     options = options_of(args)
+    if args.runtime is not None:
+        checked_runtime(args.runtime)
     paths = instance_paths(args.name)
     if args.detach:
         return run_detached(args, paths)

@@ -41,7 +41,7 @@ def examine() -> list[Finding]:
     for check in IN_NAMESPACE:
         findings.append(check_in_namespace(*check) if can_enter else unknown(check[0]))
     findings.append(service_traffic() if can_enter else unknown("service traffic"))
-    findings += [user_ids(), cgroups(), programs(), egress(), *refused_services()]
+    findings += [user_ids(), cgroups(), programs(), egress(), *runtimes(), *refused_services()]
     return findings
 
 
@@ -168,6 +168,37 @@ def programs() -> Finding:
     if not missing:
         return Finding("programs", "ok", "kubectl and nginx are here")
     return Finding("programs", "limited", "not here: " + ", ".join(missing), "install them where you want them")
+
+
+RUNTIME_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
+RUNTIME_TEST = """
+import asyncio, sys
+from pathlib import Path
+from kubesvc.node.cri.health import examine_runtime
+version, troubles = asyncio.run(examine_runtime(Path(sys.argv[1])))
+print(version, *troubles, sep=chr(10))
+"""
+
+
+def runtimes() -> list[Finding]:
+    """The container runtimes of this machine, which may make the nodes' containers; none is needed."""
+    return [look_at_runtime(path) for path in RUNTIME_SOCKETS if os.path.exists(path)]
+
+
+def look_at_runtime(path: str) -> Finding:
+    option = f"--runtime cri=unix://{path}"
+    command = [sys.executable, "-c", RUNTIME_TEST, path]
+    try:
+        tried = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("container runtime", "limited", f"{path} does not answer", "not needed but for --runtime")
+    lines = (tried.stdout or tried.stderr).decode(errors="replace").strip().splitlines() or ["no reason given"]
+    if tried.returncode:
+        return Finding("container runtime", "limited", f"{path}: {lines[-1]}", f"not needed but for {option}")
+    version, *troubles = lines
+    if troubles:
+        return Finding("container runtime", "limited", f"{version}: {troubles[0]}", f"not needed but for {option}")
+    return Finding("container runtime", "ok", f"{version} can make the nodes' containers: {option}")
 
 
 def has_kubectl() -> bool:

@@ -131,6 +131,13 @@ def spawn_inside(root: Path, fabric: ProcessId, ground: ProcessId, program: Sequ
         return spawn(root, enter_command(fabric, ground, program, DETACH, "--report", REPORT), output)
 
 
+def spawn_beside(root: Path, ground: ProcessId, program: Sequence[str], log: Path) -> ProcessId:
+    """Start a program that has a node's network and otherwise is of the host: one that must see a container runtime's
+    processes and mounts. As root only."""
+    with log.open("ab") as output:
+        return spawn(root, nsexec_command("--net", str(ground.pid), "--report", REPORT, program=program), output)
+
+
 def wire(root: Path, fabric: ProcessId, wiring: Wiring) -> None:
     """Carry out a wiring inside the fabric. Raises GroundFailed."""
     program = [sys.executable, "-m", "kubesvc.instance.wiring"]

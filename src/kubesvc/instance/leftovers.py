@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import subprocess
+import sys
 import time
 
 from kubesvc.kernel.cgroups import remove_recorded
@@ -11,7 +14,12 @@ from . import ground
 from .paths import InstancePaths, all_instances
 from .record import InstanceRecord, ProcessId, end_processes, read_record, write_record
 
+log = logging.getLogger(__name__)
+
 GRACE_SECONDS = 10.0
+SWEEP_SECONDS = 60.0
+RUNTIME_RECORD = "runtime"
+"""The file in a node's directory that names the socket of the container runtime which may hold its containers."""
 
 
 def end_instance(paths: InstancePaths) -> list[ProcessId]:
@@ -28,6 +36,7 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
             time.sleep(0.02)
     left = end_processes([p for p in record.processes() if p.alive()])
     left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
+    remove_containers(paths)
     remove_groups(paths)
     paths.outside.unlink(missing_ok=True)
     for socket in (*paths.root.glob("*.sock"), *paths.root.glob("nodes/*/*.sock")):
@@ -35,6 +44,22 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
     if paths.record.exists():
         write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))
     return [p for p in left if p.alive()]
+
+
+def remove_containers(paths: InstancePaths, node: str = "*") -> None:
+    """Have the container runtime remove what the instance's nodes, or one of them, had made; their agents have ended.
+    What a runtime that is away keeps, the next agent of the node removes, or the next `down`."""
+    for record in paths.root.glob(f"nodes/{node}/{RUNTIME_RECORD}"):
+        command = [sys.executable, "-m", "kubesvc.node.cri.sweep", record.read_text(), str(record.parent)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=SWEEP_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            log.warning("containers of %s: the runtime does not answer", record.parent.name)
+            continue
+        if done.returncode == 0:
+            record.unlink(missing_ok=True)
+        else:
+            log.warning("containers of %s: %s", record.parent.name, done.stderr.decode(errors="replace").strip())
 
 
 def remove_groups(paths: InstancePaths, node: str = "*") -> None:

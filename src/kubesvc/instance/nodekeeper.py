@@ -20,7 +20,7 @@ from kubesvc.client.interface import Client
 from kubesvc.clock import parse_rfc3339
 
 from . import ground
-from .leftovers import remove_groups
+from .leftovers import RUNTIME_RECORD, remove_containers, remove_groups
 from .options import NodePlan, NodeProcess, UpOptions
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
@@ -143,20 +143,22 @@ class NodeKeeper:
         while True:
             await power.wait()
             assert node.ground is not None
-            node.agent = await asyncio.to_thread(
-                ground.spawn_inside,
-                self.paths.root,
-                self.record.fabric,
-                node.ground,
-                program,
-                directory / "node.log",
-            )
+            node.agent = await asyncio.to_thread(self.spawn_agent, node, program, directory)
             self.save()
             await ended(node.agent)
             if node.state == "stopped":
                 continue
             log.warning("node %s: its process ended; see %s", plan.name, directory / "node.log")
             await asyncio.sleep(RESTART_SECONDS)
+
+    def spawn_agent(self, node: NodeRecord, program: Sequence[str], directory: Path) -> ProcessId:
+        """Start a node's process: inside the node, or beside it where a container runtime of the host must be seen."""
+        root, fabric, log_file = self.paths.root, self.record.fabric, directory / "node.log"
+        assert node.ground is not None and fabric is not None
+        if not self.options.runtime or node.simulated:
+            return ground.spawn_inside(root, fabric, node.ground, program, log_file)
+        (directory / RUNTIME_RECORD).write_text(self.options.runtime)
+        return ground.spawn_beside(root, node.ground, [*program, str(node.ground.pid)], log_file)
 
     def process(self, plan: NodePlan) -> NodeProcess:
         """What the process of this node is told."""
@@ -180,6 +182,7 @@ class NodeKeeper:
             dns_socket=str(paths.dns_socket),
             pull_socket="" if options.images == "offline" else str(paths.pull_socket),
             registries_first=options.images == "registries",
+            runtime=options.runtime,
         )
 
     async def ready(self, client: Client, plans: Sequence[NodePlan]) -> None:
@@ -225,6 +228,7 @@ class NodeKeeper:
             await asyncio.to_thread(end_processes, [p for p in (node.ground, node.agent) if p is not None])
             if self.uplinks is not None:
                 await self.uplinks.cut(name)
+            await asyncio.to_thread(remove_containers, self.paths, name)
             await asyncio.to_thread(remove_groups, self.paths, name)
         return f"node {name} has no power; its Pods are gone, and the cluster will learn it by missing heartbeats"
 
@@ -294,6 +298,7 @@ class NodeKeeper:
         left = await asyncio.to_thread(ground.marked_processes, self.paths.root)
         if left:
             await asyncio.to_thread(end_processes, left)
+        await asyncio.to_thread(remove_containers, self.paths)
         await asyncio.to_thread(remove_groups, self.paths)
         for door in self.paths.root.glob("nodes/*/*.sock"):
             door.unlink(missing_ok=True)

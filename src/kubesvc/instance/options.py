@@ -28,7 +28,8 @@ class UpOptions:
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
     `run_controllers` takes it; () for none at all. load_balancer_range: where Services of type LoadBalancer get
-    their addresses from; () for nowhere.
+    their addresses from; () for nowhere. runtime: the socket of a container runtime that makes the nodes' containers;
+    "" for none.
     """
 
     nodes: int = 1
@@ -58,6 +59,7 @@ class UpOptions:
     images: ImageSource = "stand-ins"
     registry_mirrors: tuple[tuple[str, str], ...] = ()
     images_map: str = ""
+    runtime: str = ""
     service_warnings: bool = True
     explain_slices: bool = False
     web: int | None = None
@@ -97,6 +99,8 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     pull_socket:                where images are pulled, in the host's network; "" for nowhere
     registries_first:           pull also what something here could stand in for
     dns_socket:                 where names outside the cluster are looked up, in the host's network; "" for nowhere
+    runtime:                    the socket of a container runtime that makes the containers; "" for none
+    ground:                     a process inside the node, for a process that runs beside it; 0 for one inside
     instance_root:              the instance's directory, which Pods must not see
     """
 
@@ -118,3 +122,5 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     dns_socket: str = ""
     pull_socket: str = ""
     registries_first: bool = False
+    runtime: str = ""
+    ground: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from collections.abc import Mapping
@@ -123,42 +122,3 @@ class CriClient:
             await self.channel.close()
             self.channel = None
             self.calls.clear()
-
-
-def condition(status: Message, name: str) -> Message:
-    """One condition of a Status answer; a runtime that does not tell is taken for not ready."""
-    found = [c for c in (status["status"] or {}).get("conditions", ()) if c["type"] == name]
-    return found[0] if found else {"type": name, "status": False, "reason": "", "message": "the runtime does not tell"}
-
-
-async def examine_runtime(path: Path) -> tuple[str, list[str]]:
-    """(name and version, what stands in the way of Pods) of the runtime behind a socket. RuntimeProblem if it cannot
-    be asked."""
-    if words := explain_socket(path):
-        raise RuntimeProblem(words, "UNAVAILABLE")
-    client = CriClient(path)
-    try:
-        async with asyncio.timeout(10.0):
-            version = await client.call("Version", {"version": "v1"}, 5.0)
-            status = await client.call("Status", {}, 5.0)
-    except TimeoutError:
-        raise RuntimeProblem(f"{path} did not answer in time", "DEADLINE_EXCEEDED") from None
-    finally:
-        await client.close()
-    name = f"{version['runtime_name']}://{version['runtime_version'].removeprefix('v')}"
-    return name, plan_troubles(status, path)
-
-
-def plan_troubles(status: Message, path: Path) -> list[str]:
-    """What a Status answer has against running Pods, each with what to do. Pure."""
-    found = []
-    runtime, network = condition(status, "RuntimeReady"), condition(status, "NetworkReady")
-    if not runtime["status"]:
-        found.append(f"the runtime at {path} is not ready: {runtime['reason']} {runtime['message']}".rstrip())
-    if not network["status"]:
-        found.append(
-            f"the runtime at {path} has no network for Pods ({network['reason']}: {network['message']}); "
-            "give it ours: kubesvc node --write-cni /etc/cni/net.d /opt/cni/bin (its own conf_dir and bin_dir, if it "
-            "has others)"
-        )
-    return found

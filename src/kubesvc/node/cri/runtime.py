@@ -29,8 +29,9 @@ from ..pulling import Login, Told
 from ..records import ContainerRecord, PodRecord
 from ..registry import parse_reference
 from . import wire
-from .client import CALL_SECONDS, PULL_SECONDS, CriClient, RuntimeProblem, plan_troubles
+from .client import CALL_SECONDS, PULL_SECONDS, CriClient, RuntimeProblem
 from .config import OWNER, PROPAGATION, plan_container, plan_sandbox
+from .health import REMEDY, plan_troubles, shown_version
 from .network import NetworkDoor, find_agents
 from .output import RuntimeOutput
 from .process import CriExecution, CriProcess
@@ -74,15 +75,11 @@ class CriRuntime:
         version = await self.client.call("Version", {"version": "v1"}, 10.0)
         status = await self.client.call("Status", {"verbose": True}, 10.0)
         self.name = version["runtime_name"] or "cri"
-        self.version = f"{self.name}://{version['runtime_version'].removeprefix('v')}"
-        agents, networks = find_agents(status)
-        if agents is None:
-            raise RuntimeProblem(
-                f"the network of the runtime at {self.path} is {', '.join(networks)} and not kubesvc's: "
-                "kubesvc node --write-cni CONF_DIR BIN_DIR writes ours, which comes first by its name"
-            )
+        self.version = shown_version(version)
         if troubles := plan_troubles(status, self.path):
             raise RuntimeProblem("; ".join(troubles))
+        agents, _ = find_agents(status)
+        assert agents is not None, "a trouble else"
         self.same_network = await asyncio.to_thread(shares_network, self.path)
         if not takes_systemd_groups(status):
             self.parent_group = common_group(self.node)
@@ -159,10 +156,7 @@ class CriRuntime:
         record.pause_pid, record.pause_start_time = pid, start_time(pid)
         save()
         if device is None and self.network_of(pod) == wire.POD:
-            raise RuntimeProblem(
-                f"{self.name} called another network plugin than kubesvc's: kubesvc node --write-cni CONF_DIR BIN_DIR "
-                "writes ours, which comes first by its name"
-            )
+            raise RuntimeProblem(f"{self.name} called another network plugin than kubesvc's: {REMEDY}")
         process = WatchedProcess.adopt(pid, record.pause_start_time) if pid else None
         if process is None:
             raise RuntimeProblem(

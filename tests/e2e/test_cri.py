@@ -1,0 +1,244 @@
+"""Containers made by a real container runtime: Debian's containerd, started here, asked by nodes over CRI v1.
+
+The runtime has root, state and socket in a directory of its own, our CNI plugin, and an image that is made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubesvc.node.images import STANDINS
+from tests.node.imagemaking import docker_save
+from tests.node.scenario_images import small_layer
+
+from .harness import ROOT, Instance, eventually, ready_pods, running_instance
+
+pytestmark = pytest.mark.e2e
+
+PROGRAMS = ROOT / ".peers/usr/bin", ROOT / ".peers/usr/sbin"
+CONFIGURATION = """
+version = 2
+root = "{home}/root"
+state = "{home}/state"
+[grpc]
+  address = "{home}/containerd.sock"
+[ttrpc]
+  address = "{home}/containerd.sock.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{home}/cni/bin"
+  conf_dir = "{home}/cni/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+  default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  BinaryName = "{runc}"
+"""
+
+
+@dataclass
+class Containerd:
+    """A running containerd. `home` is its own directory."""
+
+    home: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "containerd.sock"
+
+    @property
+    def option(self) -> str:
+        return f"cri=unix://{self.socket}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": ":".join([*map(str, PROGRAMS), os.environ["PATH"]])}
+
+    def start(self) -> None:
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [PROGRAMS[0] / "containerd", "-c", self.home / "config.toml"],
+                env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 15
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                pytest.skip(f"containerd does not run on this machine; its last words: {self.log()[-1500:]}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as asked:
+            return asked.connect_ex(str(self.socket)) == 0
+
+    def log(self) -> str:
+        return (self.home / "log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def ctr(self, *words: str) -> str:
+        done = subprocess.run(
+            [PROGRAMS[0] / "ctr", "-a", self.socket, "-n", "k8s.io", *words],
+            env=self.environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"ctr {words}: {done.stdout} {done.stderr}"
+        return done.stdout
+
+    def containers(self) -> list[str]:
+        """Every container, sandboxes included."""
+        return self.ctr("containers", "list", "-q").split()
+
+    def shims(self) -> list[int]:
+        """The processes that hold its containers."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if b"containerd-shim" in words[0] and str(self.socket).encode() in words:
+                        found.append(int(entry.name))
+        return found
+
+    def mounts(self) -> list[str]:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [point for line in lines if (point := line.split()[4]).startswith(f"{self.home}/")]
+
+
+def python_libraries() -> list[Path]:
+    """The shared libraries of this Python, which itself comes into containers by hostPath."""
+    said = subprocess.run(["ldd", os.path.realpath(sys.executable)], capture_output=True, text=True, check=True).stdout
+    return [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
+
+
+@pytest.fixture(scope="module")
+def runtime(machine: None) -> Iterator[Containerd]:
+    if not (PROGRAMS[0] / "containerd").exists() or not (PROGRAMS[1] / "runc").exists():
+        pytest.skip("containerd and runc are not there (tools/bootstrap.py fetches them): no runtime is tried")
+    home = Path(tempfile.mkdtemp(prefix="kc-", dir="/tmp"))
+    found = Containerd(home)
+    try:
+        (home / "config.toml").write_text(CONFIGURATION.format(home=home, runc=PROGRAMS[1] / "runc"))
+        write = [sys.executable, "-m", "kubesvc", "node", "--write-cni", home / "cni/net.d", home / "cni/bin"]
+        subprocess.run(write, check=True, capture_output=True, timeout=30)
+        found.start()
+        layers = [small_layer(*python_libraries())]
+        images: dict[str, dict[str, Any]] = {
+            "pause": {"Entrypoint": ["/bin/sleep", "infinity"]},
+            "shop": {"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["exec sleep 600"], "Env": ["PATH=/bin", "MODE=sold"]},
+        }
+        for name, config in images.items():
+            archive = docker_save(home / f"{name}.tar", layers, [f"localhost/{name}:1"], **config)
+            found.ctr("images", "import", "--snapshotter", "native", str(archive))
+        yield found
+        assert found.containers() == []
+        found.stop()
+        assert found.shims() == [] and found.mounts() == []
+    finally:
+        for pid in found.shims():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        found.stop()
+        for point in sorted(found.mounts(), key=len, reverse=True):
+            subprocess.run(["umount", "-l", point], check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def instance(runtime: Containerd) -> Iterator[Instance]:
+    with running_instance("--nodes", "1", "--store", "memory", "--runtime", runtime.option) as found:
+        yield found
+        found.kubectl("delete", "deployments,pods", "--all", "--now", "--wait=false")
+
+
+def host_paths(*paths: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(volumes, mounts) that show paths of the machine at the same places, read-only."""
+    volumes = [{"name": f"v{n}", "hostPath": {"path": path}} for n, path in enumerate(paths)]
+    return volumes, [{"name": f"v{n}", "mountPath": path, "readOnly": True} for n, path in enumerate(paths)]
+
+
+def pod_spec(script: str, **container: Any) -> dict[str, Any]:
+    own = {"name": "c", "image": "localhost/shop:1", "imagePullPolicy": "Never", "args": [script], **container}
+    return {"terminationGracePeriodSeconds": 1, "containers": [own]}
+
+
+def pod(name: str, script: str, **container: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod_spec(script, **container)}
+
+
+def web(name: str, replicas: int) -> list[dict[str, Any]]:
+    """A Deployment of web servers that say their host names, ready by HTTP, and its Service."""
+    python = os.path.realpath(sys.executable)
+    volumes, mounts = host_paths(os.path.realpath(sys.base_prefix), str(STANDINS))
+    script = f"exec {python} -I -S {STANDINS}/web.py serve-hostname --port 8080"
+    probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
+    spec = pod_spec(script, volumeMounts=mounts, readinessProbe=probe, ports=[{"containerPort": 8080}])
+    template = {"metadata": {"labels": {"app": name}}, "spec": {**spec, "volumes": volumes}}
+    deployment = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
+    }  # fmt: skip
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }  # fmt: skip
+    return [deployment, service]
+
+
+def status_of(instance: Instance, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = instance.get("pod", name)["status"]["containerStatuses"][0]
+    return found
+
+
+def test_a_service_leads_to_containers_of_the_runtime(instance: Instance, runtime: Containerd) -> None:
+    """Real containers become endpoints by their readiness probe, answer through the ClusterIP, and leave nothing."""
+    info = instance.get("node", "n1")["status"]["nodeInfo"]
+    assert info["containerRuntimeVersion"].startswith("containerd://1.6")
+    instance.apply(*web("web", 2))
+    pods = ready_pods(instance, "app=web", 2)
+    names = {p["metadata"]["name"] for p in pods}
+    for found in pods:
+        status = found["status"]["containerStatuses"][0]
+        assert status["containerID"].removeprefix("containerd://") in runtime.containers()
+        assert status["imageID"].startswith("sha256:") and status["image"] == "localhost/shop:1"
+    address = instance.get("service", "web")["spec"]["clusterIP"]
+
+    def answers() -> set[str]:
+        return {instance.curl(f"http://{address}/").stdout.strip() for _ in range(8)}
+
+    eventually(lambda: answers() == names)
+    slices = instance.get("endpointslices", "-l", "kubernetes.io/service-name=web")["items"]
+    ready = {e["targetRef"]["name"] for s in slices for e in s["endpoints"] if e["conditions"]["ready"]}
+    assert ready == names
+    events = instance.kubectl("events", "--for", f"pod/{pods[0]['metadata']['name']}")
+    assert "already present on machine" in events and "Container created" in events and "Container started" in events
+    instance.kubectl("delete", "deployment,service", "web")
+    eventually(lambda: runtime.containers() == [])
