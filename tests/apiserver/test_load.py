@@ -206,7 +206,7 @@ def test_metrics_have_upstreams_names() -> None:
     async def run(server: ApiServer, http: Http) -> None:
         await http.request("POST", CONFIGS, config_map("a"))
         await http.request("GET", f"{CONFIGS}/none")
-        await http.watch(f"{CONFIGS}?watch=1", 1)
+        [(kind, told)] = await http.watch(f"{CONFIGS}?watch=1", 1)
         text = (await http.request("GET", "/metrics"))[2]
         lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         about = 'dry_run="",group="",resource="configmaps",scope="{}",subresource="",verb="{}",version="v1"'
@@ -217,7 +217,11 @@ def test_metrics_have_upstreams_names() -> None:
         assert lines[f"apiserver_request_duration_seconds_count{{{post}}}"] == "1"
         assert int(lines['etcd_request_duration_seconds_count{operation="commit"}']) > 0
         assert lines['apiserver_storage_objects{resource="configmaps"}'] == "1"
-        assert lines['apiserver_watch_events_total{resource="configmaps"}'] == "1"
+        labels = 'group="",version="v1",resource="configmaps"'
+        assert lines[f"apiserver_watch_events_total{{{labels}}}"] == "1"
+        assert lines[f"apiserver_watch_events_sizes_count{{{labels}}}"] == "1"
+        line = json.dumps({"type": kind, "object": told}, separators=(",", ":")) + "\n"
+        assert int(lines[f"apiserver_watch_events_sizes_sum{{{labels}}}"]) == len(line)
         assert float(lines["process_resident_memory_bytes"]) > 1e6
         names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
         assert len(names) == len(set(names)), "each name is told once"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import socket
 
+from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.client.metrics import Metrics, exponential
 from kubesvc.clock import LoopClock
@@ -86,6 +88,16 @@ def test_slices_and_queues_are_counted() -> None:
         assert said[prefix + 'services_count_by_traffic_distribution{traffic_distribution="PreferSameZone"}'] == 1
         assert said[prefix + 'syncs{result="success"}'] >= 2
         assert said[prefix + "endpoints_added_per_sync_sum"] == 3
+        written = said["kubesvc_" + prefix + 'written_bytes_total{operation="create"}']
+        [first, _] = sorted(slices, key=lambda s: -len(s["endpoints"]))
+        assert 0 < written < 2 * len(json.dumps(first)), "bodies of two slices of at most two endpoints"
+        endpoints = "kubesvc_endpoints_controller_"
+        updates = said[endpoints + 'changes_total{operation="update"}']
+        assert said[endpoints + 'changes_total{operation="create"}'] == 1 <= updates
+        [stored] = await house.every(ENDPOINTS)
+        latest = {**stored, "metadata": {**stored["metadata"], "managedFields": None}}
+        assert 0 < said[endpoints + 'written_bytes_total{operation="update"}'] <= updates * len(json.dumps(latest))
+        assert said[endpoints + 'syncs_total{result="success"}'] >= 1 + updates
         changed = (
             prefix + 'endpointslices_changed_per_sync_sum{topology="Disabled",traffic_distribution="PreferSameZone"}'
         )

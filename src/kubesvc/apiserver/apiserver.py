@@ -33,7 +33,7 @@ from .hooks import Observer, WriteHooks
 from .inflight import InFlight
 from .kindset import Derived, KindSet
 from .local import LocalClient
-from .metrics import REQUEST_LABELS, Metrics
+from .metrics import EVENT_LABELS, REQUEST_LABELS, Metrics
 from .nodeauthorizer import NodeAuthorizer
 from .openapi import OpenApi
 from .rbac import RbacAuthorizer
@@ -94,7 +94,7 @@ class ApiServer:
         self.metrics = Metrics()
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
         self.audit = self._audit_log()
-        self.watches = WatchRequests(self.registry, clock)
+        self.watches = WatchRequests(self.registry, clock, self.metrics.events)
         resources = Resources(self.registry, self.watches, self.subresources)
         resources.authorizer = self.authorizer
         self.http = HttpServer(
@@ -151,7 +151,7 @@ class ApiServer:
             "request_kind",
         )
         counter(
-            "apiserver_watch_events_total", "Events sent to watchers.", lambda: dict(self.watches.events), "resource"
+            "apiserver_watch_events_total", "Events sent to watchers.", self.metrics.events.totals, *EVENT_LABELS
         )
         gauge(
             "apiserver_storage_objects",

@@ -27,6 +27,8 @@ BUCKETS = (
 """Upper bounds of request durations, seconds."""
 SIZE_BUCKETS = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
 """Upper bounds of answers, bytes."""
+EVENT_BUCKETS = tuple(1024.0 * 2**n for n in range(8))
+"""Upper bounds of watch events, bytes."""
 STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 VERBS = {
     "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION",
@@ -36,6 +38,7 @@ VIRTUAL = frozenset((c.group, c.version, c.plural) for c in CREATE_ONLY)
 PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/metrics", "/openapi/v2", "/openapi/v3"})
 
 Labels = tuple[str, ...]
+EVENT_LABELS = ("group", "version", "resource")
 REQUEST_LABELS = ("dry_run", "group", "resource", "scope", "subresource", "verb", "version")
 
 
@@ -54,6 +57,21 @@ class Histogram:
             self.sums[labels] = 0.0
         counts[bisect_left(self.bounds, value)] += 1
         self.sums[labels] += value
+
+    def observe_all(self, labels: Labels, values: Iterable[float]) -> None:
+        """Observe many at once."""
+        values = list(values)
+        if not values:
+            return
+        self.observe(labels, values.pop())
+        counts, bounds = self.counts[labels], self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sums[labels] += sum(values)
+
+    def totals(self) -> dict[Labels, float]:
+        """How many were observed, per set of labels."""
+        return {labels: float(sum(counts)) for labels, counts in self.counts.items()}
 
     def lines(self, name: str, names: tuple[str, ...]) -> Iterable[str]:
         for labels, counts in sorted(self.counts.items()):
@@ -109,6 +127,8 @@ class Metrics:
         self.durations = Histogram(BUCKETS)
         self.sizes = Histogram(SIZE_BUCKETS)
         self.store = Histogram(STORE_BUCKETS)
+        self.events = Histogram(EVENT_BUCKETS)
+        """Bytes of each event sent to each watcher over HTTP, by group, version and resource."""
         self.attempts: Counter[str] = Counter()
         """Requests by whether their sender could be told: success, failure or error."""
         self.readings: dict[str, tuple[str, str, tuple[str, ...], Callable[[], Reading]]] = {}
@@ -158,6 +178,9 @@ class Metrics:
         name = "etcd_request_duration_seconds"
         lines += [f"# HELP {name} Seconds a write to the store took.", f"# TYPE {name} histogram"]
         lines += self.store.lines(name, ("operation",))
+        name = "apiserver_watch_events_sizes"
+        lines += [f"# HELP {name} Bytes of events sent to watchers.", f"# TYPE {name} histogram"]
+        lines += self.events.lines(name, EVENT_LABELS)
         for name, (text, type, names, read) in sorted(self.readings.items()):
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {type}"]
             found = read()

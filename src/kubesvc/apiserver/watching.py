@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from kubesvc.clock import Clock
 from . import refusals
 from .cache import Item
 from .calls import Call, status_object
+from .metrics import EVENT_BUCKETS, Histogram
 from .negotiation import Form
 from .options import ListOptions, first, list_options
 from .registry import Registry, base_of, render
@@ -89,12 +89,12 @@ async def open_watch(registry: Registry, kind: Kind, namespace: str, options: Li
 class WatchRequests:
     """Serves watches over HTTP."""
 
-    def __init__(self, registry: Registry, clock: Clock) -> None:
+    def __init__(self, registry: Registry, clock: Clock, sizes: Histogram | None = None) -> None:
         self.registry = registry
         self.clock = clock
         self.open: set[Watcher] = set()
-        self.events: Counter[str] = Counter()
-        """Events sent so far, by resource."""
+        self.sizes = sizes or Histogram(EVENT_BUCKETS)
+        """Bytes of the events sent so far, by group, version and resource."""
         self.stopping = False
 
     def stop(self) -> None:
@@ -154,7 +154,7 @@ class WatchRequests:
         if seconds is None or seconds <= 0:
             seconds = self.registry.random.randint(LEAST_SECONDS, MOST_SECONDS)
         end = clock.monotonic() + seconds
-        self.events[watcher.cache.kind.resource] += len(plan.initial)
+        what = (lines.kind.group, lines.kind.version, lines.kind.plural)
         initial, plan.initial = plan.initial, []
         if lines.kind.custom is not None and not await self.converted(response, lines.kind, [i.value for i in initial]):
             return
@@ -164,10 +164,12 @@ class WatchRequests:
             first_lines.append(lines.initial(item))
             size += len(first_lines[-1])
             if size >= CHUNK_BYTES:
+                self.sizes.observe_all(what, map(len, first_lines))
                 await response.write(b"".join(first_lines))
                 await asyncio.sleep(0)
                 first_lines, size = [], 0
         del initial
+        self.sizes.observe_all(what, map(len, first_lines))
         if plan.announces:
             first_lines.append(lines.bookmark(plan.revision, initial_end=True))
         if first_lines:
@@ -200,8 +202,9 @@ class WatchRequests:
                     values = [lines.seen_item(seen).value for seen in taken]
                     if not await self.converted(response, lines.kind, values):
                         return
-                self.events[plan.watcher.cache.kind.resource] += len(taken)
-                await response.write(b"".join([lines.event(seen) for seen in taken]))
+                told = [lines.event(seen) for seen in taken]
+                self.sizes.observe_all(what, map(len, told))
+                await response.write(b"".join(told))
             elif options.bookmarks and clock.monotonic() >= bookmark_at:
                 bookmark_at = clock.monotonic() + settings.bookmark_seconds
                 if early > clock.monotonic():

@@ -132,20 +132,22 @@ class Index(Generic[T]):
     def _move(self, key: Key, old: T | None, new: T | None) -> None:
         """File `new` in place of `old`. The values of both are computed: to remember them took more than the Pods."""
         before, after = self._values(key, old), self._values(key, new)
-        for value in before:
-            if value not in after and (bucket := self._buckets.get(value)) is not None:
-                if isinstance(bucket, _Bucket):
-                    bucket.drop(key)
-                if isinstance(bucket, tuple) or not bucket.objects:
-                    del self._buckets[value]
+        if before != after:
+            for value in before:
+                if value not in after and (bucket := self._buckets.get(value)) is not None:
+                    if isinstance(bucket, _Bucket):
+                        bucket.drop(key)
+                    if isinstance(bucket, tuple) or not bucket.objects:
+                        del self._buckets[value]
         for value in after:
             self._put(value, key, cast(T, new))
 
-    def _values(self, key: Key, obj: T | None) -> Iterable[str]:
+    def _values(self, key: Key, obj: T | None) -> Sequence[str]:
+        """Without repeats being taken out: to file an object twice is to file it once."""
         if obj is None:
             return ()
         try:
-            return dict.fromkeys(self._of(obj))
+            return list(self._of(obj))
         except Exception:  # an odd object must not stop the cache that everybody relies on
             log.exception("%s: an index failed", key_text(key))
             return ()

@@ -12,6 +12,8 @@ from kubesvc.client.workqueue import Key, key_text
 
 from .endpoint_cache import Kept, KeptRecently
 from .endpoints_plan import Place, desired_subsets, place_of, plan_endpoints
+from .metrics import ENDPOINTS as ENDPOINTS_PREFIX
+from .metrics import WriteMetrics
 from .pod_endpoints import PodLookup, selects
 from .runner import Controller, ControllerContext, StaleCache, key_of
 from .service_of_pod import ServiceIndex, affected_services
@@ -39,6 +41,9 @@ class EndpointsController(Controller):
         self.pod_lookup = PodLookup(self.pods)
         self.service_index = ServiceIndex()
         self.trigger_times = TriggerTimes()
+        self.writes = WriteMetrics(ctx.metrics, ENDPOINTS_PREFIX, "Endpoints")
+        text = "Syncs by their result."
+        self.syncs = ctx.metrics.counter(f"{ENDPOINTS_PREFIX}_syncs_total", text, ("result",))
         self.kept: KeptRecently[Place | None] = KeptRecently()
         self.outdated: dict[Key, tuple[str, float]] = {}
         """What our last write replaced, and when: a resourceVersion, "" for nothing. A cache that shows it is behind
@@ -89,6 +94,7 @@ class EndpointsController(Controller):
         replaced, when = self.outdated.get(key, (None, 0.0))
         if replaced == seen and self.ctx.clock.monotonic() - when < PATIENCE_SECONDS:
             self.stale.add(key)
+            self.syncs.add(("stale",))
             raise StaleCache("endpoints informer cache is out of date")
         pods = self.pod_lookup.matching(service)
 
@@ -103,12 +109,9 @@ class EndpointsController(Controller):
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
         subsets = desired_subsets(service, zip(pods, places, strict=True))
         wanted = plan_endpoints(service, subsets, existing, trigger_time)
-        if wanted is None:
-            return
-        if existing is None:
-            await self.create(key, wanted)
-        else:
-            await self.update(key, existing, wanted)
+        if wanted is not None:
+            await (self.create(key, wanted) if existing is None else self.update(key, existing, wanted))
+        self.syncs.add(("success",))
 
     async def remove(self, key: Key) -> None:
         """The Service is gone, and with it whatever Endpoints bore its name (EP-6)."""
@@ -118,17 +121,20 @@ class EndpointsController(Controller):
         self.outdated.pop(key, None)
         try:
             await self.client.delete(ENDPOINTS, key[1], key[0])  # even if the cache has none: it may be behind
+            self.writes.wrote("delete")
         except NotFound:
             pass
 
     async def create(self, key: Key, wanted: Endpoints) -> None:
         try:
             await self.client.create(ENDPOINTS, plain(wanted), key[0])
+            self.writes.wrote("create", wanted)
         except (ApiError, Unreachable) as error:
             if isinstance(error, Forbidden) and error.has_cause(NAMESPACE_TERMINATING):
                 return  # nothing can be made here any more (EP-22)
             text = f"Failed to create endpoint for service {key_text(key)}: {error}"
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)
+            self.syncs.add(("error",))
             raise
         if self.endpoints.get(key) is None:
             self.outdated[key] = ("", self.ctx.clock.monotonic())
@@ -136,9 +142,11 @@ class EndpointsController(Controller):
     async def update(self, key: Key, existing: Endpoints, wanted: Endpoints) -> None:
         try:
             answer = await self.client.update(ENDPOINTS, plain(wanted))
+            self.writes.wrote("update", wanted)
         except (ApiError, Unreachable) as error:
             text = f"Failed to update endpoint {key_text(key)}: {error}"
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToUpdateEndpoint", text)
+            self.syncs.add(("error",))
             raise
         before = existing.metadata.resource_version
         if answer["metadata"].get("resourceVersion") != before:

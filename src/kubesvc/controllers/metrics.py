@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from kubesvc.api.meta import Struct
 from kubesvc.client.metrics import Histogram, Labels, Metrics, exponential
 from kubesvc.client.workqueue import Key, WorkQueue
 
@@ -32,6 +35,9 @@ QUEUES = {
 PER_SYNC = exponential(2, 2, 15)
 CHANGED_PER_SYNC = exponential(1, 2, 8)  # of slices
 SLICES, MIRRORED = "endpoint_slice_controller", "endpoint_slice_mirroring_controller"
+ENDPOINTS = "kubesvc_endpoints_controller"
+"""Upstream counts nothing of the Endpoints controller but its queue."""
+_json = msgspec.json.Encoder()
 
 
 def queue_name(controller: str) -> str:
@@ -73,6 +79,25 @@ def watch_queues(metrics: Metrics, queues: Mapping[str, WorkQueue]) -> None:
     metrics.read("workqueue_work_duration_seconds", text, "histogram", label, spread(lambda q: q.works))
 
 
+class WriteMetrics:
+    """How much a controller of endpoints writes: `changes` by operation and, under a name of our own since upstream
+    has none, the bytes of the objects sent."""
+
+    def __init__(self, metrics: Metrics, prefix: str, what: str) -> None:
+        operation = ("operation",)
+        text = f"{what} written, by what was done."
+        own = prefix.startswith("kubesvc_")
+        self.changes = metrics.counter(f"{prefix}_changes{'_total' if own else ''}", text, operation)
+        text = f"Bytes of the {what} written, by what was done."
+        self.bytes = metrics.counter(f"{'' if own else 'kubesvc_'}{prefix}_written_bytes_total", text, operation)
+
+    def wrote(self, operation: str, obj: Struct | None = None) -> None:
+        """Count one write that succeeded. obj: what was sent, None for a delete"""
+        self.changes.add((operation,))
+        if obj is not None:
+            self.bytes.add((operation,), len(_json.encode(obj)))
+
+
 @dataclass(frozen=True, slots=True)
 class Efficiency:
     """One Service's slices: how many endpoints they hold, how many they are, and how few they could be."""
@@ -92,7 +117,7 @@ class SliceMetrics:
         self.added = metrics.histogram(f"{prefix}_endpoints_added_per_sync", text, PER_SYNC)
         text = "Endpoints removed on each sync."
         self.removed = metrics.histogram(f"{prefix}_endpoints_removed_per_sync", text, PER_SYNC)
-        self.changes = metrics.counter(f"{prefix}_changes", "Slices written, by what was done.", ("operation",))
+        self.writes = WriteMetrics(metrics, prefix, "Slices")
 
         def total(of: Callable[[Efficiency], int]) -> Callable[[], dict[Labels, float]]:
             return lambda: {(): float(sum(of(e) for e in self.known.values()))}

@@ -56,14 +56,14 @@ class SliceWriter:
     async def create(self, key: Key, s: EndpointSlice) -> None:
         try:
             self.note(key, await self.client.create(ENDPOINT_SLICE, plain(s), key[0]))
-            self.metrics.changes.add(("create",))
+            self.metrics.writes.wrote("create", s)
         except (ApiError, Unreachable) as error:
             raise self.failure("create", "", key, error) from error
 
     async def update(self, key: Key, s: EndpointSlice) -> None:
         try:
             self.note(key, await self.client.update(ENDPOINT_SLICE, plain(s)))
-            self.metrics.changes.add(("update",))
+            self.metrics.writes.wrote("update", s)
         except (ApiError, Unreachable) as error:
             raise self.failure("update", s.name, key, error) from error
 
@@ -73,7 +73,7 @@ class SliceWriter:
         self.tracker.deletes(key, s.metadata.uid)
         try:
             await self.client.delete(ENDPOINT_SLICE, s.name, s.namespace, uid=s.metadata.uid)
-            self.metrics.changes.add(("delete",))
+            self.metrics.writes.wrote("delete")
         except NotFound:
             return
         except (ApiError, Unreachable) as error:
