@@ -144,6 +144,40 @@ def test_follows(mode: str) -> None:
     in_house(mode, test)
 
 
+def test_the_node_is_told_that_it_starts() -> None:
+    """PROXY-125."""
+
+    async def test(house: House) -> None:
+        await settle(5)
+        assert house.cluster.events == [("n1", "Starting", "")]
+
+    in_house("nftables", test)
+
+
+def test_failures_of_changes_alone_are_counted_apart() -> None:
+    """PROXY-106, 134: and everything is written anew after one."""
+
+    async def test(house: House) -> None:
+        house.cluster.put(SERVICE, service())
+        await settle()
+        counters = house.proxy.families[0].counters
+        full = counters.full_syncs
+        house.iptables.fail_next = IptablesError("the lock is held", passing=True)
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await settle(5)
+        assert (counters.failures, counters.partial_failures) == (1, 1)
+        assert counters.full_syncs == full + 1 and house.fates() == to(A)
+        house.break_in()
+        house.iptables.fail_next = IptablesError("the lock is held", passing=True)
+        house.proxy.families[0].touch_everything()
+        await settle(5)
+        assert (counters.failures, counters.partial_failures) == (2, 1)
+        text = house.proxy.metrics.text()
+        assert 'sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}' in text
+
+    in_house("iptables", test)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_flushed_ruleset_comes_back(mode: str) -> None:
     """PROXY-114: within one look, and nothing is written while nothing is wrong."""

@@ -12,7 +12,16 @@ from kubesvc.clock import RealClock
 from kubesvc.kernel.iptables import Abilities, FakeIptables, KernelIptables
 from kubesvc.kernel.nft import KernelNft
 from kubesvc.proxy.backend import Standpoint
-from kubesvc.proxy.choice import Ability, ModeUnavailable, open_backends, plan_mode, remove_leftovers, set_limits
+from kubesvc.proxy.choice import (
+    Ability,
+    ModeUnavailable,
+    families_here,
+    open_backends,
+    plan_mode,
+    remove_leftovers,
+    remove_ours,
+    set_limits,
+)
 from kubesvc.proxy.flows import plan_limits
 from kubesvc.proxy.iptables import MARKER
 from kubesvc.proxy.iptablesbackend import IptablesBackend
@@ -132,6 +141,13 @@ def test_in_a_namespace(lab: Lab) -> None:
             opened.close()
         await remove_leftovers("userspace", [applied], settings)
         await state("userspace")
+        for backend in (opened.backends("IPv4"), (await open_backends(settings, clock, chance)).backends("IPv4")):
+            backend.stand(Standpoint(options("IPv4"), ()))
+            await backend.load(plans)
+        await state("both")
+        assert await remove_ours(settings) == ["table ip kubesvc", "the chains of iptables"]
+        assert await remove_ours(settings) == [], "nothing being there is no error"
+        await state("removed")
         return found
 
     assert lab.inside(HERE, lambda: asyncio.run(main())) == [
@@ -140,4 +156,20 @@ def test_in_a_namespace(lab: Lab) -> None:
         ("nftables", False, True),
         ("iptables", True, False),
         ("userspace", False, False),
+        ("both", True, True),
+        ("removed", False, False),
     ]
+
+
+def test_families_are_those_of_the_kernel(tmp_path: Path) -> None:
+    """PROXY-126: whatever Services there are; a kernel without IPv6, or with it switched off, leaves one."""
+    (tmp_path / "net").mkdir()
+    assert families_here(tmp_path) == ("IPv4",)
+    (tmp_path / "net/if_inet6").write_text("")
+    assert families_here(tmp_path) == ("IPv4", "IPv6")
+    switch = tmp_path / "sys/net/ipv6/conf/all/disable_ipv6"
+    switch.parent.mkdir(parents=True)
+    for said, families in (("0\n", ("IPv4", "IPv6")), ("1\n", ("IPv4",))):
+        switch.write_text(said)
+        assert families_here(tmp_path) == families
+    assert families_here(tmp_path / "nothing") == ("IPv4", "IPv6"), "where nothing can be known"

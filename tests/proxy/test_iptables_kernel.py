@@ -181,6 +181,19 @@ def test_rules_of_others_stay(node: Node) -> None:
     assert node.ask(OUTSIDE, "IPv4", ADDRESSES["IPv4"][HERE], 30080) == A + M
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rules_are_counted_as_they_are(node: Node, family: Family) -> None:
+    """PROXY-134: what is counted is what iptables-save shows in our chains; the last sync wrote less than all."""
+    node.apply(node_port(ready(A, B, C), **AFFINITY, **LOCAL), family)
+    node.apply(node_port(ready(A, B), **AFFINITY, **LOCAL), family)
+    saved = parse_save(node.run("ip6tables-save" if family == "IPv6" else "iptables-save"), family)
+    counts = {count.table: count for count in node.backends[family].rule_counts()}
+    for table in ("nat", "filter"):
+        there = sum(len(rules) for name, rules in saved[table].rules.items() if is_ours(table, name))
+        assert counts[table].all == there, table
+    assert 0 < counts["nat"].last < counts["nat"].all
+
+
 def test_what_runbooks_look_for(node: Node) -> None:
     """PROXY-109, 110: the chains of one Service, as `iptables -t nat -S` shows them."""
     node.apply(plain(ready(A, B)), "IPv4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
@@ -419,6 +420,41 @@ def test_there_and_back_before_a_sync_writes_nothing() -> None:
         assert len(house.nft.log) == before and house.fates() == targets(A)
 
     in_house(test)
+
+
+def test_a_node_without_addresses_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """PROXY-123: a line after 30 s; what needs no address of the Node does not wait for it."""
+
+    async def test(house: House) -> None:
+        house.cluster.objects["nodes"].clear()
+        house.cluster.put(SERVICE, service())
+        house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        await asyncio.sleep(29)
+        assert house.fates() == targets(A) and "address" not in caplog.text
+        await asyncio.sleep(2)
+        assert "node n1 has no address after 30 s" in caplog.text and "no such node" in caplog.text
+
+    in_house(test)
+    caplog.clear()
+
+    async def usual(_: House) -> None:
+        await asyncio.sleep(40)
+        assert "no address" not in caplog.text
+
+    in_house(usual)
+
+
+def test_what_it_was_told_is_shown_by_upstreams_names() -> None:
+    """PROXY-90: /configz."""
+
+    async def test(house: House) -> None:
+        shown = json.loads(house.proxy.metrics.answer("/configz").body)["kubeproxy.config.k8s.io"]
+        assert (shown["mode"], shown["hostnameOverride"], shown["clusterCIDR"]) == ("nftables", "n1", "10.244.0.0/16")
+        assert shown["nodePortAddresses"] == [] and shown["detectLocalMode"] == "ClusterCIDR"
+        assert shown["metricsBindAddress"] == "127.0.0.1:10249" and shown["healthzBindAddress"] == ""
+        assert shown["nftables"]["masqueradeBit"] == 14
+
+    in_house(test, ProxySettings(families=("IPv4",), health_port=0, metrics_port=10249))
 
 
 def test_syncs_keep_their_distance() -> None:

@@ -4,12 +4,13 @@
   kubesvc proxy --kubeconfig FILE --dry-run               print what would be written, in nft's language; write nothing
   kubesvc proxy --kubeconfig FILE --audit                 compare the kernel's rules, kube-proxy's or ours, with the API
   kubesvc proxy --kubeconfig FILE --take-over             go on where kube-proxy's rules are, and remove those
+  kubesvc proxy --cleanup                                 remove all rules of ours, of whatever mode; needs no cluster
 
 It writes the tables `ip kubesvc` and `ip6 kubesvc` and touches no other; without nftables, chains of iptables that are
 named as kube-proxy's. It needs the right to change them (root, or a namespace of your own); without it, --proxy-mode
-userspace answers for Services at loopback ports, which it prints. Rules stay when it ends, so that traffic goes on;
---cleanup removes them. Where kube-proxy's rules are it refuses to start, since two translators at one hook cannot both
-rule.
+userspace answers for Services at loopback ports, which it prints. Rules stay when it ends, so that traffic goes on, but
+for --remove-at-end. Where kube-proxy's rules are it refuses to start, since two translators at one hook cannot both
+rule. Who asks /healthz at --healthz-bind-address, or /metrics at --metrics-bind-address, is answered as by kube-proxy.
 
 Exit status of --audit: 0 everything is as the API says, 1 there are differences, 2 cannot tell.
 """
@@ -18,13 +19,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import json
 import logging
 import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
@@ -63,15 +65,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--service-ports", type=Path, default=None, metavar="FILE",
         help="in userspace mode: keep the list of loopback ports in this file, and the ports over restarts",
     )  # fmt: skip
-    parser.add_argument("--cleanup", action="store_true", help="remove the tables at the end")
+    parser.add_argument(
+        "--nodeport-addresses", type=comma, default=None, metavar="CIDR[,CIDR]|primary",
+        help="where node ports are reached (default: the Node's own addresses, with iptables all of this machine)",
+    )  # fmt: skip
+    for asked, default in (("healthz", "0.0.0.0:10256"), ("metrics", "127.0.0.1:10249")):
+        parser.add_argument(
+            f"--{asked}-bind-address", type=bind_address, default=bind_address(default), metavar="ADDRESS:PORT",
+            help=f'where /{asked} is answered (default: {default}; "" is nowhere)',
+        )  # fmt: skip
+    parser.add_argument("--remove-at-end", action="store_true", help="remove our rules when this ends")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print what would be written, and end")
     what.add_argument("--audit", action="store_true", help="compare the kernel's rules with the API, and end")
     what.add_argument("--take-over", action="store_true", help="start where kube-proxy's rules are, and remove them")
+    what.add_argument("--cleanup", action="store_true", help="remove all rules of ours, and end")
     parser.add_argument("--json", action="store_true", help="with --audit: for programs")
 
 
+def bind_address(text: str) -> tuple[str, int]:
+    """`ADDRESS:PORT`, an IPv6 address in brackets; ("", 0) for nothing."""
+    if not text:
+        return "", 0
+    address, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(address.strip("[]"))
+        if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no ADDRESS:PORT, such as 127.0.0.1:10249") from None
+    return address.strip("[]"), int(port)
+
+
+def node_port_addresses(words: tuple[str, ...] | None) -> Literal["default", "primary"] | tuple[str, ...]:
+    """Where node ports are reached. Failure if it is neither ranges nor the word `primary`, alone (PROXY-67)."""
+    if words is None:
+        return "default"
+    if words == ("primary",):
+        return "primary"
+    for word in words:
+        try:
+            ipaddress.ip_network(word)
+        except ValueError as error:
+            raise Failure(
+                f"--nodeport-addresses {word}: {error}; allowed are ranges such as 192.0.2.0/24, or the word primary",
+                status=WRONG_USAGE,
+            ) from None
+    return tuple(words)
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.cleanup:
+        return asyncio.run(clean_up())
     args.node = args.node or platform.node().lower()
     args.namespace = None
     check_detector(args)
@@ -97,6 +142,7 @@ def check_detector(args: argparse.Namespace) -> None:
 def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySettings:
     """What the options ask for. pod_cidrs: this node's, for NodeCIDR (PROXY-52)."""
     from kubesvc.proxy import ProxySettings
+    from kubesvc.proxy.choice import families_here
 
     interface = args.pod_interface + ("*" if args.detect_local_mode == "InterfaceNamePrefix" else "")
     return ProxySettings(
@@ -104,10 +150,15 @@ def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySe
         cluster_cidrs=pod_cidrs if args.detect_local_mode == "NodeCIDR" else args.cluster_cidr or (),
         pod_interface=interface,
         masquerade_all=args.masquerade_all,
-        cleanup=args.cleanup,
+        node_port_addresses=node_port_addresses(args.nodeport_addresses),
+        cleanup=args.remove_at_end,
+        families=families_here(),
         service_cidrs=(),
         connection_limits=True,
-        metrics_port=10249,
+        health_address=args.healthz_bind_address[0],
+        health_port=args.healthz_bind_address[1],
+        metrics_address=args.metrics_bind_address[0],
+        metrics_port=args.metrics_bind_address[1],
     )
 
 
@@ -132,7 +183,10 @@ async def serve(args: argparse.Namespace, client: Client, clock: Clock, random: 
         except ModeUnavailable as error:
             raise Failure(f"{error}\nnext: --proxy-mode auto takes what works") from error
         print(f"kubesvc {opened.choice}", file=sys.stderr)
-        proxy = Proxy(client, args.node, opened.backends, clock, random, settings, conntrack=opened.conntrack)
+        proxy = Proxy(
+            client, args.node, opened.backends, clock, random, settings,
+            conntrack=opened.conntrack, addresses_of=addresses_here,
+        )  # fmt: skip
         applied = [f.applied for f in proxy.families]
         async with asyncio.TaskGroup() as group:
             group.create_task(proxy.run())
@@ -146,6 +200,32 @@ async def serve(args: argparse.Namespace, client: Client, clock: Clock, random: 
                 await remove_foreign(foreign)
     except* NodeCidrFailed as failed:
         raise Failure(f"{failed.exceptions[0]}\nnext: start it again") from None
+
+
+def addresses_here() -> list[str]:
+    """All addresses of this network namespace's interfaces, of which --nodeport-addresses choose."""
+    from kubesvc.kernel.links import NetlinkLinks
+
+    links = NetlinkLinks()
+    try:
+        return [address for link in links.links() for address in links.addresses(link.name)]
+    finally:
+        links.close()
+
+
+async def clean_up() -> int:
+    """Remove what any mode of ours has written in this network namespace, and say what that was (PROXY-121)."""
+    from kubesvc.kernel.iptables import IptablesError
+    from kubesvc.kernel.nft import NftError
+    from kubesvc.proxy import ProxySettings
+    from kubesvc.proxy.choice import remove_ours
+
+    try:
+        removed = await remove_ours(ProxySettings())
+    except (OSError, NftError, IptablesError) as error:
+        raise Failure(f"our rules cannot be removed: {error}\nnext: run it as root, on the node") from error
+    print("\n".join(f"removed {what}" for what in removed) or "there are no rules of ours here")
+    return 0
 
 
 class Ports:
@@ -302,6 +382,14 @@ async def read(args: argparse.Namespace, cluster: Cluster) -> World:
     return World(place, ports, ranges, tuple(node.spec.pod_cidrs or ()))
 
 
+def reached_at(settings: ProxySettings, world: World, family: Family) -> tuple[str, ...]:
+    """Where node ports are reached: the Node's own address, or those of this machine that were chosen (PROXY-67)."""
+    from kubesvc.proxy.sync import addresses_within
+
+    chosen = settings.node_port_addresses
+    return world.of(family)[:1] if isinstance(chosen, str) else addresses_within(family, addresses_here(), chosen)
+
+
 async def dry_run(args: argparse.Namespace, world: World) -> int:
     """Print the transactions that would make the kernel's tables right."""
     from kubesvc.kernel.nft import KernelNft, NftError
@@ -310,7 +398,7 @@ async def dry_run(args: argparse.Namespace, world: World) -> int:
     from kubesvc.proxy.nftables import Ruleset
 
     settings = settings_of(args, world.pod_cidrs)
-    for family in FAMILIES:
+    for family in settings.families:
         cidr = next((c for c in settings.cluster_cidrs if (":" in c) == (family == "IPv6")), "")
         ranges = tuple(r for r in world.service_ranges if (":" in r) == (family == "IPv6"))
         options = FrameOptions(
@@ -322,7 +410,7 @@ async def dry_run(args: argparse.Namespace, world: World) -> int:
             settings.masquerade_bit,
             ranges,
         )
-        ruleset = Ruleset(options, world.of(family)[:1])
+        ruleset = Ruleset(options, reached_at(settings, world, family))
         ruleset.change(world.ports[family])
         found = None
         try:
@@ -387,7 +475,8 @@ async def audit(args: argparse.Namespace, world: World) -> int:
     for family, made in rules:
         own = world.of(family)
         pods = next((c for c in settings.cluster_cidrs if (":" in c) == (family == "IPv6")), "")
-        at = Surroundings(pod_cidr=pods, own_addresses=own, node_addresses=own[:1], service_cidrs=world.service_ranges)
+        reached = reached_at(settings, world, family)
+        at = Surroundings(pod_cidr=pods, own_addresses=own, node_addresses=reached, service_cidrs=world.service_ranges)
         ports = [p for listed in world.ports[family].values() for p in listed]
         fronts += len({f for p in ports for f in au.fronts_of(p, at)})
         differences += au.audit(made, ports, at, au.senders_of(own, pods, 6 if family == "IPv6" else 4))

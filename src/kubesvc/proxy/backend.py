@@ -43,6 +43,14 @@ class Standpoint(msgspec.Struct, frozen=True):
     node_addresses: tuple[str, ...] | None = ()
 
 
+class RuleCount(msgspec.Struct, frozen=True):
+    """Rules of one table of iptables: all of ours, and those that the last sync wrote (PROXY-134)."""
+
+    table: str
+    all: int
+    last: int
+
+
 class Backend(Protocol):
     """The rules of one address family, in one network namespace.
 
@@ -78,6 +86,9 @@ class Backend(Protocol):
 
     async def forget_records(self, keys: Sequence[ServiceKey]) -> None:
         """Clients remembered for an endpoint that left the lists of these Services are balanced anew (PROXY-61)."""
+
+    def rule_counts(self) -> list[RuleCount]:
+        """How many rules there are, where rules are what grows with Services; else nothing."""
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         """Pairs of (who keeps an address and port, who wants it too), in order, each once."""

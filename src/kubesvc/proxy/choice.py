@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubesvc.clock import Clock, Random
 from kubesvc.kernel.conntrack import Conntrack, KernelConntrack
-from kubesvc.kernel.iptables import Iptables, IptablesError, KernelIptables, chain_names, probe
+from kubesvc.kernel.iptables import IptablesError, KernelIptables, chain_names, probe
 from kubesvc.kernel.nft import DeleteTable, KernelNft, NftError, Transaction
 from kubesvc.kernel.nft.table import NFPROTO_IPV4
 
@@ -22,14 +24,16 @@ from .backend import Backends, Mode
 from .delta import build
 from .flows import plan_limits
 from .frame import FrameOptions, frame, set_rank
-from .iptables import MARKER
-from .iptablesbackend import IptablesBackends
-from .nftbackend import NftBackends
+from .nftbackend import NftBackend, NftBackends
 from .settings import AskedMode, ProxySettings
-from .userspace import Entry, Listing, UserspaceBackends
+from .traffic import Family
+
+if TYPE_CHECKING:
+    from .userspace import Entry, Listing
 
 log = logging.getLogger(__name__)
 
+FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 PROBE_TABLE = "kubesvc-probe"
 BE_LIBERAL = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
 ROUTE_LOCALNET = Path("/proc/sys/net/ipv4/conf/all/route_localnet")
@@ -149,9 +153,13 @@ async def open_backends(
         case "nftables":
             return Opened(choice, NftBackends(KernelNft(), settings.table), KernelConntrack())
         case "iptables":
+            from .iptablesbackend import IptablesBackends  # each way loads only its own
+
             loopback = settings.loopback_node_ports and route_localnet()
             backends = IptablesBackends(door, loopback_ports=loopback, drop_invalid=not liberal())
             return Opened(choice, backends, KernelConntrack())
+    from .userspace import Listing, UserspaceBackends
+
     raise_file_limit()
     kept = Listing(listing, listed)
     return Opened(choice, UserspaceBackends(clock, random, kept), None, kept)
@@ -205,20 +213,59 @@ async def remove_leftovers(mode: Mode, applied: list[asyncio.Event], settings: P
     """Once our rules are in force, remove those that we wrote in another mode before (PROXY-121)."""
     for event in applied:
         await event.wait()
-    for family in settings.families:
-        if mode != "nftables":
-            try:
-                nft = KernelNft(buffer_bytes=PROBE_BUFFER_BYTES)
+    for family in FAMILIES:
+        for other, remove in (("nftables", remove_table), ("iptables", remove_chains)):
+            if mode != other:
                 try:
-                    await NftBackends(nft, settings.table)(family).clean_up()
-                finally:
-                    nft.close()
-            except (NftError, OSError) as error:
-                log.debug("no nftables leftovers of %s: %s", family, error)
-        if mode != "iptables":
-            door: Iptables = KernelIptables()
-            try:
-                if ("nat", MARKER) in chain_names(await door.save(family, "nat")):
-                    await IptablesBackends(door)(family).clean_up()
-            except IptablesError as error:
-                log.debug("no iptables leftovers of %s: %s", family, error)
+                    await remove(family, settings)
+                except (NftError, IptablesError, OSError) as error:
+                    log.debug("no %s leftovers of %s: %s", other, family, error)
+
+
+async def remove_ours(settings: ProxySettings) -> list[str]:
+    """Remove everything that any mode has written here; what that was, in words (PROXY-121). NftError, IptablesError or
+    OSError if it cannot be removed; that iptables is not there is none, since nothing of ours is then either."""
+    found = [what for family in FAMILIES if (what := await remove_table(family, settings))]
+    for family in FAMILIES:
+        try:
+            what = await remove_chains(family, settings)
+        except IptablesError as error:
+            if shutil.which("iptables"):
+                raise
+            log.info("%s", error)
+            break
+        found += [what] if what else []
+    return found
+
+
+async def remove_table(family: Family, settings: ProxySettings) -> str:
+    """Remove our table of nftables; its name, "" if there was none."""
+    nft = KernelNft(buffer_bytes=PROBE_BUFFER_BYTES)
+    try:
+        backend = NftBackend(family, nft, settings.table)
+        there = await nft.read(backend.nfproto, settings.table, elements=False) is not None
+        await backend.clean_up()
+    finally:
+        nft.close()
+    return f"table {'ip6' if family == 'IPv6' else 'ip'} {settings.table}" if there else ""
+
+
+async def remove_chains(family: Family, _: ProxySettings) -> str:
+    """Remove our chains of iptables; a word for them, "" if there were none."""
+    from .iptables import MARKER
+    from .iptablesbackend import IptablesBackends
+
+    door = KernelIptables()
+    if ("nat", MARKER) not in chain_names(await door.save(family, "nat")):
+        return ""
+    await IptablesBackends(door)(family).clean_up()
+    return f"the chains of ip{'6' if family == 'IPv6' else ''}tables"
+
+
+def families_here(proc: Path = Path("/proc")) -> tuple[Family, ...]:
+    """The address families that this network namespace has, whatever Services there are (PROXY-126)."""
+    try:
+        off = (proc / "sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "1"
+    except OSError:
+        off = proc.exists() and not (proc / "net/if_inet6").exists()  # without /proc nothing speaks against it
+    return ("IPv4",) if off else FAMILIES

@@ -51,6 +51,8 @@ class Counters:
     syncs: int = 0
     full_syncs: int = 0
     failures: int = 0
+    partial_failures: int = 0
+    """Those of the failures at which only what had changed was to be written (PROXY-134)."""
     repairs: int = 0
     refusals: int = 0
     flows_forgotten: int = 0
@@ -170,12 +172,14 @@ class FamilySync:
                     next_full = self.clock.monotonic() + self.settings.full_sync_seconds
             self.wake.clear()
             started, pending_since = self.clock.monotonic(), self.pending_since
+            partial = not self.wishes.everything
             try:
                 self.pending_since = None
                 await self.sync()
                 failures = 0
             except Exception as error:  # whatever it was, the next sync starts over (PROXY-106, 117)
                 self.counters.failures += 1
+                self.counters.partial_failures += partial
                 self.wishes.everything = True
                 self.pending_since = pending_since if pending_since is not None else started
                 wait = min(FIRST_RETRY_SECONDS * 2.0**failures, self.settings.retry_seconds)

@@ -191,6 +191,24 @@ class IptablesRuleset:
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         return self.fronts.conflicts()
 
+    def counts(self) -> dict[str, int]:
+        """How many rules there are in our chains, by table (PROXY-134)."""
+        found = {table: sum(map(len, chains.values())) for table, chains in self._shared().items() if chains}
+        found["nat"] += sum(len(rules) for _, rules in self.chains())
+        return found
+
+    @staticmethod
+    def counted(text: str) -> dict[str, int]:
+        """How many rules a restore text writes, by table."""
+        found: dict[str, int] = {}
+        table = ""
+        for line in text.splitlines():
+            if line.startswith("*"):
+                table = line[1:]
+            elif line.startswith("-A "):
+                found[table] = found.get(table, 0) + 1
+        return found
+
     def chains(self) -> Iterator[tuple[str, list[str]]]:
         """All chains of single Services, in order of the Services."""
         for key in sorted(self.shares):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from kubesvc.kernel.iptables import Iptables, IptablesError, Rule, chain_names, parse_rule, parse_save, words_of
 
-from .backend import Backend, Changes, Mode, Refused, Standpoint
+from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint
 from .frame import FrameOptions
 from .iptables import CANARY, MARKER, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset
 from .traffic import Family, PortTraffic, ServiceKey, ServicePortName
@@ -50,6 +50,8 @@ class IptablesBackend:
         self.drop_invalid = drop_invalid
         self.ruleset = self._ruleset(Standpoint(FrameOptions(family)))
         self.written = 0
+        self.last_text = ""
+        """What the last sync wrote."""
         self.present = False
 
     def _ruleset(self, standpoint: Standpoint) -> IptablesRuleset:
@@ -124,6 +126,7 @@ class IptablesBackend:
         except IptablesError as error:
             self._refuse(error)
         self.written += text.count("\n-A ")
+        self.last_text = text
 
     def _refuse(self, error: IptablesError) -> NoReturn:
         self.present = True  # some tables may have been written; the next load looks
@@ -133,6 +136,10 @@ class IptablesBackend:
 
     async def forget_records(self, keys: Sequence[ServiceKey]) -> None:
         """Nothing to do: the list of an endpoint ends with the last rule that names it."""
+
+    def rule_counts(self) -> list[RuleCount]:
+        last = self.ruleset.counted(self.last_text)
+        return [RuleCount(table, count, last.get(table, 0)) for table, count in self.ruleset.counts().items()]
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         return self.ruleset.conflicts()

@@ -1,20 +1,22 @@
 """What the proxy counts, under upstream's names (PROXY-127 to 137), and where it is read: /metrics, /healthz and
-/proxyMode on loopback (PROXY-90).
+/proxyMode on loopback, as well as what the proxy was told (PROXY-90).
 
 `ProxyMetrics` is fed by the loop: changes as they come, syncs as they end. No library is needed for the text.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.clock import Clock, parse_rfc3339
 
-from .backend import Mode, SyncReport
+from .backend import Mode, RuleCount, SyncReport
 from .health import Answer
 from .traffic import Family, PortTraffic
 
@@ -76,20 +78,31 @@ class FamilyCounts:
 
 @dataclass(frozen=True, slots=True)
 class FamilyState:
-    """What is asked of a family when somebody reads: failures since the start, and its service ports."""
+    """What is asked of a family when somebody reads: failures since the start, how many of them were of syncs that
+    had only changes to write, its service ports, and its rules of iptables."""
 
     failures: int
     ports: Iterable[PortTraffic]
+    partial_failures: int = 0
+    rules: Sequence[RuleCount] = ()
 
 
 class ProxyMetrics:
     """The counters of one proxy.
 
-    state: how the families stand now
+    state:  how the families stand now
+    config: what the proxy was told, by upstream's names
     """
 
-    def __init__(self, mode: Mode, clock: Clock, state: Callable[[], Mapping[Family, FamilyState]]) -> None:
+    def __init__(
+        self,
+        mode: Mode,
+        clock: Clock,
+        state: Callable[[], Mapping[Family, FamilyState]],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.mode = mode
+        self.config = config or {}
         self.clock = clock
         self.state = state
         self.started = clock.now()
@@ -101,6 +114,8 @@ class ProxyMetrics:
         self.waiting: set[Family] = set()
         """Families that have not synced since the oldest pending change."""
         self.health: Counter[tuple[str, int]] = Counter()
+        self.pings = 0
+        """How often this port's own /healthz was asked."""
 
     # Feeding.
 
@@ -162,12 +177,29 @@ class ProxyMetrics:
             case "/metrics":
                 return Answer(200, self.text(), content_type=TEXT)
             case "/metrics/slis":
-                return Answer(200, "", content_type=TEXT)
+                return Answer(200, "".join(f"{line}\n" for line in self._indicators()), content_type=TEXT)
             case "/healthz":
+                self.pings += 1
                 return Answer(200, "ok", content_type="text/plain; charset=utf-8")
+            case "/healthz/ping":
+                return Answer(200, "ok", content_type="text/plain; charset=utf-8")
+            case "/configz":
+                return Answer(200, json.dumps({"kubeproxy.config.k8s.io": self.config}))
             case "/proxyMode":
                 return Answer(200, self.mode, content_type="text/plain; charset=utf-8")
         return Answer(404, "404 page not found\n", content_type="text/plain; charset=utf-8")
+
+    def _indicators(self) -> Iterator[str]:
+        """What this port's health checks have said, which are one, once it was asked."""
+        if self.pings:
+            labels = 'name="ping",{}type="healthz"'
+            name, help = "kubernetes_healthcheck", "Whether the health check passed when it was last asked"
+            yield from head(name, "gauge", help, "STABLE")
+            yield f"{name}{{{labels.format('')}}} 1"
+            name, help = "kubernetes_healthchecks_total", "How often the health check came out so"
+            yield from head(name, "counter", help, "STABLE")
+            passed = 'status="success",'
+            yield f"{name}{{{labels.format(passed)}}} {self.pings}"
 
     def text(self) -> str:
         return "".join(f"{line}\n" for line in self._lines())
@@ -223,6 +255,16 @@ class ProxyMetrics:
             yield from values(f"{s}nftables_cleanup_failures_total", "counter", "Removals that failed", none)
         elif self.mode == "iptables":
             yield from values(f"{s}iptables_restore_failures_total", "counter", "Writes that failed", failures)
+            partly = [(f'ip_family="{f}"', float(x.partial_failures)) for f, x in state.items()]
+            help = "Writes of changes alone that failed; all rules are written after one"
+            yield from values(f"{s}iptables_partial_restore_failures_total", "counter", help, partly)
+            counts = [(f'ip_family="{f}",table="{rule.table}"', rule) for f, x in state.items() for rule in x.rules]
+            for what, help, of in (
+                ("total", "Rules of ours", "all"),
+                ("last", "Rules that the last sync wrote", "last"),
+            ):
+                found = [(labels, float(getattr(rule, of))) for labels, rule in counts]
+                yield from values(f"{s}iptables_{what}", "gauge", help, found)
         yield from histograms(
             f"{p}conntrack_reconciler_sync_duration_seconds", "Time that looking for stale flows took",
             lambda c: c.conntrack,
@@ -249,5 +291,5 @@ class ProxyMetrics:
                 yield f'{name}{{ip_family="{family}",traffic_policy="{policy}"}} {count}'
 
 
-def head(name: str, kind: str, help: str) -> tuple[str, str]:
-    return f"# HELP {name} [ALPHA] {help}", f"# TYPE {name} {kind}"
+def head(name: str, kind: str, help: str, stage: str = "ALPHA") -> tuple[str, str]:
+    return f"# HELP {name} [{stage}] {help}", f"# TYPE {name} {kind}"

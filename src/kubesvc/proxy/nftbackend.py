@@ -20,7 +20,7 @@ from kubesvc.kernel.nft import (
 )
 from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 
-from .backend import Backend, Changes, Mode, Refused, Standpoint
+from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint
 from .delta import applied
 from .frame import FrameOptions
 from .nftables import Ruleset, affinity_lists, affinity_map
@@ -127,6 +127,9 @@ class NftBackend:
                         await self.nft.run(Transaction(self.nfproto, self.table, (delete,)))
                     except NoSuchObject:
                         pass  # ran out meanwhile
+
+    def rule_counts(self) -> list[RuleCount]:
+        return []
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         return self.ruleset.conflicts()

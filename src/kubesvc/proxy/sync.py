@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.node import NODE, Node
@@ -38,6 +39,8 @@ from .traffic import (
 log = logging.getLogger(__name__)
 
 HEALTH_RETRY_SECONDS = 5.0
+NODE_PATIENCE_SECONDS = 30.0
+"""How long a Node may be without addresses before that is worth a line (PROXY-123)."""
 
 
 class Proxy:
@@ -110,10 +113,8 @@ class Proxy:
         self.metrics = ProxyMetrics(
             self.mode,
             clock,
-            lambda: {
-                f.family: FamilyState(f.counters.failures, (p for ports in f.backend.ports.values() for p in ports))
-                for f in self.families
-            },
+            lambda: {f.family: state_of(f) for f in self.families},
+            config_of(self.settings, self.mode, node_name),
         )
 
     async def run(self) -> None:
@@ -138,6 +139,7 @@ class Proxy:
                 await self.services.synced.wait()
                 await self.slices.synced.wait()
                 await self.nodes.synced.wait()
+                group.create_task(self._miss_addresses())
                 for family in self.families:
                     group.create_task(family.run())
         finally:
@@ -146,6 +148,18 @@ class Proxy:
             if self.settings.cleanup:
                 for family in self.families:
                     await family.clean_up()
+
+    async def _miss_addresses(self) -> None:
+        """Say so if the Node has no address for long. Rules do not wait for it: ClusterIPs need none, and node ports
+        follow once it is known (PROXY-123)."""
+        await asyncio.sleep(NODE_PATIENCE_SECONDS)
+        if not self.world.place.addresses:
+            log.warning(
+                "node %s has no address after %d s: no node port is reached by a Node's address until it has one%s",
+                self.node_name,
+                NODE_PATIENCE_SECONDS,
+                "" if self.nodes.get(("", self.node_name)) else "; the API has no such node",
+            )
 
     async def _serve(self, what: str, address: str, port: int, answer: Callable[[str], Answer]) -> None:
         """Answer requests; while the port is taken, try again from time to time (PROXY-125)."""
@@ -219,6 +233,34 @@ class Proxy:
         if chosen == "primary":
             return tuple(a for a in self.world.place.addresses if is_of(family, a))[:1]
         return addresses_within(family, self.addresses_of(), chosen)
+
+
+def state_of(family: FamilySync) -> FamilyState:
+    """How a family stands, for metrics."""
+    backend, counters = family.backend, family.counters
+    ports = (port for ports in backend.ports.values() for port in ports)
+    return FamilyState(counters.failures, ports, counters.partial_failures, backend.rule_counts())
+
+
+def config_of(settings: ProxySettings, mode: Mode, node_name: str) -> dict[str, Any]:
+    """What a proxy was told, under the names of upstream's configuration file; /configz shows it (PROXY-90)."""
+    chosen = settings.node_port_addresses
+    masquerade = {"masqueradeAll": settings.masquerade_all, "masqueradeBit": settings.masquerade_bit}
+    syncing = {"syncPeriod": f"{settings.retry_seconds:g}s", "minSyncPeriod": f"{settings.min_sync_seconds:g}s"}
+    prefix = settings.pod_interface.endswith("*")
+    detector = ("InterfaceNamePrefix" if prefix else "BridgeInterface") if settings.pod_interface else "ClusterCIDR"
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": mode,
+        "hostnameOverride": node_name,
+        "clusterCIDR": ",".join(settings.cluster_cidrs),
+        "detectLocalMode": detector,
+        "nodePortAddresses": list(() if chosen == "default" else (chosen,) if isinstance(chosen, str) else chosen),
+        "healthzBindAddress": f"{settings.health_address}:{settings.health_port}" if settings.health_port else "",
+        "metricsBindAddress": f"{settings.metrics_address}:{settings.metrics_port}" if settings.metrics_port else "",
+        mode: {**masquerade, **syncing},
+    }
 
 
 def _content(s: EndpointSlice) -> object:

@@ -18,7 +18,7 @@ import msgspec
 
 from kubesvc.clock import Clock, Random
 
-from .backend import Backend, Changes, Mode, Standpoint
+from .backend import Backend, Changes, Mode, RuleCount, Standpoint
 from .decision import NewFlow, Surroundings, decide
 from .frame import FrameOptions
 from .fronts import BALANCER_IP, CLUSTER_IP, EXTERNAL_IP, NODE_PORT, Claim, Front, Fronts, move_all
@@ -195,6 +195,9 @@ class UserspaceBackend:
                     del self.records[name][client]
                 if name not in names:
                     del self.records[name]
+
+    def rule_counts(self) -> list[RuleCount]:
+        return []
 
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         return self.fronts.conflicts()
