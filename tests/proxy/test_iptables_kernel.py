@@ -175,6 +175,10 @@ def test_rules_of_others_stay(node: Node) -> None:
     assert not [name for table, chains in found.items() for name in chains.rules if is_ours(table, name)]
     assert "STRANGER" in found["filter"].rules and len(found["nat"].rules["PREROUTING"]) == 1
     asyncio.run(backend.clean_up())
+    assert asyncio.run(backend.load({})) == 1
+    assert "KUBE-FIREWALL" in node.run("iptables", "-S"), "what stands only where node ports are reached at loopback"
+    asyncio.run(IptablesBackend("IPv4", node.door).clean_up())  # by somebody who knows nothing of the node
+    assert "KUBE" not in node.run("iptables-save")
     node.run("iptables", "-t", "nat", "-F", "PREROUTING")
     node.run("iptables", "-X", "STRANGER")
     assert asyncio.run(backend.load({})) == 1

@@ -52,7 +52,9 @@ MANY_ENDPOINTS = 1000
 LONGEST_COMMENT = 255
 
 NEW = "-m conntrack --ctstate NEW "
-JUMPS: tuple[tuple[str, str, str], ...] = (  # PROXY-108
+Jump = tuple[str, str, str]
+"""Table, built-in chain, rule."""
+JUMPS: tuple[Jump, ...] = (  # PROXY-108
     ("filter", "INPUT", f'{NEW}-m comment --comment "kubernetes externally-visible service portals" -j {EXTERNAL}'),
     ("filter", "FORWARD", f'{NEW}-m comment --comment "kubernetes externally-visible service portals" -j {EXTERNAL}'),
     ("filter", "INPUT", f'-m comment --comment "kubernetes health check service ports" -j {NODE_PORTS}'),
@@ -67,6 +69,7 @@ JUMPS: tuple[tuple[str, str, str], ...] = (  # PROXY-108
     ("nat", "POSTROUTING", f'-m comment --comment "kubernetes postrouting rules" -j {POSTROUTING}'),
 )
 LOOPBACK_JUMPS = (("filter", "INPUT", f"-j {LOCAL_FIREWALL}"), ("filter", "OUTPUT", f"-j {LOCAL_FIREWALL}"))
+ALL_JUMPS = (*JUMPS, *LOOPBACK_JUMPS)
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -249,15 +252,15 @@ class IptablesRuleset:
             return nat_text(change) if change.chains or change.gone else ""
         return self._text(change.chains, change.gone, (), canaries=False)
 
-    def jumps(self) -> tuple[tuple[str, str, str], ...]:
+    def jumps(self) -> tuple[Jump, ...]:
         """(table, built-in chain, rule) of all jumps into our chains (PROXY-108)."""
-        return (*JUMPS, *LOOPBACK_JUMPS) if self.loopback_ports else JUMPS
+        return ALL_JUMPS if self.loopback_ports else JUMPS
 
     def _text(
         self,
         chains: Mapping[str, list[str]],
         gone: Sequence[str],
-        jumps: Sequence[tuple[str, str, str]],
+        jumps: Sequence[Jump],
         *,
         canaries: bool,
     ) -> str:

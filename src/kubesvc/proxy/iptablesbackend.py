@@ -10,7 +10,7 @@ from kubesvc.kernel.iptables import Iptables, IptablesError, Rule, chain_names, 
 
 from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint
 from .frame import FrameOptions
-from .iptables import CANARY, MARKER, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset
+from .iptables import ALL_JUMPS, CANARY, MARKER, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset, Jump
 from .traffic import Family, PortTraffic, ServiceKey, ServicePortName
 
 SERVICES_BETWEEN_TURNS = 200
@@ -104,18 +104,18 @@ class IptablesBackend:
         if f":{CANARY} " not in saved and not self.ruleset.ports:
             self.present = False
             return 0  # nothing to say in this family: leave no chains
-        text = self.ruleset.whole(list(chain_names(saved)), self._jumps_in(saved))
+        text = self.ruleset.whole(list(chain_names(saved)), self._there(self.ruleset.jumps(), saved))
         self.present = True
         if text == self.ruleset.whole((), range(len(self.ruleset.jumps()))) and same(text, saved, self.family):
             return 0
         await self._restore(text)
         return 1
 
-    def _jumps_in(self, saved: str) -> list[int]:
-        """Which of the jumps into our chains are there."""
+    def _there(self, jumps: Sequence[Jump], saved: str) -> list[int]:
+        """Which of the jumps into our chains are there, by number."""
         found = parse_save(saved, self.family, only=str.isalpha)  # built-in names have no dash
         there = []
-        for number, (table, chain, rule) in enumerate(self.ruleset.jumps()):
+        for number, (table, chain, rule) in enumerate(jumps):
             if parse_rule(words_of(rule), self.family) in found[table].rules.get(chain, ()):
                 there.append(number)
         return there
@@ -147,7 +147,8 @@ class IptablesBackend:
     async def clean_up(self) -> None:
         saved = await self.door.save(self.family)
         names = [place for place in chain_names(saved) if is_ours(*place)]
-        jumps = [self.ruleset.jumps()[number] for number in self._jumps_in(saved)]
+        # Whoever cleans up need not be told what those who wrote were told: any jump of ours may be there.
+        jumps = [ALL_JUMPS[number] for number in self._there(ALL_JUMPS, saved)]
         text = ""
         for table in TABLES:
             chains = [chain for t, chain in names if t == table]
