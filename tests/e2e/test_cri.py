@@ -26,7 +26,7 @@ from kubesvc.node.images import STANDINS
 from tests.node.imagemaking import docker_save
 from tests.node.scenario_images import small_layer
 
-from .harness import ROOT, Instance, eventually, ready_pods, running_instance
+from .harness import ROOT, Instance, condition, eventually, ready_pods, running_instance
 
 pytestmark = pytest.mark.e2e
 
@@ -147,7 +147,7 @@ def runtime(machine: None) -> Iterator[Containerd]:
     found = Containerd(home)
     try:
         (home / "config.toml").write_text(CONFIGURATION.format(home=home, runc=PROGRAMS[1] / "runc"))
-        write = [sys.executable, "-m", "kubesvc", "node", "--write-cni", home / "cni/net.d", home / "cni/bin"]
+        write = [sys.executable, "-m", "kubesvc", "node", "--write-cni", f"{home}/cni/net.d", f"{home}/cni/bin"]
         subprocess.run(write, check=True, capture_output=True, timeout=30)
         found.start()
         layers = [small_layer(*python_libraries())]
@@ -242,3 +242,107 @@ def test_a_service_leads_to_containers_of_the_runtime(instance: Instance, runtim
     assert "already present on machine" in events and "Container created" in events and "Container started" in events
     instance.kubectl("delete", "deployment,service", "web")
     eventually(lambda: runtime.containers() == [])
+
+
+def test_a_container_is_what_its_pod_says(instance: Instance, runtime: Containerd) -> None:
+    """Environment, user, files, limits, streams and the runtime's image, as `kubectl` sees them."""
+    made = pod(
+        "said", "echo begun >&2; echo $MODE $WHO; exec sleep 600",
+        env=[{"name": "WHO", "value": "me"}], tty=False, workingDir="/tmp",
+        resources={"limits": {"memory": "64Mi", "cpu": "500m"}}, securityContext={"runAsUser": 33, "runAsGroup": 55},
+        volumeMounts=[{"name": "room", "mountPath": "/room"}, {"name": "room", "mountPath": "/part", "subPath": "a/b"}],
+    )  # fmt: skip
+    made["spec"]["volumes"] = [{"name": "room", "emptyDir": {}}]
+    instance.apply(made)
+    eventually(lambda: condition(instance.get("pod", "said"), "Ready") == "True")
+    assert instance.kubectl("logs", "said") == "begun\nsold me\n"
+    said = instance.kubectl(
+        "exec", "said", "--", "sh", "-c", "id -u; id -g; pwd; touch /part/x; ls /room/a/b; echo $WHO"
+    )
+    assert said.split() == ["33", "55", "/tmp", "x", "me"]
+    failed = instance.try_kubectl("exec", "said", "--", "sh", "-c", "exit 7")
+    assert failed.returncode == 7
+    missing = instance.try_kubectl("exec", "said", "--", "nothing-such")
+    assert "executable file not found in $PATH" in missing.stderr
+    assert instance.try_kubectl("exec", "-i", "said", "--", "cat", stdin="through\n").stdout == "through\n"
+    own = instance.kubectl("exec", "said", "--", "cat", "/etc/hosts", "/etc/resolv.conf")
+    assert f"{instance.get('pod', 'said')['status']['podIP']}\tsaid" in own and "svc.cluster.local" in own
+    group = instance.kubectl("exec", "said", "--", "cat", "/proc/self/cgroup")
+    assert status_of(instance, "said")["containerID"].removeprefix("containerd://") in group
+    instance.kubectl("delete", "pod", "said")
+    eventually(lambda: runtime.containers() == [])
+    assert [m for m in Path("/proc/self/mountinfo").read_text().splitlines() if f" {instance.root}/" in m] == []
+
+
+def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Containerd) -> None:
+    """Exit codes, restarts with the logs before, liveness by exec, memory run out, an image that is not there."""
+    crash = pod("crash", "echo run $(ls /room); touch /room/$$-$(cat /proc/uptime); exit 3",
+                volumeMounts=[{"name": "room", "mountPath": "/room"}])  # fmt: skip
+    crash["spec"] |= {"volumes": [{"name": "room", "emptyDir": {}}]}
+    hungry = pod("hungry", "x=abcdefgh; while :; do x=$x$x; done", resources={"limits": {"memory": "24Mi"}})
+    hungry["spec"] |= {"restartPolicy": "Never"}
+    sick = pod("sick", "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+               livenessProbe={"exec": {"command": ["sh", "-c", "echo unwell; exit 1"]}, "periodSeconds": 1,
+                              "failureThreshold": 1})  # fmt: skip
+    absent = pod("absent", "", image="localhost/nowhere:1")
+    instance.apply(crash, hungry, sick, absent)
+    ended = eventually(lambda: status_of(instance, "crash")["restartCount"] >= 1 and status_of(instance, "crash"))
+    assert ended["lastState"]["terminated"]["exitCode"] == 3 and ended["lastState"]["terminated"]["reason"] == "Error"
+    assert instance.kubectl("logs", "crash", "--previous").startswith("run")
+    eventually(lambda: instance.get("pod", "hungry")["status"]["phase"] == "Failed")
+    assert status_of(instance, "hungry")["state"]["terminated"]["reason"] == "OOMKilled"
+    eventually(lambda: status_of(instance, "sick")["restartCount"] >= 1)
+    events = instance.kubectl("events", "--for", "pod/sick")
+    assert "Liveness probe failed: unwell" in events and "failed liveness probe, will be restarted" in events
+    assert status_of(instance, "absent")["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+    instance.kubectl("delete", "pods", "--all")
+    eventually(lambda: runtime.containers() == [])
+
+
+@pytest.mark.soak
+def test_agent_and_runtime_may_come_back(instance: Instance, runtime: Containerd) -> None:
+    """The agent's process and containerd are ended in turn: containers run on, and are known again."""
+    instance.apply(pod("stays", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.2; done"))
+    eventually(lambda: condition(instance.get("pod", "stays"), "Ready") == "True")
+    before = status_of(instance, "stays")
+    agent = instance.record.nodes[0].agent
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+    eventually(lambda: (now := instance.record.nodes[0].agent) is not None and now.pid != agent.pid)
+    eventually(lambda: instance.try_kubectl("exec", "stays", "--", "sh", "-c", ":").returncode == 0)
+    assert status_of(instance, "stays") == before
+    runtime.stop()
+    assert runtime.shims()
+    runtime.start()
+    eventually(lambda: runtime.containers() != [])
+    eventually(lambda: instance.kubectl("logs", "stays", "--tail=1") != instance.kubectl("logs", "stays", "--tail=1"))
+    assert status_of(instance, "stays") == before
+    instance.apply(pod("new", "exec sleep 600"))
+    eventually(lambda: condition(instance.get("pod", "new"), "Ready") == "True")
+    instance.kubectl("delete", "pods", "--all")
+    eventually(lambda: runtime.containers() == [])
+
+
+@pytest.mark.soak
+def test_a_node_without_power_has_no_containers(instance: Instance, runtime: Containerd) -> None:
+    instance.apply(pod("gone", "exec sleep 600"))
+    eventually(lambda: condition(instance.get("pod", "gone"), "Ready") == "True")
+    instance.run("nodes", "--name", instance.name, "stop", "n1")
+    assert runtime.containers() == []
+    instance.run("nodes", "--name", instance.name, "start", "n1")
+    eventually(lambda: condition(instance.get("pod", "gone"), "Ready") == "True" and runtime.containers())
+    assert status_of(instance, "gone")["restartCount"] == 1
+    instance.kubectl("delete", "pod", "gone")
+    eventually(lambda: runtime.containers() == [])
+
+
+def test_what_stands_in_the_way_is_said(runtime: Containerd, tmp_path: Path) -> None:
+    """Before anything is started: no socket, no socket of a runtime, a wrong form."""
+    asked = Instance(tmp_path)
+    missing = asked.run("up", "--runtime", f"cri=unix://{tmp_path}/none.sock", check=False)
+    assert missing.returncode == 1 and "is the runtime running?" in missing.stderr
+    wrong = asked.run("up", "--runtime", "docker", check=False)
+    assert wrong.returncode != 0 and "must be cri=unix:///PATH" in wrong.stderr
+    # containerd's other socket speaks another protocol
+    other = asked.run("up", "--runtime", f"{runtime.option}.ttrpc", check=False)
+    assert other.returncode == 1 and "does not answer" in other.stderr and "Traceback" not in other.stderr
