@@ -14,7 +14,8 @@ from kubesvc.api.job import Job
 from kubesvc.api.kinds import JOB, POD
 from kubesvc.api.meta import Object, typed
 from kubesvc.api.pod import Pod
-from kubesvc.clock import parse_rfc3339
+from kubesvc.clock import parse_rfc3339, rfc3339
+from kubesvc.controllers.job_backoff import NONE, Record, finished_at
 from kubesvc.controllers.job_plan import FINALIZER, INDEX, plan_job
 from kubesvc.controllers.job_policies import indexes_text, parse_indexes
 
@@ -55,7 +56,9 @@ CASES: tuple[tuple[str, Job, Sequence[str], str], ...] = (
     ("more than enough", job({"succeeded": 1}, completions=1), ("Running",), "delete 1 Complete CompletionsReached"),
     ("no count: one success stops new ones", job(parallelism=3), ("Succeeded", "Running"), ""),
     ("no count: over when the rest is", job(parallelism=3), ("Succeeded", "Succeeded"), "Complete CompletionsReached"),
-    ("one failure is made good", job(completions=1, backoffLimit=1), ("Failed",), "make 1"),
+    ("one failure is made good after its back-off", job(completions=1, backoffLimit=1), ("Failed",), "again 10"),
+    ("a failure counted long ago is made good at once", job({"failed": 1}, completions=1, backoffLimit=1), ("Failed-",),
+     "make 1"),
     ("too many failures", job(completions=2, backoffLimit=1, parallelism=2), ("Failed", "Failed", "Running"),
      "delete 1 Failed BackoffLimitExceeded"),
     ("too late", job(completions=1, activeDeadlineSeconds=60), ("Running",), "delete 1 Failed DeadlineExceeded"),
@@ -215,5 +218,83 @@ def test_trouble_is_got_over() -> None:
         now = await status(house)
         assert now["succeeded"] == 6 <= ended
         assert now["conditions"][-1]["type"] == "Complete"
+
+    with_kubelet(story, ("job",))
+
+
+# ---------------------------------------------------------------- back-off
+
+
+def ended(phase: str, *seconds: float | None, ready: float | None = None, deleted: float | None = None) -> Pod:
+    """A pod whose containers ended so many seconds after the start (None: still running), or that says otherwise."""
+    states = [{"terminated": {"finishedAt": at(s), "exitCode": 1}} if s is not None else {} for s in seconds]
+    ready_since = [{"type": "Ready", "status": "False", "lastTransitionTime": at(ready)}] if ready is not None else []
+    meta = {"deletionTimestamp": at(deleted), "deletionGracePeriodSeconds": 30} if deleted is not None else {}
+    said = {"phase": phase, "conditions": ready_since, "containerStatuses": [{"name": "c", "state": s} for s in states]}
+    return typed({"metadata": {"name": "p", **meta}, "status": said}, Pod)
+
+
+def at(seconds: float) -> str:
+    return rfc3339(parse_rfc3339(STARTED) + seconds)
+
+
+ENDS: tuple[tuple[str, Pod, float], ...] = (
+    ("the last of its containers", ended("Failed", 5, 7, ready=1), 7),
+    ("one container tells nothing yet: since it was not ready", ended("Failed", 5, None, ready=6), 6),
+    ("nothing but its deletion, whose time is the end of its grace", ended("Running", deleted=40), 10),
+    ("nothing at all: now", ended("Failed"), 60),
+)
+
+
+@pytest.mark.parametrize(("name", "pod", "expected"), ENDS, ids=[c[0] for c in ENDS])
+def test_when_a_pod_ended(name: str, pod: Pod, expected: float) -> None:
+    assert finished_at(pod, NOW) - parse_rfc3339(STARTED) == expected, name
+
+
+START = parse_rfc3339(STARTED)
+RECORDS: tuple[tuple[str, Record, tuple[float, ...], tuple[float, ...], Record], ...] = (
+    ("nothing new", Record(2, START), (), (), Record(2, START)),
+    ("failures add up, the latest counts", Record(2, START), (), (9, 5), Record(4, START + 9)),
+    ("a success ends the count", Record(5, START), (7,), (), NONE),
+    ("failures before the success are forgiven", Record(5, START), (7,), (3, 7), NONE),
+    ("failures after it are the first ones", Record(5, START), (7,), (3, 8, 9), Record(2, START + 9)),
+)
+
+
+@pytest.mark.parametrize(("name", "before", "won", "lost", "after"), RECORDS, ids=[c[0] for c in RECORDS])
+def test_failures_count_since_the_last_success(
+    name: str, before: Record, won: Sequence[float], lost: Sequence[float], after: Record
+) -> None:
+    found = before.after([ended("Succeeded", s) for s in won], [ended("Failed", s) for s in lost], NOW)
+    assert found == after, name
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait"), [(0, 0), (1, 10), (2, 20), (3, 40), (6, 320), (7, 600), (8, 600), (10_000, 600)]
+)
+def test_each_failure_doubles_the_wait(failures: int, wait: float) -> None:
+    assert Record(failures, NOW).seconds_left(NOW) == wait
+    assert Record(failures, NOW).seconds_left(NOW + wait) == 0 == Record(failures, NOW).seconds_left(NOW + wait + 99)
+
+
+def test_a_success_between_failures_shortens_the_wait() -> None:
+    """Three failures, then a success: what fails next waits ten seconds and not eighty."""
+
+    async def story(house: House, kubelet: Kubelet) -> None:
+        await make(house, completions=2, backoffLimit=9)
+        for wait in (10, 20, 40):
+            await house.settle(2)
+            assert await finish(house, kubelet, "Failed") == 1
+            await house.settle(wait - 3)
+            assert not await finish(house, kubelet), "before its back-off is over"
+            await house.settle(4)
+        await house.settle(2)
+        assert await finish(house, kubelet) == 1
+        await house.settle(5)
+        assert await finish(house, kubelet, "Failed") == 1
+        await house.settle(14)
+        assert await finish(house, kubelet) == 1
+        await house.settle(5)
+        assert (await status(house))["conditions"][-1]["type"] == "Complete"
 
     with_kubelet(story, ("job",))

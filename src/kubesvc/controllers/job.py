@@ -13,6 +13,7 @@ from kubesvc.client.workqueue import Key
 
 from . import job_plan as plan
 from .deployment_plan import SAFE_LETTERS
+from .job_backoff import NONE, Record
 from .ownership import controller_uid
 from .podowner import PodOwnerController
 from .runner import Controller, ControllerContext, key_of
@@ -23,6 +24,11 @@ class JobController(PodOwnerController[Job]):
 
     name = "job-controller"
     kind = JOB
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.records: dict[Key, Record] = {}
+        """By Job, the failures since its last success."""
 
     def pod_moved(self, old: Pod | None, new: Pod | None) -> None:
         super().pod_moved(old, new)
@@ -44,6 +50,8 @@ class JobController(PodOwnerController[Job]):
             await self.let_go((namespace, name))
             return
         job = self.owners.get(key)
+        if job is None or plan.finished(job):
+            self.records.pop(key, None)
         if job is None or job.spec.managed_by not in (None, "kubernetes.io/job-controller"):
             return
         pods = await self.claim(job)
@@ -52,13 +60,18 @@ class JobController(PodOwnerController[Job]):
                 await self.settle(pod)
             return
         now = self.ctx.clock.now()
-        steps = plan.plan_job(job, pods, now, seen=self.expectations.met(key, self.ctx.clock.monotonic()))
+        seen, record = self.expectations.met(key, self.ctx.clock.monotonic()), self.records.get(key, NONE)
+        steps = plan.plan_job(job, pods, now, seen=seen, record=record)
         if unwanted := [*steps.delete, *steps.drop]:
             for pod in steps.drop:
                 await self.settle(pod)
             self.expect(key, deletions=unwanted)
             await self.delete_pods(key, job, unwanted)
         await self.write_status(job, steps)
+        if steps.record.failures:
+            self.records[key] = steps.record
+        else:
+            self.records.pop(key, None)
         for pod in steps.settle:
             await self.settle(pod)
         if steps.again is not None:
@@ -102,6 +115,9 @@ class JobController(PodOwnerController[Job]):
             self.events.event(JOB, job, "Normal", "Suspended", "Job suspended")
         if "False" in suspended and before != "False":
             self.events.event(JOB, job, "Normal", "Resumed", "Job resumed")
+        if steps.surplus and not any(c.type == "SuccessCriteriaMet" for c in job.status.conditions or ()):
+            text = "Too many succeeded pods running after completion count reached"
+            self.events.event(JOB, job, "Warning", "TooManySucceededPods", text)
         ended = {c["type"] for c in steps.status["conditions"] or ()} & {"Complete", "Failed"}
         if ended and steps.verdict is not None:
             if steps.verdict.type == "Complete":

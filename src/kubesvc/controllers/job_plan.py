@@ -18,6 +18,7 @@ from kubesvc.api.meta import Object
 from kubesvc.api.pod import Pod
 from kubesvc.clock import parse_rfc3339, rfc3339
 
+from .job_backoff import NONE, Record, finished_at, left_after
 from .job_policies import (
     ends_index,
     failures_before,
@@ -34,8 +35,7 @@ from .replicaset_plan import BURST, deletion_rank
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
-BACK_OFF_SECONDS = 10.0
-BACK_OFF_CAP_SECONDS = 600.0
+COMPLETIONS_REACHED = "CompletionsReached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class JobPlan:
     drop:   pods to delete that shall not count as failed, so their finalizer goes first
     replaced: by index, the failed pods whose places the new ones take
     settle: ended pods whose finalizer goes once the status is written
+    surplus: whether more succeeded than were asked for
+    record: what the next replacement waits by, to be remembered once the status is written
     again:  seconds until there may be more to do; None if something will wake us
     """
 
@@ -65,6 +67,8 @@ class JobPlan:
     settle: list[Pod] = field(default_factory=list)
     replaced: dict[int, Pod] = field(default_factory=dict)
     verdict: Verdict | None = None
+    surplus: bool = False
+    record: Record = NONE
     again: float | None = None
 
 
@@ -95,6 +99,7 @@ class Tally:
     settle:    ended pods whose finalizer may go once the status is written
     replaced:  by index, the failed pod whose place the next one takes; it keeps its finalizer till then
     fatal:     why the Job fails at once, "" for no reason
+    won, lately: pods whose success, or failure, was not seen before
     """
 
     succeeded: int
@@ -106,6 +111,8 @@ class Tally:
     replaced: dict[int, Pod] = field(default_factory=dict)
     waiting_failures: int = 0
     fatal: str = ""
+    won: list[Pod] = field(default_factory=list)
+    lately: list[Pod] = field(default_factory=list)
 
     @property
     def won_in_all(self) -> int:
@@ -148,7 +155,10 @@ def tally(job: Job, pods: Sequence[Pod]) -> Tally:
                 found.done.add(index)
             if new:
                 found.left["succeeded"].append(pod.metadata.uid)
+                found.won.append(pod)
             continue
+        if new:
+            found.lately.append(pod)
         judgement = judge_pod(job.spec.pod_failure_policy, pod)
         found.fatal = found.fatal or judgement.message
         if judgement.counts and new:
@@ -169,12 +179,13 @@ def tally(job: Job, pods: Sequence[Pod]) -> Tally:
     return found
 
 
-def plan_job(job: Job, pods: Sequence[Pod], now: float, *, seen: bool = True) -> JobPlan:
+def plan_job(job: Job, pods: Sequence[Pod], now: float, *, seen: bool = True, record: Record = NONE) -> JobPlan:
     """The next step of a Job that has not finished.
 
     pods: all it manages, ended and terminating ones included
     now:  seconds since 1970
     seen: whether the cache shows all that was asked for; if not, no pod is made or deleted
+    record: of the failures seen before
     """
     spec, status = job.spec, job.status
     indexed = spec.completion_mode == "Indexed"
@@ -182,9 +193,11 @@ def plan_job(job: Job, pods: Sequence[Pod], now: float, *, seen: bool = True) ->
     running = [p for p in pods if not p.terminal and not (ended(job, p) and not p.terminating)]
     active = [p for p in running if not p.terminating]
     terminating = [p for p in running if p.terminating]
-    plan = JobPlan(status={}, settle=found.settle)
+    plan = JobPlan(status={}, settle=found.settle, record=record.after(found.won, found.lately, now))
     start = parse_rfc3339(status.start_time) if status.start_time else now
-    plan.verdict = judge(job, active, found, now - start)
+    plan.verdict = judge(job, active, running, found, now - start)
+    if plan.verdict and plan.verdict.reason == COMPLETIONS_REACHED and spec.completions is not None:
+        plan.surplus = not indexed and found.won_in_all > spec.completions
     deadline = spec.active_deadline_seconds
     if deadline is not None and not plan.verdict and not spec.suspend:
         plan.again = max(start + deadline - now, 0.0)
@@ -194,7 +207,7 @@ def plan_job(job: Job, pods: Sequence[Pod], now: float, *, seen: bool = True) ->
         elif spec.suspend:
             plan.drop = active[:BURST]
         else:
-            size(job, plan, active, terminating, found, over_since(pods, found.lost_in_all), now)
+            size(job, plan, active, terminating, found, now)
     if plan.verdict:  # nobody takes their place any more
         plan.settle += found.replaced.values()
         for pod in found.replaced.values():
@@ -233,7 +246,7 @@ def plan_job(job: Job, pods: Sequence[Pod], now: float, *, seen: bool = True) ->
     return plan
 
 
-def judge(job: Job, active: Sequence[Pod], found: Tally, age: float) -> Verdict | None:
+def judge(job: Job, active: Sequence[Pod], running: Sequence[Pod], found: Tally, age: float) -> Verdict | None:
     """Whether the Job is over, and how; what was said before stays said."""
     spec = job.spec
     for early, type_ in (("SuccessCriteriaMet", "Complete"), ("FailureTarget", "Failed")):
@@ -245,7 +258,7 @@ def judge(job: Job, active: Sequence[Pod], found: Tally, age: float) -> Verdict 
     limit = 6 if spec.backoff_limit is None else spec.backoff_limit
     restarts = 0
     if spec.template.spec.restart_policy == "OnFailure":
-        statuses = [s for p in active for s in (*(p.status.container_statuses or ()),
+        statuses = [s for p in running for s in (*(p.status.container_statuses or ()),
                                                 *(p.status.init_container_statuses or ()))]  # fmt: skip
         restarts = sum(s.restart_count for s in statuses)
     if found.lost_in_all > limit or (restarts and restarts >= limit):
@@ -266,20 +279,8 @@ def judge(job: Job, active: Sequence[Pod], found: Tally, age: float) -> Verdict 
             return Verdict("Complete", "SuccessPolicy", message)
     enough = succeeded > 0 and not active if spec.completions is None else succeeded >= spec.completions
     if enough:
-        return Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+        return Verdict("Complete", COMPLETIONS_REACHED, "Reached expected number of succeeded pods")
     return None
-
-
-def over_since(pods: Sequence[Pod], failed: int) -> tuple[int, float]:
-    """How many pods failed, and when the last one did, seconds since 1970; 0 if none is known."""
-    times = [
-        parse_rfc3339(s.state.terminated.finished_at)
-        for p in pods
-        if p.status.phase == "Failed"
-        for s in p.status.container_statuses or ()
-        if s.state and s.state.terminated and s.state.terminated.finished_at
-    ]
-    return failed, max(times, default=0.0)
 
 
 def size(
@@ -288,7 +289,6 @@ def size(
     active: Sequence[Pod],
     terminating: Sequence[Pod],
     found: Tally,
-    failures: tuple[int, float],
     now: float,
 ) -> None:
     """Plan the pods to make, or those too many."""
@@ -319,12 +319,9 @@ def size(
         if later and len(plan.create) < missing:
             plan.again = min(*later, plan.again) if plan.again is not None else min(later)
         return
-    failed, last = failures
-    if failed:
-        delay = min(BACK_OFF_SECONDS * 2.0 ** min(failed - 1, 20), BACK_OFF_CAP_SECONDS)
-        if (wait := (last or now) + delay - now) > 0 and last:
-            plan.again = min(wait, plan.again) if plan.again is not None else wait
-            return
+    if (wait := plan.record.seconds_left(now)) > 0:
+        plan.again = min(wait, plan.again) if plan.again is not None else wait
+        return
     if spec.completion_mode == "Indexed":
         taken = found.done | {index for p in active if (index := index_of(p)) is not None}
         plan.create += [i for i in range(spec.completions or 0) if i not in taken][:missing]
@@ -336,9 +333,7 @@ def index_delay(replaced: Pod | None, now: float) -> float:
     """How long an index's next pod waits: 10 s after its first failure, doubling."""
     if replaced is None:
         return 0.0
-    _, last = over_since([replaced], 1)
-    delay = min(BACK_OFF_SECONDS * 2.0 ** min(failures_before(replaced), 20), BACK_OFF_CAP_SECONDS)
-    return last + delay - now if last else 0.0
+    return left_after(failures_before(replaced) + 1, finished_at(replaced, now), now)
 
 
 def set_condition(
