@@ -22,10 +22,19 @@ from typing import TYPE_CHECKING
 
 from kubesvc.clock import Clock, Random, RealClock, fresh_token
 from kubesvc.instance.control import serve_orders
-from kubesvc.instance.nodekeeper import API_SOCKET, API_TLS_SOCKET, DOOR_SOCKET, NodeKeeper, NodesFailed
+from kubesvc.instance.nodekeeper import (
+    API_SOCKET,
+    API_TLS_SOCKET,
+    DNS_API_SOCKET,
+    DOOR_SOCKET,
+    PROXY_API_SOCKET,
+    NodeKeeper,
+    NodesFailed,
+)
 from kubesvc.instance.options import NodePlan, UpOptions, plan_nodes
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, write_record
+from kubesvc.instance.rights import DNS_ACCOUNT, DNS_NAMESPACE, grant
 from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
 
@@ -114,6 +123,8 @@ async def run_control(
                 if grounds is not None:
                     progress("API server up, making the nodes")
                     await grounds
+                    assert control.server is not None
+                    await grant(control.server.client, options.authorization_mode)
                     keeper.uplinks = NodeUplinks(control)
                     for plan in plans:
                         parts.append(group.create_task(until_stopping(stop, keeper.keep(plan)), name=plan.name))
@@ -162,6 +173,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
     from kubesvc.apiserver import ApiServer, ApiServerSettings
     from kubesvc.apiserver.nodestreams import NodeStreams
+    from kubesvc.apiserver.settings import DEFAULT_ISSUERS
     from kubesvc.instance.kubeconfig import render_kubeconfig, write_private
     from kubesvc.instance.pki import ensure_pki
     from kubesvc.store import StoreError
@@ -192,6 +204,11 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         audit_log=options.audit_log,
         audit_level=options.audit_level,
         audit_policy=options.audit_policy_file,
+        audit_log_max_size=options.audit_log_max_size,
+        audit_log_max_backup=options.audit_log_max_backup,
+        audit_log_max_age=options.audit_log_max_age,
+        service_account_issuers=options.service_account_issuer or DEFAULT_ISSUERS,
+        most_token_seconds=options.most_token_seconds,
         enabled_admission=frozenset(options.enable_admission_plugins),
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
@@ -265,26 +282,34 @@ class Doors:
 
 
 class NodeUplinks:
-    """Each node's own sockets to the API server, plain for its agent and with TLS for what it passes on."""
+    """Each node's own sockets to the API server: plain for its agent, its proxy and its DNS, each under its own name,
+    and with TLS for what it passes on."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
         self.listeners: dict[str, list[Listener]] = {}
 
     async def open(self, name: str) -> None:
+        from kubesvc.apiserver.authentication import PROXY, account_user, node_user
+
         server, pki = self.control.server, self.control.pki
         assert server is not None and pki is not None
         if name in self.listeners:
             return
         directory = self.control.paths.node(name)
-        plain = await server.listen_unix(str(directory / API_SOCKET))
+        users = {
+            API_SOCKET: node_user(name),
+            PROXY_API_SOCKET: PROXY,
+            DNS_API_SOCKET: account_user(DNS_NAMESPACE, DNS_ACCOUNT),
+        }
+        plain = [await server.listen_unix(str(directory / socket), user) for socket, user in users.items()]
         tls = await server.listen_tls_unix(
             str(directory / API_TLS_SOCKET),
             certfile=str(pki.server_cert),
             keyfile=str(pki.server_key),
             client_ca=str(pki.ca_cert),
         )
-        self.listeners[name] = [plain, tls]
+        self.listeners[name] = [*plain, tls]
 
     async def cut(self, name: str) -> None:
         for listener in self.listeners.pop(name, []):

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -39,20 +39,32 @@ async def run_node(process: NodeProcess) -> int:
     stop = stop_event()
     clock, random = RealClock(), Random()
     name_cluster_dns(process)
-    client = HttpClient.unix(process.api_socket, manager="kubelet")
+    agent = HttpClient.unix(process.api_socket, manager="kubelet")
+    proxy = HttpClient.unix(process.proxy_api_socket, manager="kube-proxy")
+    dns = HttpClient.unix(process.dns_api_socket, manager="kube-dns")
+    clients = Clients(agent, proxy, dns)
     try:
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(part, name=name) for name, part in node_parts(process, client, clock, random)]
+            parts = [group.create_task(part, name=name) for name, part in node_parts(process, clients, clock, random)]
             set_collector()
             await stop.wait()
             await cancel(parts)
     finally:
-        await client.close()
+        for client in (agent, proxy, dns):
+            await client.close()
     return 0
 
 
+class Clients(NamedTuple):
+    """The API as each part of a node may use it."""
+
+    agent: Client
+    proxy: Client
+    dns: Client
+
+
 def node_parts(
-    process: NodeProcess, client: Client, clock: Clock, random: Random
+    process: NodeProcess, clients: Clients, clock: Clock, random: Random
 ) -> list[tuple[str, Coroutine[Any, Any, None]]]:
     """The parts of a node's process by name."""
     from kubesvc.node import NodeAgent, NodeSettings
@@ -78,7 +90,7 @@ def node_parts(
         else "",
         resolver_file=str(state / HOST_RESOLVER),
     )
-    agent = NodeAgent(client.as_manager("kubelet"), settings, clock, random)
+    agent = NodeAgent(clients.agent, settings, clock, random, network=clients.proxy)
     hops = HopJournal(state / HOPS, clock)
     agent.verdict_told = hops.probe
     parts: list[tuple[str, Coroutine[Any, Any, None]]] = [("agent", agent.run())]
@@ -94,10 +106,10 @@ def node_parts(
         metrics_port=9153,
         forward=ForwardSettings(upstreams=(Path(process.dns_socket),)) if process.dns_socket else None,
     )
-    dns = DnsServer(client.as_manager("kube-dns"), dns_settings, clock, random)
+    dns = DnsServer(clients.dns, dns_settings, clock, random)
     dns.informers.of(ENDPOINT_SLICE).on_change(hops.names)
     parts += [
-        ("proxy", steer(process, client, clock, random, hops.rules)),
+        ("proxy", steer(process, clients.proxy, clock, random, hops.rules)),
         ("dns", dns.run()),
         ("api relay", relay_api(process)),
     ]
@@ -133,9 +145,8 @@ async def steer(
         report.refused.update(others | {f"{family} {'/'.join(key)}": said for key, said in services.items()})
         write_report(state / PROXY_REPORT, report)
 
-    manager = client.as_manager("kube-proxy")
     await Proxy(
-        manager,
+        client,
         process.node_name,
         opened.backends,
         clock,

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from kubesvc.apiserver.apiserver import ApiServer
+from kubesvc.apiserver.audit import AuditLog, Rotation
 from kubesvc.apiserver.auditpolicy import STAGES, BadPolicy, Policy, parse_policy, read_policy, simple_policy
 from kubesvc.apiserver.authentication import User
 from kubesvc.apiserver.routing import parse_target
+from kubesvc.clock import RealClock
 
 from .running import SETTINGS, Http, config_map, with_http
 
@@ -227,3 +229,35 @@ def test_an_id_of_the_senders_own_is_kept_if_it_is_decent(tmp_path: Path) -> Non
     events = audited(tmp_path, run, of(), omitStages=["RequestReceived"])
     assert [e["auditID"] for e in events] == answered
     assert answered[0] == "my-id" and all(uuid.UUID(a) for a in answered[1:])
+
+
+class SetClock(RealClock):
+    """A clock that is set by hand."""
+
+    seconds = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+def test_a_full_log_is_put_aside_and_old_ones_go(tmp_path: Path) -> None:
+    clock, path = SetClock(), tmp_path / "audit.log"
+    bystander = tmp_path / "audit-of-the-books.log"
+    bystander.write_text("kept")
+    log = AuditLog(str(path), Policy(()), clock, Rotation(most_bytes=1000, most_files=2, most_seconds=50))
+    for number in range(40):
+        log.write({"number": number, "filled": "x" * 80})
+        clock.seconds += 1
+        kept = log.aside()
+        assert len(kept) <= 2 and all(f.stat().st_size <= 1000 for f in (path, *kept))
+    lines = [json.loads(line) for f in (*log.aside(), path) for line in f.read_text().splitlines()]
+    assert [e["number"] for e in lines] == list(range(lines[0]["number"], 40))  # none lost, in their order
+    assert [f.name for f in log.aside()] == ["audit-2027-01-15T08-00-27.000.log", "audit-2027-01-15T08-00-36.000.log"]
+    clock.seconds += 1000
+    while len(log.aside()) != 1:  # the others are too old by now
+        log.write({"filled": "x" * 80})
+    log.close()
+    again = AuditLog(str(path), Policy(()), clock, Rotation(most_bytes=1000))
+    again.write({"filled": "x" * 990})
+    assert len(again.aside()) == 2 and bystander.read_text() == "kept"
+    again.close()

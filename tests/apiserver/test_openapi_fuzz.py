@@ -96,10 +96,15 @@ def tamed(case: Any, chance: random.Random) -> Any:
     return case
 
 
+NEEDED = ("limits",)
+"""Lists that the documents ask for, and that are null in answers where nobody gave one."""
+
+
 def without_nulls(value: Any) -> Any:
     """A decoded answer without nulls, which upstream's documents never mention and its answers hold, as ours do."""
     if isinstance(value, dict):
-        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+        found = {k: [] if k in NEEDED and v is None else v for k, v in value.items()}
+        return {k: without_nulls(v) for k, v in found.items() if v is not None}
     return [without_nulls(v) for v in value] if isinstance(value, list) else value
 
 

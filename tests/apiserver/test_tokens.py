@@ -208,7 +208,7 @@ def test_tokens_that_were_not_signed_here(damage: str) -> None:
         elif damage == "claims":
             token = f"{head}.{jwt.encode(claims, 'k' * 32).split('.')[1]}.{signature}"
         elif damage == "another key":
-            token = jwt.encode(claims, TokenIssuer(ISSUER, RealClock(), random.Random(1)).key(), algorithm="ES256")
+            token = jwt.encode(claims, TokenIssuer((ISSUER,), RealClock(), random.Random(1)).key(), algorithm="ES256")
         else:
             token = jwt.encode(claims, "", algorithm="none")
         assert "authenticated" not in await review(http, token)
@@ -262,3 +262,24 @@ def test_secrets_of_their_own_type_get_a_token_and_go_with_the_account() -> None
             await asyncio.gather(running, return_exceptions=True)
 
     with_http(run)
+
+
+OTHER = "https://elsewhere.example"
+
+
+def test_issuers_and_the_longest_life_are_the_operators_to_say() -> None:
+    """AUTH-6: the first issuer signs, tokens of all are taken; what is asked for is shortened, with a warning."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        await s.client.create(SERVICE_ACCOUNT, {"metadata": {"name": "robot"}}, "default")
+        status, headers, answer = await http.request("POST", PATH, {"spec": {"expirationSeconds": 90_000}})
+        assert status == 201 and answer["spec"]["expirationSeconds"] == 7200
+        assert headers["Warning"] == '299 - "requested expiration of 90000 seconds shortened to 7200 seconds"'
+        claims = jwt.decode(answer["status"]["token"], options={"verify_signature": False})
+        assert claims["iss"] == OTHER and claims["aud"] == [OTHER, ISSUER] and claims["exp"] - claims["iat"] == 7200
+        assert (await http.request("GET", "/.well-known/openid-configuration"))[2]["issuer"] == OTHER
+        for issuer, taken in ((ISSUER, True), ("https://stranger.example", False)):
+            token = jwt.encode({**claims, "iss": issuer, "aud": [ISSUER]}, s.tokens.key(), algorithm="ES256")
+            assert ("authenticated" in await review(http, token)) is taken
+
+    with_http(run, replace(SETTINGS, service_account_issuers=(OTHER, ISSUER), most_token_seconds=7200))

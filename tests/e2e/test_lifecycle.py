@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,17 +81,33 @@ def test_kill_9_and_down(machine: None, victim: str) -> None:
         assert instance.left_behind() == []
 
 
+def bearer_of(instance: Instance, token: str) -> dict[str, Any]:
+    """Who somebody with this token is, asked over TLS with the instance's own authority."""
+    url = f"https://{instance.record.loopback}:{instance.record.port}/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    context = ssl.create_default_context(cafile=str(instance.root / "pki/ca.crt"))
+    request = urllib.request.Request(url, json.dumps(review).encode(), headers)
+    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+        found: dict[str, Any] = json.load(answer)["status"]["userInfo"]
+    return found
+
+
 def test_kill_9_of_the_control_process_and_up_again(machine: None) -> None:
-    """The next `up` clears away what a crash left, and nothing acknowledged is lost."""
+    """The next `up` clears away what a crash left, and nothing acknowledged is lost; tokens hold on (AUTH-6)."""
     with fresh_instance() as instance:
         instance.up()
         instance.apply(EXAMPLES / "web-svc.yaml")
+        token = instance.kubectl("create", "token", "default").strip()
+        before = bearer_of(instance, token)
+        assert before["username"] == "system:serviceaccount:default:default"
         assert instance.process is not None
         instance.process.kill()
         instance.process.wait()
         assert "its control process is gone" in instance.run("status", "--name", instance.name, check=False).stdout
         instance.up()
         assert instance.get("service", "web-svc")["spec"]["selector"] == {"app": "web"}
+        assert bearer_of(instance, token) == before
 
 
 def test_a_dead_node_process_is_started_again_and_its_pods_go_on(machine: None) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,6 +26,21 @@ LINK_LOCAL_6 = ipaddress.ip_network("fe80::/10")
 
 KEPT = 16_384
 """Address texts whose reading is remembered: every write of an Endpoints object reads all of its addresses again."""
+LONGEST_KEPT = 64
+"""Longer texts are no addresses, and come from people who should not fill memory with them."""
+
+Read = TypeVar("Read")
+
+
+def remembered(read: Callable[[str], Read]) -> Callable[[str], Read]:
+    """A function of an address text, with a bounded memory."""
+    kept = functools.lru_cache(KEPT)(read)
+
+    @functools.wraps(read)
+    def look(text: str) -> Read:
+        return kept(text) if len(text) <= LONGEST_KEPT else read(text)
+
+    return look
 
 
 def parse(text: object) -> Address | None:
@@ -32,7 +48,7 @@ def parse(text: object) -> Address | None:
     return parse_text(text) if isinstance(text, str) else None
 
 
-@functools.lru_cache(KEPT)
+@remembered
 def parse_text(text: str) -> Address | None:
     """`parse` of what is known to be a text."""
     if "%" in text:
@@ -44,7 +60,7 @@ def parse_text(text: str) -> Address | None:
     return None if mapped(found) else found
 
 
-@functools.lru_cache(KEPT)
+@remembered
 def parse_leniently(text: str) -> Address | None:
     """As `parse`, but with leading zeros dropped and IPv4-mapped addresses turned into IPv4: for what was stored
     before addresses were checked strictly."""
@@ -91,7 +107,7 @@ def errors(text: str) -> list[str]:
     return list(faults(text))
 
 
-@functools.lru_cache(KEPT)
+@remembered
 def faults(text: str) -> tuple[str, ...]:
     """`errors`, remembered."""
     found = parse_leniently(text)
@@ -109,7 +125,7 @@ def canonical_errors(text: str) -> list[str]:
     return list(canonical_faults(text))
 
 
-@functools.lru_cache(KEPT)
+@remembered
 def canonical_faults(text: str) -> tuple[str, ...]:
     """`canonical_errors`, remembered."""
     if texts := faults(text):
@@ -137,7 +153,7 @@ def reserved(text: str) -> list[str]:
     return list(reserved_faults(text))
 
 
-@functools.lru_cache(KEPT)
+@remembered
 def reserved_faults(text: str) -> tuple[str, ...]:
     """`reserved`, remembered."""
     found = parse_leniently(text)

@@ -27,6 +27,8 @@ class LimitRangeItem(Struct, frozen=True):
 
 
 class LimitRangeSpec(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("limits",)
+
     limits: list[LimitRangeItem] | None = None
 
 

@@ -18,9 +18,9 @@ from kubesvc.store import Delete, Moved, Put, Store, StoreError
 
 from .allocators import Allocations
 from .apistore import ApiStore
-from .audit import AuditLog
+from .audit import MEBIBYTE, MEBIBYTES, AuditLog, Rotation
 from .auditpolicy import read_policy, simple_policy
-from .authentication import ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
+from .authentication import ADMIN, ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
 from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
 from .bootstrap import Bootstrap
 from .cache import Cache, Event
@@ -79,7 +79,9 @@ class ApiServer:
         self.observers: list[Observer] = [service_hooks]
         self.kinds = KindSet(KINDS)
         self.registry = Registry(self.cache, store, settings, clock, random, hooks, self.kinds)
-        self.tokens = TokenIssuer(settings.service_account_issuer, clock, random, token_key)
+        self.tokens = TokenIssuer(
+            settings.service_account_issuers, clock, random, token_key, settings.most_token_seconds
+        )
         self.tokens.cache = self.cache
         self.subresources = Subresources(self.registry, self.tokens)
         users = read_token_file(settings.token_file) if settings.token_file else {}
@@ -150,9 +152,7 @@ class ApiServer:
             lambda: {"readOnly": self.inflight.refused["readOnly"], "mutating": self.inflight.refused["mutating"]},
             "request_kind",
         )
-        counter(
-            "apiserver_watch_events_total", "Events sent to watchers.", self.metrics.events.totals, *EVENT_LABELS
-        )
+        counter("apiserver_watch_events_total", "Events sent to watchers.", self.metrics.events.totals, *EVENT_LABELS)
         gauge(
             "apiserver_storage_objects",
             "Stored objects.",
@@ -204,7 +204,12 @@ class ApiServer:
         if not settings.audit_log:
             return None
         policy = read_policy(settings.audit_policy) if settings.audit_policy else simple_policy(settings.audit_level)
-        return AuditLog(settings.audit_log, policy, self.clock)
+        rotation = Rotation(
+            (settings.audit_log_max_size or MEBIBYTES) * MEBIBYTE,
+            settings.audit_log_max_backup,
+            settings.audit_log_max_age * 24 * 3600.0,
+        )
+        return AuditLog(settings.audit_log, policy, self.clock, rotation)
 
     def _audience_allowed(self, audience: str, namespace: str, account: str) -> bool:
         """Whether the requester, a node, may ask for tokens with an audience that no pod of its own names."""
@@ -287,9 +292,9 @@ class ApiServer:
         self.port = self.port or found
         return found
 
-    async def listen_unix(self, path: str) -> Listener:
-        """Serve plain HTTP on a unix socket whose peers are trusted as admin."""
-        return await self.http.listen_unix(path)
+    async def listen_unix(self, path: str, user: User = ADMIN) -> Listener:
+        """Serve plain HTTP on a unix socket whose peers are trusted to be `user`."""
+        return await self.http.listen_unix(path, user)
 
     async def listen_tls_unix(self, path: str, certfile: str, keyfile: str, client_ca: str | None = None) -> Listener:
         """Serve HTTPS on a unix socket, for relays from other network namespaces."""

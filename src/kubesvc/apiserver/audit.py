@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,70 @@ from .inflight import is_lasting
 
 log = logging.getLogger("kubesvc.apiserver")
 
+MEBIBYTE, MEBIBYTES = 1 << 20, 100
+"""How many bytes a mebibyte has, and how many of these a log has if nothing is said."""
+STAMP = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}"
 MOST_BODY_BYTES = 256 * 1024
 _json = msgspec.json.Encoder()
 
 
-class AuditLog:
-    """Appends to a file, readable by its owner only; `-` is standard output. OSError if it cannot be opened."""
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a log file is put aside for a new one, and how long those put aside are kept.
 
-    def __init__(self, path: str, policy: Policy, clock: Clock) -> None:
+    most_bytes:   the size that a file may not exceed
+    most_files:   how many are kept aside, 0 for all
+    most_seconds: how old they may become, 0 for any age
+    """
+
+    most_bytes: int = MEBIBYTES * MEBIBYTE
+    most_files: int = 0
+    most_seconds: float = 0.0
+
+
+class AuditLog:
+    """Appends to a file, readable by its owner only; `-` is standard output. OSError if it cannot be opened.
+
+    A file put aside is called `NAME-2026-01-31T12-00-00.000.log` after `NAME.log`, by the time at which that was
+    done (UTC).
+    """
+
+    def __init__(self, path: str, policy: Policy, clock: Clock, rotation: Rotation = Rotation()) -> None:
         self.path = Path(path)
         self.policy = policy
         self.clock = clock
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self.file = os.dup(1) if path == "-" else os.open(self.path, flags, 0o600)
+        self.rotation = rotation
+        self.rotates = path != "-"
+        self.file = self.open() if self.rotates else os.dup(1)
+        self.size = os.fstat(self.file).st_size if self.rotates else 0
         self.failed = 0
         self.told = 0
+
+    def open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def aside(self) -> list[Path]:
+        """The files put aside, the oldest first."""
+        name, suffix = self.path.stem, self.path.suffix
+        named = re.compile(re.escape(f"{name}-") + STAMP + re.escape(suffix))
+        return sorted(f for f in self.path.parent.iterdir() if named.fullmatch(f.name))
+
+    def rotate(self) -> None:
+        """Put the file aside, begin a new one, and remove what has been aside for too long. OSError."""
+        now = self.clock.now()
+        while (aside := self.path.with_name(f"{self.path.stem}-{stamp_of(now)}{self.path.suffix}")).exists():
+            now += 0.001
+        os.rename(self.path, aside)
+        fresh = self.open()
+        os.close(self.file)
+        self.file, self.size = fresh, 0
+        limits, files = self.rotation, self.aside()
+        doomed = set(files[: -limits.most_files]) if limits.most_files else set()
+        if limits.most_seconds:
+            oldest = f"{self.path.stem}-{stamp_of(now - limits.most_seconds)}"
+            doomed |= {f for f in files if f.name < oldest}
+        for file in doomed:
+            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self.file >= 0:
@@ -50,13 +101,21 @@ class AuditLog:
     def write(self, event: dict[str, Any]) -> None:
         if self.file < 0:
             return
+        line = _json.encode(event) + b"\n"
         try:
-            os.write(self.file, _json.encode(event) + b"\n")
+            if self.rotates and self.size and self.size + len(line) > self.rotation.most_bytes:
+                self.rotate()
+            self.size += os.write(self.file, line)
             self.told += 1
         except OSError as e:
             if not self.failed:
                 log.error("audit log %s: %s", self.path, e.strerror)
             self.failed += 1
+
+
+def stamp_of(seconds: float) -> str:
+    """A moment as the names of files have it, to the millisecond."""
+    return rfc3339_micro(seconds)[:-4].replace(":", "-")
 
 
 class Followed:

@@ -34,6 +34,19 @@ class User:
 ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 ADMIN = User("system:admin", groups=(MASTERS, ALL_AUTHENTICATED))
 """Who speaks over the instance's own unix socket, whose directory only its owner may enter."""
+PROXY = User("system:kube-proxy", groups=(ALL_AUTHENTICATED,))
+"""The proxies of all nodes, as the default binding `system:node-proxier` has them."""
+
+
+def node_user(name: str) -> User:
+    """The agent of a node, as the authorization mode Node and the admission NodeRestriction know it."""
+    return User(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED))
+
+
+def account_user(namespace: str, name: str, uid: str = "", extra: Mapping[str, tuple[str, ...]] | None = None) -> User:
+    """A service account (AUTH-5)."""
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", ALL_AUTHENTICATED)
+    return User(f"system:serviceaccount:{namespace}:{name}", uid, groups, extra or {})
 
 
 THE_SERVER = User("system:apiserver", groups=(MASTERS,))

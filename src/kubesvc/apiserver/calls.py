@@ -33,16 +33,17 @@ class Call:
     """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
 
     __slots__ = (
-        "answered", "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "query", "reason",
-        "request", "sent", "target", "trusted", "user", "warnings",
+        "answered", "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "peer", "query",
+        "reason", "request", "sent", "target", "user", "warnings",
     )  # fmt: skip
 
-    def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, *, trusted: bool) -> None:
+    def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, peer: User | None) -> None:
+        """peer: who may ask here without saying who they are, None for nobody"""
         self.request = request
         self.target = target
         self.query = query
         self.id = id
-        self.trusted = trusted
+        self.peer = peer
         self.user: User = ANONYMOUS
         self.authenticated: User | None = None
         """Who the request really comes from, where `user` is impersonated."""
@@ -121,6 +122,12 @@ class Call:
             response.headers["Content-Encoding"] = "gzip"
             response.headers["Vary"] = "Accept-Encoding"
         self.add_warnings(response)
+        return response
+
+    def packed(self, body: bytes, media_type: str, headers: Mapping[str, str]) -> web.Response:
+        """An answer that lies ready as gzip has it."""
+        response = web.Response(body=body, headers={**self.headers(), **headers})
+        response.headers.update({"Content-Type": media_type, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"})
         return response
 
     @property

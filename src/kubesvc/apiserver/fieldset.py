@@ -151,13 +151,28 @@ def spell_element(element: str) -> str:
     return f"[{text}]"
 
 
+LONGEST_REMEMBERED = 256
+
+
 def spell_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@lru_cache(maxsize=4096, typed=True)
 def key_element(names: tuple[str, ...], *values: Any) -> str:
-    """The path element of an item of a keyed list; `names` sorted, values scalars in their order."""
+    """The path element of an item of a keyed list; `names` sorted, values scalars in their order. Short ones that come
+    again are remembered."""
+    for value in values:
+        if type(value) is str and len(value) > LONGEST_REMEMBERED:
+            return spell_key(names, *values)
+    return remembered_key(names, *values)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def remembered_key(names: tuple[str, ...], *values: Any) -> str:
+    return spell_key(names, *values)
+
+
+def spell_key(names: tuple[str, ...], *values: Any) -> str:
     return "k:" + json.dumps(dict(zip(names, values, strict=True)), separators=(",", ":"), ensure_ascii=False)
 
 

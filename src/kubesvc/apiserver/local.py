@@ -147,7 +147,7 @@ class LocalClient(Client):
             if subresource == "eviction":
                 return await self.subresources.evict(namespace, name, body, self.options)
             if subresource == "token":
-                return await self.subresources.token(kind, namespace, name, body, self.options)
+                return await self.subresources.token(kind, namespace, name, body, [])
             raise MethodNotAllowed(NO_METHOD)
         body = decode_plain(obj, kind, "Ignore").obj
         return (await self.registry.create(kind, namespace, body, self.options, [])).object()

@@ -44,7 +44,10 @@ class Clause:
         return next((v for k, v in self.parameters if k == name), "")
 
 
-@lru_cache(maxsize=512)
+LONGEST_REMEMBERED = 1024
+"""Longer headers are read anew each time, so that nobody fills memory with them."""
+
+
 def parse_accept(text: str) -> tuple[Clause, ...]:
     """The clauses of an Accept header, the most wanted first; order of writing decides among equals."""
     clauses = []
@@ -73,7 +76,6 @@ def format_of(media_type: str) -> Format | None:
     return "yaml" if media_type == "application/yaml" else None
 
 
-@lru_cache(maxsize=512)
 def negotiate(accept: str, *, transforms: bool, discovery: bool = False, streams: bool = False) -> Form:
     """The first form that the client takes and the server has.
 
@@ -84,6 +86,17 @@ def negotiate(accept: str, *, transforms: bool, discovery: bool = False, streams
 
     Raises NotAcceptable in the two forms of TABLE-4.
     """
+    choose = remembered_form if len(accept) <= LONGEST_REMEMBERED else chosen_form
+    return choose(accept, transforms=transforms, discovery=discovery, streams=streams)
+
+
+@lru_cache(maxsize=512)
+def remembered_form(accept: str, *, transforms: bool, discovery: bool, streams: bool) -> Form:
+    return chosen_form(accept, transforms=transforms, discovery=discovery, streams=streams)
+
+
+def chosen_form(accept: str, *, transforms: bool, discovery: bool, streams: bool) -> Form:
+    """As `negotiate`, anew each time."""
     if not accept:
         return PLAIN
     known = False

@@ -163,7 +163,7 @@ class NodeAuthorizer:
                 node, "persistentvolumeclaims", claim.get("namespace") or "", claim.get("name") or ""
             )
         wanted = (resource, name)
-        if any(wanted in references_of(pod) for pod in self._pods(node, namespace) if not is_mirror(pod)):
+        if any(wanted in references_of(pod) for pod in self._pods(node, namespace, name) if not is_mirror(pod)):
             return True
         return resource == "secrets" and self._secret_of_volume(node, namespace, name)
 
@@ -181,9 +181,11 @@ class NodeAuthorizer:
                 return True
         return False
 
-    def _pods(self, node: str, namespace: str) -> Iterator[Object]:
+    def _pods(self, node: str, namespace: str, mentioned: str) -> Iterator[Object]:
+        """The node's pods in which a name stands somewhere."""
+        quoted = msgspec.json.encode(mentioned)
         for item in self.cache.of(POD).select(namespace):
-            if item.field("spec.nodeName") == node:
+            if item.field("spec.nodeName") == node and quoted in item.value:
                 yield _objects.decode(item.value)
 
     def rules_of(self, user: User, namespace: str) -> Rules:

@@ -8,6 +8,7 @@ would be built from, so that the index costs nothing.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from .swaggerproto import encode_swagger
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 JSON = "application/json"
 YAML = "application/yaml"
+GZIP_FORM = zlib.MAX_WBITS | 16
 FORM = 2
 """Raised with every change of this module that changes documents, so that clients fetch them anew."""
 
@@ -93,14 +95,24 @@ CODES = {
 
 
 class Document(NamedTuple):
-    """One document as it is sent: JSON bytes, and its hash (upper-case SHA-512), which is also the quoted ETag."""
+    """One document as it is sent: its bytes, kept as gzip has them, and its hash (upper-case SHA-512), which quoted is
+    its ETag."""
 
-    body: bytes
+    packed: bytes
     hash: str
+
+    @property
+    def body(self) -> bytes:
+        return zlib.decompress(self.packed, GZIP_FORM)
 
     @property
     def etag(self) -> str:
         return f'"{self.hash}"'
+
+
+def document(body: bytes, digest: str = "") -> Document:
+    """A document to keep. digest: its hash, if that is not of its bytes"""
+    return Document(zlib.compress(body, 6, GZIP_FORM), digest or hashlib.sha512(body).hexdigest().upper())
 
 
 @cache
@@ -171,7 +183,7 @@ class OpenApi:
         """GET /openapi/v3; Content-Type text/plain; charset=utf-8 on a real server."""
         if "" not in self.built:
             body = msgspec.json.encode({"paths": {p: {"serverRelativeURL": self.location(p)} for p in self.paths}})
-            self.built[""] = Document(body, hashlib.sha512(body).hexdigest().upper())
+            self.built[""] = document(body)
         return self.built[""]
 
     def group(self, path: str) -> Document | None:
@@ -180,7 +192,7 @@ class OpenApi:
         if path not in self.paths:
             return None
         if path not in self.built:
-            self.built[path] = Document(msgspec.json.encode(self.third(path)), self.hash_of(path))
+            self.built[path] = document(msgspec.json.encode(self.third(path)), self.hash_of(path))
         return self.built[path]
 
     def location(self, path: str) -> str:
@@ -190,13 +202,13 @@ class OpenApi:
     def swagger(self) -> Document:
         """GET /openapi/v2 (application/json)."""
         if "v2" not in self.built:
-            self.built["v2"] = Document(msgspec.json.encode(self.second()), self.hash_of("v2"))
+            self.built["v2"] = document(msgspec.json.encode(self.second()), self.hash_of("v2"))
         return self.built["v2"]
 
     def swagger_protobuf(self) -> Document:
         """GET /openapi/v2 (protobuf), as kubectl asks for it."""
         if "v2 protobuf" not in self.built:
-            self.built["v2 protobuf"] = Document(encode_swagger(self.second()), self.hash_of("v2 protobuf"))
+            self.built["v2 protobuf"] = document(encode_swagger(self.second()), self.hash_of("v2 protobuf"))
         return self.built["v2 protobuf"]
 
     def head(self) -> Object:

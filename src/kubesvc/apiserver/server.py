@@ -132,9 +132,11 @@ class HttpServer:
 
     # ------------------------------------------------------------------ listeners
 
-    def _protocol(self, *, trusted: bool) -> ApiHttpServer:
+    def _protocol(self, peer: User | None = None) -> ApiHttpServer:
+        """peer: who speaks without saying so, None for nobody"""
+
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await self.handle(request, trusted=trusted)
+            return await self.handle(request, peer=peer)
 
         runner = ApiHttpServer(
             handle,
@@ -155,18 +157,18 @@ class HttpServer:
         """
         context = tls_context(certfile, keyfile, client_ca)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._protocol(trusted=False), host, port, ssl=context, backlog=512)
+        server = await loop.create_server(self._protocol(), host, port, ssl=context, backlog=512)
         self._servers.append(server)
         found: int = server.sockets[0].getsockname()[1]
         if not self.address:
             self.address = f"{host}:{found}"
         return found
 
-    async def listen_unix(self, path: str) -> Listener:
-        """Serve plain HTTP on a socket whose directory only the owner may enter: its peers are trusted as admin."""
+    async def listen_unix(self, path: str, user: User = ADMIN) -> Listener:
+        """Serve plain HTTP on a socket whose directory only the owner may enter: its peers are trusted to be `user`."""
         Path(path).unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        runner = self._protocol(trusted=True)
+        runner = self._protocol(user)
         server = await loop.create_unix_server(runner, path, backlog=512)
         os.chmod(path, 0o600)
         self._servers.append(server)
@@ -178,7 +180,7 @@ class HttpServer:
         Path(path).unlink(missing_ok=True)
         context = tls_context(certfile, keyfile, client_ca)
         loop = asyncio.get_running_loop()
-        runner = self._protocol(trusted=False)
+        runner = self._protocol()
         server = await loop.create_unix_server(runner, path, ssl=context, backlog=512)
         os.chmod(path, 0o600)
         self._servers.append(server)
@@ -200,7 +202,7 @@ class HttpServer:
 
     # ------------------------------------------------------------------ requests
 
-    async def handle(self, request: web.BaseRequest, *, trusted: bool) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest, *, peer: User | None) -> web.StreamResponse:
         """Answer one request. Never raises but for cancellation."""
         began = self.clock.monotonic()
         speaks = request._version in (HttpVersion10, HttpVersion11)
@@ -212,7 +214,7 @@ class HttpServer:
         query = parse_query(raw_query)
         watch = first(query, "watch") in TRUE or ("watch" in query and first(query, "watch") == "")
         target = parse_target(request.method, raw_path, watch=watch)
-        call = Call(request, target, query, self.request_id(request), trusted=trusted)
+        call = Call(request, target, query, self.request_id(request), peer)
         followed = self.audit.follow(call) if self.audit is not None else None
         panicked = False
         response: web.StreamResponse
@@ -279,8 +281,8 @@ class HttpServer:
     def authenticate(self, call: Call) -> User:
         """The user, after impersonation (AUTH-1, AUTH-3)."""
         headers = call.request.headers
-        if call.trusted and "Authorization" not in headers:
-            user = ADMIN
+        if call.peer is not None and "Authorization" not in headers:
+            user = call.peer
         else:
             transport = call.request.transport
             certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert") if transport else None
@@ -459,6 +461,8 @@ class HttpServer:
             headers["Cache-Control"] = "public, immutable"
         if call.request.headers.get("If-None-Match") == document.etag:
             return web.Response(status=304, headers={**call.headers(), **headers})
+        if call.takes_gzip and not call.pretty:
+            return call.packed(document.packed, content_type, headers)
         return call.formatted(document.body, 200, "json", content_type, headers)
 
 

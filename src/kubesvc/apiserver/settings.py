@@ -9,6 +9,9 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 """Largest request body (WRITE-11)."""
 
 
+DEFAULT_ISSUERS = ("https://kubernetes.default.svc",)
+
+
 @dataclass(frozen=True, slots=True)
 class ApiServerSettings:
     """Every knob of the API server; the defaults serve one instance on one machine.
@@ -32,6 +35,12 @@ class ApiServerSettings:
     audit_log:            path of the audit log, "" for none
     audit_level:          how much is told of a request, where no policy says so
     audit_policy:         path of an audit policy, "" for none
+    audit_log_max_size, audit_log_max_backup, audit_log_max_age:
+                          mebibytes of an audit log that is put aside for a new one (0: 100), how many of these are kept
+                          (0: all), and for how many days (0: for ever)
+    service_account_issuers:
+                          whose name service account tokens carry, and further ones whose tokens are taken
+    most_token_seconds:   the longest life of a token that is asked for, 0 for what the protocol can say
     event_ttl_seconds:    age at which Events vanish (EVENT-2)
     """
 
@@ -54,10 +63,14 @@ class ApiServerSettings:
     audit_log: str = ""
     audit_level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
     audit_policy: str = ""
+    audit_log_max_size: int = 0
+    audit_log_max_backup: int = 0
+    audit_log_max_age: int = 0
     event_ttl_seconds: float = 3600.0
     bootstrap: bool = True
     """Whether to make the system namespaces, the default ServiceCIDR and Service `kubernetes`."""
-    service_account_issuer: str = "https://kubernetes.default.svc"
+    service_account_issuers: tuple[str, ...] = DEFAULT_ISSUERS
+    most_token_seconds: int = 0
 
     @property
     def authorization_modes(self) -> tuple[str, ...]:

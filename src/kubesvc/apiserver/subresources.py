@@ -107,7 +107,7 @@ class Subresources:
             case "token":
                 options = write_options(call.query, call.user_agent, "CreateOptions")
                 body = await self.body(call, TOKEN_REQUEST, options)
-                issued = await self.token(kind, call.target.namespace, call.target.name, body, options)
+                issued = await self.token(kind, call.target.namespace, call.target.name, body, call.warnings)
                 return call.object(issued, 201)
             case "ephemeralcontainers" | "resize":
                 return await self.partial_update(call, kind)
@@ -402,12 +402,12 @@ class Subresources:
 
         return await self.registry.change(kind, "", name, edit, options, warnings, subresource="finalize", check=False)
 
-    async def token(self, kind: Kind, namespace: str, name: str, body: Object, options: WriteOptions) -> Object:
+    async def token(self, kind: Kind, namespace: str, name: str, body: Object, warnings: list[str]) -> Object:
         """POST of a TokenRequest (AUTH-6)."""
         item = await self.registry.get(kind, namespace, name)
         account = decode(item.value, item.revision)
         self.registry.admission.token(namespace, name, body.get("spec") or {})
-        return await self.tokens.issue(self.registry, account, body)
+        return await self.tokens.issue(self.registry, account, body, warnings)
 
     # ------------------------------------------------------------------ what others answer
 

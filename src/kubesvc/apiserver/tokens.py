@@ -20,7 +20,7 @@ from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, Random, parse_rfc3339, rfc3339
 
 from . import refusals
-from .authentication import ALL_AUTHENTICATED, BadToken, User
+from .authentication import BadToken, User, account_user
 from .bookkeeping import new_uid
 
 if TYPE_CHECKING:
@@ -58,8 +58,14 @@ def new_key() -> bytes:
 class TokenIssuer:
     """Signs and checks service account tokens with one EC key, made when first needed if none is given."""
 
-    def __init__(self, issuer: str, clock: Clock, random: Random, key_pem: bytes = b"") -> None:
-        self.issuer = issuer
+    def __init__(
+        self, issuers: Sequence[str], clock: Clock, random: Random, key_pem: bytes = b"", most_seconds: int = 0
+    ) -> None:
+        """issuers: the name that is put into tokens, and further ones that are known in them; most_seconds: how long a
+        token may live that is asked for, 0 for as long as can be said"""
+        self.issuers = tuple(issuers)
+        self.issuer = self.issuers[0]
+        self.most_seconds = most_seconds
         self.clock = clock
         self.random = random
         self.key_pem = key_pem
@@ -71,7 +77,7 @@ class TokenIssuer:
     @property
     def audiences(self) -> list[str]:
         """The API server's own."""
-        return [self.issuer]
+        return list(self.issuers)
 
     def key(self) -> EllipticCurvePrivateKey:
         """The signing key; `cryptography` is only imported here."""
@@ -93,7 +99,7 @@ class TokenIssuer:
             self._key_id = base64.urlsafe_b64encode(hashlib.sha256(public).digest()).rstrip(b"=").decode()
         return self._key
 
-    async def issue(self, registry: Registry, account: Object, request: Object) -> Object:
+    async def issue(self, registry: Registry, account: Object, request: Object, warnings: list[str]) -> Object:
         """The TokenRequest with its token. Raises the 4xx of AUTH-6."""
         import jwt
 
@@ -129,6 +135,9 @@ class TokenIssuer:
             wrong.append(fields.invalid(path, seconds, "may not specify a duration larger than 2^32 seconds"))
         if wrong:
             raise fields.invalid_object(GROUP, KIND, "", wrong)
+        if self.most_seconds and seconds > self.most_seconds:
+            warnings.append(f"requested expiration of {seconds} seconds shortened to {self.most_seconds} seconds")
+            seconds = self.most_seconds
         bound = await self.bound_object(registry, namespace, spec.get("boundObjectRef"))
         now = int(self.clock.now())
         private: Object = {"namespace": namespace, "serviceaccount": {"name": name, "uid": meta["uid"]}, **bound}
@@ -228,7 +237,7 @@ class TokenIssuer:
                 extra[f"authentication.kubernetes.io/{part}-name"] = (private[part]["name"],)
                 if "uid" in private[part]:
                     extra[f"authentication.kubernetes.io/{part}-uid"] = (private[part]["uid"],)
-        return User(claims["sub"], account["uid"], account_groups(namespace), extra)
+        return account_user(namespace, account["name"], account["uid"], extra)
 
     def check_alive(self, kind: Kind, namespace: str, reference: Object) -> None:
         """AUTH-7: what a token is bound to still exists, and is not long on its way out."""
@@ -261,7 +270,7 @@ class TokenIssuer:
             raise BadToken("service account token has been invalidated")
         if base64.b64decode(held) != token.encode():
             raise BadToken("service account token does not match server's copy")
-        return User(f"system:serviceaccount:{namespace}:{account}", uid, account_groups(namespace))
+        return account_user(namespace, account, uid)
 
     def audiences_of(self, token: str) -> list[str] | None:
         """Whom a token of this issuer is meant for; None if it is none, or of the sort that is meant for the server."""
@@ -319,7 +328,7 @@ class TokenIssuer:
         try:
             part = token.split(".")[1]
             if json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("iss") not in (
-                self.issuer,
+                *self.issuers,
                 LEGACY_ISSUER,
             ):
                 return None
@@ -343,8 +352,3 @@ class TokenIssuer:
         if not isinstance(found.get("aud"), list):
             found["aud"] = [found.get("aud")]
         return found
-
-
-def account_groups(namespace: str) -> tuple[str, ...]:
-    """AUTH-5."""
-    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", ALL_AUTHENTICATED)

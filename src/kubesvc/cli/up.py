@@ -104,6 +104,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Request: bodies too; RequestResponse: answers too",
     )
     parser.add_argument("--audit-policy-file", default="", metavar="FILE", help="rules that say what is logged")
+    parser.add_argument(
+        "--audit-log-maxsize", type=count, default=0, metavar="MB", help="size at which the log is put aside (0: 100)"
+    )
+    parser.add_argument("--audit-log-maxbackup", type=count, default=0, metavar="N", help="logs kept aside (0: all)")
+    parser.add_argument("--audit-log-maxage", type=count, default=0, metavar="DAYS", help="and for how long (0: ever)")
+    parser.add_argument(
+        "--service-account-issuer", type=issuer, action="append", default=[], metavar="URL",
+        help="whose name service account tokens carry; given again, whose tokens are taken too "
+        "(default: https://kubernetes.default.svc)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--service-account-max-token-expiration", type=token_life, default=0, metavar="DURATION",
+        help="longest life of a token, from 1h (default: as long as is asked for)",
+    )  # fmt: skip
     parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
     parser.add_argument(
@@ -148,6 +162,21 @@ def duration(text: str) -> float:
     if not parts or "".join(n + u for n, u in parts) != text:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a duration such as 50s or 1m30s")
     return sum(float(number) * units[unit] for number, unit in parts)
+
+
+def issuer(text: str) -> str:
+    """A name for tokens, as upstream takes it: a text, or with a colon a URL."""
+    if not text or (":" in text and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x1f]+", text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a URL such as https://kubernetes.default.svc")
+    return text
+
+
+def token_life(text: str) -> int:
+    """Seconds that a token may live at most."""
+    seconds = duration(text) if text != "0" else 0.0
+    if seconds and not 3600 <= seconds <= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be from 1h to 2^32 seconds")
+    return int(seconds)
 
 
 MODES = ("AlwaysAllow", "Node", "RBAC")
@@ -263,7 +292,12 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         node_monitor_grace_period=args.node_monitor_grace_period,
         max_requests_inflight=args.max_requests_inflight,
         max_mutating_requests_inflight=args.max_mutating_requests_inflight,
-        audit_log=os.path.abspath(args.audit_log) if args.audit_log else "",
+        audit_log=args.audit_log if args.audit_log in ("", "-") else os.path.abspath(args.audit_log),
+        audit_log_max_size=args.audit_log_maxsize,
+        audit_log_max_backup=args.audit_log_maxbackup,
+        audit_log_max_age=args.audit_log_maxage,
+        service_account_issuer=tuple(args.service_account_issuer),
+        most_token_seconds=args.service_account_max_token_expiration,
         audit_level=args.audit_level,
         service_warnings=args.service_warnings,
         explain_slices=args.explain_slices,

@@ -32,7 +32,9 @@ READY_SECONDS = 30.0
 RESTART_SECONDS = 1.0
 DOOR_SOCKET = "node.sock"
 API_SOCKET, API_TLS_SOCKET = "api.sock", "api-tls.sock"
-"""A node's own ways to the API server, so that one node can be cut off from it."""
+PROXY_API_SOCKET, DNS_API_SOCKET = "api-net.sock", "api-dns.sock"
+"""A node's own ways to the API server, so that one node can be cut off from it; one for each part of it, which is known
+by it for what it is."""
 HOST_RESOLVER = "resolv.host.conf"
 """The host's resolver file, kept beside the one that is laid over it inside the node."""
 
@@ -168,6 +170,8 @@ class NodeKeeper:
             address=plan.address,
             state_dir=str(paths.node(plan.name)),
             api_socket=str(paths.node(plan.name) / API_SOCKET),
+            proxy_api_socket=str(paths.node(plan.name) / PROXY_API_SOCKET),
+            dns_api_socket=str(paths.node(plan.name) / DNS_API_SOCKET),
             api_tls_socket=str(paths.node(plan.name) / API_TLS_SOCKET),
             api_port=self.record.port,
             zone=plan.zone,

@@ -54,6 +54,11 @@ class UpOptions:
     audit_log: str = ""
     audit_level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
     audit_policy_file: str = ""
+    audit_log_max_size: int = 0
+    audit_log_max_backup: int = 0
+    audit_log_max_age: int = 0
+    service_account_issuer: tuple[str, ...] = ()
+    most_token_seconds: int = 0
     enable_admission_plugins: tuple[str, ...] = ()
     disable_admission_plugins: tuple[str, ...] = ()
     images: ImageSource = "stand-ins"
@@ -95,7 +100,8 @@ def plan_nodes(options: UpOptions) -> list[NodePlan]:
 class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's process is told, as JSON in its state directory: where to find what, and what to be.
 
-    api_socket, api_tls_socket: the control process's doors, without and with TLS
+    api_socket, proxy_api_socket, dns_api_socket: the API, for the agent, the proxy and the DNS, without TLS
+    api_tls_socket:             the API for everybody, with TLS
     pull_socket:                where images are pulled, in the host's network; "" for nowhere
     registries_first:           pull also what something here could stand in for
     dns_socket:                 where names outside the cluster are looked up, in the host's network; "" for nowhere
@@ -108,6 +114,8 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     state_dir: str
     api_socket: str
+    proxy_api_socket: str
+    dns_api_socket: str
     api_tls_socket: str
     api_port: int
     zone: str = ""

@@ -56,7 +56,11 @@ class NodeAgent:
     await agent.stop()            # Pods go on running; the next agent adopts them
     """
 
-    def __init__(self, client: Client, settings: NodeSettings, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, client: Client, settings: NodeSettings, clock: Clock, random: Random, network: Client | None = None
+    ) -> None:
+        """network: reads all Nodes, whose pods are routed to; None: `client` does, and then must be more than a node"""
+        self.network = network or client
         self.client = client.as_manager("kubelet")
         self.settings = settings
         self.clock = clock
@@ -98,7 +102,7 @@ class NodeAgent:
         selector = f"spec.nodeName={settings.node_name}"
         self.pods = Informer(self.client, POD, field_selector=selector, clock=self.clock, random=self.random)
         self.services = Informer(self.client, SERVICE, clock=self.clock, random=self.random)
-        self.nodes = Informer(self.client, NODE, clock=self.clock, random=self.random)
+        self.nodes = Informer(self.network, NODE, clock=self.clock, random=self.random)
         context = self.context = NodeContext(
             client=self.client,
             settings=settings,
