@@ -1,10 +1,36 @@
-"""Settings for all tests: properties run with fresh seeds, are never timed, and say how to repeat a failure."""
+"""Settings for all tests: properties run with fresh seeds, are never timed, and say how to repeat a failure; the many
+programs that tests start are compiled once, also where Python may not write beside its sources."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "house", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("house")
+
+COMPILED = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where nothing compiled is to be written (PYTHONDONTWRITEBYTECODE), every `kubesvc` that a test starts would
+    compile all it imports, for half of its time; so that goes to a directory which ends with the session."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and not os.environ.get("PYTHONPYCACHEPREFIX"):
+        directory = config.stash[COMPILED] = Path(tempfile.mkdtemp(prefix="kubesvc-compiled-"))
+        directory.chmod(0o755)  # other users, as whom some tests run programs, may read it
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ["PYTHONPYCACHEPREFIX"] = str(directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (directory := config.stash.get(COMPILED, None)) is not None:
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        del os.environ["PYTHONPYCACHEPREFIX"]
+        shutil.rmtree(directory, ignore_errors=True)
