@@ -31,6 +31,10 @@ PACKAGES = {  # program: Debian package; what the end-to-end tests and the demo 
 }
 
 
+# program: Debian package; the browser that the tests of the web page drive. Without it they are skipped, aloud.
+WISHED = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+
+
 # program: Debian package; servers that the end-to-end tests start themselves, on loopback. They are unpacked beside the
 # checkout's .venv and never installed: installing a server's package would start it on the machine.
 PEERS = {
@@ -41,6 +45,9 @@ PEERS = {
     "usr/bin/containerd": "containerd",
     "usr/sbin/runc": "runc",
 }
+
+
+QUIET = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
 
 def say(text: str) -> None:
@@ -61,9 +68,25 @@ def install_system_packages() -> None:
         )
         return
     say(f"installing system packages: {' '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([apt, "update", "-qq"], env=environment, check=False, stdout=subprocess.DEVNULL)
-    subprocess.run([apt, "install", "-y", "-qq", *missing], env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([apt, "update", "-qq"], env=QUIET, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run([apt, "install", "-y", "-qq", *missing], env=QUIET, check=True, stdout=subprocess.DEVNULL)
+
+
+def install_browser() -> None:
+    """Install the browser for the tests of the web page, if this can be done here; else say what will be left out."""
+    missing = sorted({package for program, package in WISHED.items() if not shutil.which(program)})
+    if not missing:
+        return
+    apt = shutil.which("apt-get")
+    if os.geteuid() == 0 and apt:
+        say(f"installing a browser for the tests of the web page: {' '.join(missing)}")
+        install = [apt, "install", "-y", "-qq", "--no-install-recommends", *missing]
+        if subprocess.run(install, env=QUIET, check=False, stdout=subprocess.DEVNULL).returncode:
+            subprocess.run([apt, "update", "-qq"], env=QUIET, check=False, stdout=subprocess.DEVNULL)
+            subprocess.run(install, env=QUIET, check=False, stdout=subprocess.DEVNULL)
+    still = sorted({package for program, package in WISHED.items() if not shutil.which(program)})
+    if still:
+        say(f"not installed: {' '.join(still)}; the tests that drive a browser will be skipped")
 
 
 def unpack_peers() -> None:
@@ -106,6 +129,7 @@ def main() -> int:
         )
         return 1
     install_system_packages()
+    install_browser()
     unpack_peers()
     state = wanted_state()
     python = VENV / "bin" / "python"

@@ -421,7 +421,7 @@ async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFa
     counts = traffic if control.options.nodes else None
     uncounted = "" if control.options.nodes else "this instance has no nodes of its own, so nobody counts connections"
     lines = Journals(control.paths.root)
-    feed = Feed(factory, control.clock, control.paths.name, traffic=counts, uncounted=uncounted, lines=lines)
+    feed = Feed(factory, control.clock, f"instance {control.paths.name}", traffic=counts, uncounted=uncounted, lines=lines)
     server = PageServer(feed, fresh_token(TOKEN_BYTES))
 
     def started(link: str) -> None:

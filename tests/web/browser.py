@@ -1,4 +1,4 @@
-"""A real browser for tests: Chromium by its WebDriver, spoken over plain HTTP. No browser, no test: `found` says why."""
+"""A real browser for tests: Chromium by its WebDriver, over plain HTTP. No browser, no test: `missing` says why."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("GET", "/screenshot")))
 
     def until(self, script: str, *args: Any, seconds: float = 10.0) -> Any:
-        """Wait until a function body returns something true; AssertionError with what the page says if it never does."""
+        """Wait until a function body returns something true; AssertionError with the page's text if not so."""
         deadline = time.monotonic() + seconds
         while True:
             if found := self.run(script, *args):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DRAWN_SECONDS = 0.1
 """A terminal is drawn at most so often."""
 COUNTING_SECONDS = 1.2
-"""`--once` counts connections for so long."""
+"""What is printed or kept once has counted connections for so long."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +86,12 @@ async def watch(args: argparse.Namespace, service: str) -> int:
         async with feeding(cluster) as feed:
             return await show(args, feed, key)
     except BaseExceptionGroup as group:
-        failed = group.split((Unreachable, ApiError, Failure))[0]
-        if failed is None:
-            raise
-        raise failure_of(first_of(failed), cluster) from None
+        cause = first_of(group)
+        if isinstance(cause, (Unreachable, ApiError, Failure)):
+            raise failure_of(cause, cluster) from None
+        if isinstance(cause, (BrokenPipeError, KeyboardInterrupt)):
+            raise cause from None
+        raise
     except (Unreachable, ApiError) as error:
         raise failure_of(error, cluster) from error
     finally:
@@ -125,7 +127,7 @@ async def feeding(cluster: Cluster) -> AsyncIterator[Feed]:
         names = [n.name for n in cluster.record.nodes if not n.simulated]
         traffic = NodeTraffic(lambda: {n: paths.node(n) / DOOR_SOCKET for n in names}) if names else None
         uncounted = "this instance has no nodes of its own, so nobody counts connections"
-    label = paths.name if paths is not None else Path(cluster.kubeconfig).name
+    label = f"instance {paths.name}" if paths is not None else Path(cluster.kubeconfig).name
     lines = Journals(paths.root) if paths is not None else None
     feed = Feed(informers, clock, label, traffic=traffic, uncounted=uncounted, lines=lines)
     async with asyncio.TaskGroup() as group:
@@ -156,7 +158,11 @@ async def export(path: str, feed: Feed, key: tuple[str, str] | None) -> int:
     from kubesvc.instance.record import replace_file
     from kubesvc.web.export import render
 
+    changes = feed.changes(key)
+    await anext(changes)
+    await count(feed)
     text = render(await feed.export(), "/".join(key) if key else "")
+    await changes.aclose()
     try:
         replace_file(Path(path), text.encode())
     except OSError as error:
@@ -198,6 +204,12 @@ async def stream(feed: Feed, key: tuple[str, str] | None) -> int:
     return 0
 
 
+async def count(feed: Feed) -> None:
+    """Give the nodes time to tell of connections."""
+    if feed.traffic is not None:
+        await asyncio.sleep(COUNTING_SECONDS)
+
+
 async def once(feed: Feed, key: tuple[str, str] | None) -> int:
     """Print one picture, or the list; with connections per second where they are counted."""
     from kubesvc.web.terminal import Paint, render_overview, render_picture
@@ -206,8 +218,8 @@ async def once(feed: Feed, key: tuple[str, str] | None) -> int:
     paint = Paint(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     changes = feed.changes(key)
     await anext(changes)
-    if key is not None and feed.traffic is not None:
-        await asyncio.sleep(COUNTING_SECONDS)
+    if key is not None:
+        await count(feed)
     state = feed.state(key)
     await changes.aclose()
     if key is None:

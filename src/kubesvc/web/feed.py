@@ -25,6 +25,7 @@ from kubesvc.client.informer import Informer, InformerFactory
 from kubesvc.clock import Clock
 from kubesvc.why.collect import SYSTEM, reason_of
 from kubesvc.why.diagnose import diagnose_service
+from kubesvc.why.diagnosis import Diagnosis
 from kubesvc.why.snapshot import READ, Gap, Snapshot
 
 from . import model
@@ -221,7 +222,7 @@ class Feed:
             if key in self.shown and self.shown[key].items:
                 pictures[text] = dict(self.shown[key].items)
             elif (service := self.service(key)) is not None:
-                picture, _ = model.picture_of(service, self.snapshot(namespace), counted=self.uncounted)
+                picture, _ = self.picture(key, service, self.snapshot(namespace))
                 totals = model.totals_of(picture, self.traffic.totals.values()) if self.traffic else {}
                 pictures[text] = model.with_traffic(picture, totals, {})
                 await asyncio.sleep(0)
@@ -305,6 +306,11 @@ class Feed:
         self.version += 1
         self._changed.set()
 
+    def picture(self, key: Key, service: Service, snapshot: Snapshot) -> tuple[model.Picture, Diagnosis]:
+        """The picture of a Service as this feed shows it."""
+        on = self.moves.rules_on(key) if self.traffic is not None else ()
+        return model.picture_of(service, snapshot, counted=self.uncounted, rules_on=on)
+
     def draw(self, key: Key, snapshot: Snapshot | None = None) -> None:
         """Work out one picture anew."""
         shown = self.shown.get(key)
@@ -315,12 +321,11 @@ class Feed:
             shown.picture, shown.items = None, {}
         else:
             snapshot = snapshot or self.snapshot(key[0])
-            on = self.moves.rules_on(key) if self.traffic is not None else ()
-            picture, diagnosis = model.picture_of(service, snapshot, counted=self.uncounted, rules_on=on)
+            picture, diagnosis = self.picture(key, service, snapshot)
             self.moves.compare(key, shown.picture, picture)
             shown.picture = picture
             shown.items = model.with_traffic(picture, shown.totals, shown.rates.rates)
-            self.overview["/".join(key)] = model.summary_of(service, diagnosis)
+            self.overview["/".join(key)] = model.summary_of(service, diagnosis, snapshot)
         self.publish()
 
     async def keep_pictures(self) -> None:
@@ -355,7 +360,7 @@ class Feed:
                     del self.overview[gone]
                 for text, service in there.items():
                     started = self.clock.monotonic()
-                    self.overview[text] = model.summary_of(service, diagnose_service(service, snapshot))
+                    self.overview[text] = model.summary_of(service, diagnose_service(service, snapshot), snapshot)
                     if self.ready.is_set():
                         await asyncio.sleep((self.clock.monotonic() - started) / SHARE)
             if stale:

@@ -172,14 +172,29 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
 
 
+SINCE = re.compile(r" since \S+ \(\w+\)")
+
+
+def brief(name: str, text: str) -> str:
+    """A cause as it stands beside the Pod it is about: without its name, and without what changes every second."""
+    return SINCE.sub("", text.removeprefix(f"pod/{name} "), count=1)
+
+
 def finding_item(finding: Finding) -> FindingItem:
     f = finding
     return FindingItem(f.code, f.severity, f.text, f.command, f.repairs, f.seen)
 
 
-def summary_of(service: Service, diagnosis: Diagnosis) -> Summary:
+def summary_of(service: Service, diagnosis: Diagnosis, snapshot: Snapshot) -> Summary:
     """The Service's line in the list of all."""
     d = diagnosis
+    if not d.pods:
+        listed = snapshot.slices.get((service.namespace, service.name), ())
+        ready = {e.address: e.ready for s in listed for e in s.endpoints or ()}
+        return Summary(
+            service.name, service.namespace, service.spec.type, d.status, d.verdict, d.code, sum(ready.values()),
+            len(ready),
+        )  # fmt: skip
     return Summary(
         service.name, service.namespace, service.spec.type, d.status, d.verdict, d.code,
         sum(p.takes_traffic for p in d.pods), len(d.pods),
@@ -207,7 +222,7 @@ class Row:
     def reason(self) -> tuple[str, str]:
         """Why it takes no traffic, and the code of the cause; what the slices say where nothing more is known."""
         if self.report is not None and self.report.finding is not None:
-            return self.report.finding.text, self.report.finding.code
+            return brief(self.name, self.report.finding.text), self.report.finding.code
         if any(e.terminating for _, e in self.listed):
             return f"{self.name} is terminating", "EP306"
         if self.listed and not self.taken:

@@ -77,7 +77,9 @@ class PageServer:
         app.router.add_get("/feed", self.follow)
         app.router.add_get("/export", self.file)
         app.router.add_get("/static/{name}", self.static)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handle_signals=False)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.5, handle_signals=False, handler_cancellation=True
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port)

@@ -6,12 +6,12 @@
 import { COLLATOR } from "./words.js";
 
 export const MOST_ROWS = 24;
-const ROW = 54, ROW_GAP = 12, SERVICE = 150, SLICE = 84, TOP = 46, TILE = 15, PITCH = 20, HEAD = 30, REASON = 46;
+const ROW = 54, GREY_ROW = 74, ROW_GAP = 12, SERVICE = 138, SLICE = 84, TOP = 46, TILE = 15, PITCH = 20, HEAD = 30, REASON = 62;
 const NARROWEST = 980;
 
 function columns(width, tiled) {
   const gap = width > 1250 ? 64 : 52;
-  const shares = tiled ? [0.19, 0.17, 0.33, 0.16, 0.15] : [0.19, 0.17, 0.27, 0.2, 0.17];
+  const shares = tiled ? [0.18, 0.16, 0.35, 0.17, 0.14] : [0.19, 0.17, 0.27, 0.2, 0.17];
   const room = width - gap * (shares.length - 1);
   let x = 0;
   return shares.map((share) => {
@@ -85,9 +85,10 @@ export function layout(items, available) {
       group.place = places.get(group.id);
     } else {
       const id = group.pods[0], name = id.slice(4);
-      group.place = put(id, cPod, y, ROW, "card", { group });
-      put(`rule/${name}`, cRule, y, ROW, "card", { group });
-      put(`traffic/${name}`, cTraffic, y, ROW, "card", { group });
+      h = group.state === "live" ? ROW : GREY_ROW;
+      group.place = put(id, cPod, y, h, "card", { group });
+      put(`rule/${name}`, cRule, y + (h - ROW) / 2, ROW, "card", { group });
+      put(`traffic/${name}`, cTraffic, y + (h - ROW) / 2, ROW, "card", { group });
     }
     for (const source of group.sources) {
       const span = spans.get(source) || { top: y, bottom: y + h };

@@ -1,9 +1,10 @@
 // The page: listens to the feed, or shows a kept moment, and draws at most once a frame.
 
 import { apply, emptyState, sample } from "./state.js";
-import { detailsOf, entryElement, make, setText, PictureView, TableView } from "./picture.js";
+import { detailsOf, entryElement, make, setText, structural, PictureView, TableView } from "./picture.js";
 import { plural, STATUS_WORDS } from "./words.js";
 
+const FRAME = 36, NUMBERS_MS = 100;
 const find = (id) => document.getElementById(id);
 const state = emptyState();
 const moment = find("moment") ? JSON.parse(find("moment").textContent) : null;
@@ -11,7 +12,7 @@ const view = new PictureView(find("canvas"), find("heads"), find("edges"), choos
 const table = new TableView(find("table"));
 const pending = { whole: false, items: new Set(), services: false, entries: false };
 const entryElements = new Map(), serviceElements = new Map();
-let source = null, framed = false, asTable = false, sampledAt = 0, selected = "", said = "";
+let drawnAt = 0, source = null, framed = false, asTable = false, sampledAt = 0, selected = "", said = "";
 
 // ---------------------------------------------------------------- taking in
 
@@ -31,8 +32,12 @@ function ask() {
   }
 }
 
+// What has changed its place or its state is drawn in the next frame, numbers alone ten times a second: nobody reads
+// faster.
 function frame(now) {
   framed = false;
+  if (!pending.whole && !pending.services && !pending.entries && !structural(pending.items) && now - drawnAt < NUMBERS_MS) return ask();
+  drawnAt = now;
   if (now - sampledAt > 500) {
     sampledAt = now;
     sample(state);
@@ -41,7 +46,7 @@ function frame(now) {
   Object.assign(pending, { whole: false, items: new Set(), services: false, entries: false });
   if (changed === null || changed.size) {
     if (asTable) table.draw(state);
-    else view.draw(state, changed, find("figure").clientWidth);
+    else view.draw(state, changed, find("figure").clientWidth - FRAME);
     if (changed === null || changed.has("service")) drawVerdict();
     if (selected) drawDetails();
   }
@@ -118,7 +123,8 @@ function drawServices() {
   for (const s of state.services.values()) counts[s.status]++;
   setText(find("tally"), [counts.broken && `${counts.broken} broken`, counts.unknown && `${counts.unknown} unclear`, counts.degraded && `${counts.degraded} with a flaw`, `${counts.healthy} fine`].filter(Boolean).join(", "));
   const order = { broken: 0, unknown: 1, degraded: 2, healthy: 3 };
-  keys.sort((a, b) => order[state.services.get(a).status] - order[state.services.get(b).status] || a.localeCompare(b, "en"));
+  const system = (key) => key.startsWith("kube-system/") || key === "default/kubernetes";
+  keys.sort((a, b) => system(a) - system(b) || order[state.services.get(a).status] - order[state.services.get(b).status] || a.localeCompare(b, "en"));
   const shown = keys.filter((key) => key.toLowerCase().includes(wanted)).slice(0, 200);
   for (const [key, element] of serviceElements) if (!shown.includes(key)) { element.remove(); serviceElements.delete(key); }
   let before = null;

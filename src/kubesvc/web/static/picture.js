@@ -13,12 +13,18 @@ export function make(tag, className, text) {
   return element;
 }
 
+// Asking a document what it shows costs more than remembering it.
 export function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  if (element.shown !== text) element.textContent = element.shown = text;
 }
 
 function setClass(element, name) {
-  if (element.className !== name) element.className = name;
+  if (element.look !== name) element.className = element.look = name;
+}
+
+export function structural(ids) {
+  for (const id of ids) if (!id.startsWith("traffic")) return true;
+  return false;
 }
 
 function spark(samples, most, width, height) {
@@ -59,15 +65,9 @@ export class PictureView {
 
   // changed: ids of items that are new, other or gone; null for all.
   draw(state, changed, width) {
-    let structure = changed === null || !this.plan || this.width !== width;
-    if (!structure) {
-      for (const id of changed) {
-        if (!id.startsWith("traffic")) { structure = true; break; }
-        if (!this.elements.has(id) && !this.plan.tiled && id !== "traffic") { structure = true; break; }
-      }
-    }
+    const structure = changed === null || !this.plan || this.width !== width || structural(changed);
     if (structure) this.arrange(state, changed, width);
-    this.numbers(state, structure ? null : changed);
+    this.numbers(state);
   }
 
   arrange(state, changed, width) {
@@ -125,8 +125,8 @@ export class PictureView {
     const service = state.items.get("service") || {};
     const on = service.rulesOn || [];
     const words = [["Service", "who is asked"], ["Slices", "who is listed"], ["Pods", "who answers"],
-      ["Rules", on.length ? `in the kernel of ${on.length > 3 ? plural(on.length, "node") : on.join(", ")}` : "what proxies make of it"],
-      ["Connections", state.uncounted ? "not counted here" : "led there so far"]];
+      ["Rules", on.length ? `on ${on.length > 3 ? plural(on.length, "node") : on.join(", ")}` : "as planned"],
+      ["Connections", state.uncounted ? "not counted" : "so far"]];
     while (this.heads.children.length < words.length) this.heads.append(make("p", "head"));
     words.forEach(([word, text], i) => {
       const head = this.heads.children[i];
@@ -154,7 +154,7 @@ export class PictureView {
       return made;
     };
     if (place.form === "tile") return element;
-    if (place.form === "block") { part("title", "p", "block-title"); return element; }
+    if (place.form === "block") { part("title", "p", "block-title"); part("legend", "p", "block-legend"); return element; }
     part("title", "span", "title");
     if (item.kind === "service") {
       part("type", "span", "badge");
@@ -187,6 +187,7 @@ export class PictureView {
       setClass(element, `block ${group.state}`);
       element.setAttribute("aria-hidden", "true");
       const count = group.pods.length;
+      setText(p.legend, group.state === "live" && !state.uncounted ? "darker: busier" : "");
       setText(p.title, group.state === "live" ? `${plural(count, "Pod")} ${count === 1 ? "takes" : "take"} traffic` : `${plural(count, "Pod")} out: ${group.reason || "not listed"}`);
       return;
     }
@@ -269,10 +270,10 @@ export class PictureView {
   }
 
   // Numbers of connections, curves, and what moves along the edges.
-  numbers(state, changed) {
+  numbers(state) {
     if (!this.plan) return;
     let most = 1, moving = 0;
-    for (const samples of state.samples.values()) for (const v of samples) if (v > most) most = v;
+    if (!this.plan.tiled) for (const samples of state.samples.values()) for (const v of samples) if (v > most) most = v;
     const still = this.paths.size > MOST_MOVING * 4;
     const flow = (id, rate) => {
       const path = this.paths.get(id);
@@ -296,7 +297,7 @@ export class PictureView {
         const element = this.elements.get(`traffic-of/${group.id}`);
         if (element) {
           setText(element.parts.title, counted ? rateText(rate) : "not counted");
-          setText(element.parts.sub, counted ? plural(total, "connection") : "");
+          setText(element.parts.sub, counted ? `${total.toLocaleString("en")} so far` : "");
           element.parts.spark.parentNode.style.display = "none";
         }
         flow(`edge/${group.id}>traffic`, rate);
@@ -309,7 +310,7 @@ export class PictureView {
         const element = this.elements.get(id), name = id.slice(8);
         if (!element) continue;
         setText(element.parts.title, item.counted ? rateText(item.rate || 0) : "not counted");
-        setText(element.parts.sub, item.counted ? plural(item.total || 0, "connection") : "");
+        setText(element.parts.sub, item.counted ? `${(item.total || 0).toLocaleString("en")} so far` : "");
         const d = item.counted ? spark(state.samples.get(id) || [], most, 80, 24) : "";
         if (element.curve !== d) { element.curve = d; element.parts.spark.setAttribute("d", d); }
         flow(`edge/rule/${name}>${id}`, item.rate || 0);
@@ -352,9 +353,11 @@ export class PictureView {
   }
 
   select(id) {
-    this.elements.get(this.selected)?.classList.remove("chosen");
+    for (const [which, is] of [[this.selected, false], [id, true]]) {
+      const element = this.elements.get(which);
+      if (element) setClass(element, element.look.replace(" chosen", "") + (is ? " chosen" : ""));
+    }
     this.selected = id;
-    this.elements.get(id)?.classList.add("chosen");
   }
 }
 
@@ -465,7 +468,12 @@ export function entryElement(entry) {
   sign.setAttribute("aria-hidden", "true");
   const what = make("span", "what");
   what.append(make("b", "", entry.pod || entry.address), ` ${entry.what}`, make("span", "quiet mono", ` ${entry.pod ? entry.address : ""}`));
-  const cause = make("span", "cause", [entry.cause, entry.probe].filter(Boolean).join("; "));
+  const cause = make("span", "cause", entry.pod ? entry.cause.replace(`pod/${entry.pod} `, "") : entry.cause);
+  if (entry.probe) {
+    const probe = make("span", "probe", entry.probe);
+    probe.title = entry.probe;
+    cause.append(probe);
+  }
   const rules = Math.max(0, ...Object.values(hops.rulesMs || {}));
   const parts = [["status-hop", "probe to status", hops.statusMs], ["slice-hop", "to slice", hops.sliceMs], ["rules-hop", "to rules", rules || undefined]].filter(([, , ms]) => ms !== undefined);
   const bar = make("span", "hops");

@@ -31,7 +31,7 @@ export function ruleText(rule) {
 
 export function shareText(rule, service) {
   if (!(rule.fronts || []).length) return "";
-  const chance = rule.share > 1 ? `1 of ${rule.share} by chance` : "every connection";
+  const chance = rule.share > 1 ? `1 in ${rule.share}, by chance` : "every connection";
   const from = (rule.only || []).length ? `from ${rule.only.join(", ")} only` : "";
   return [chance, from].filter(Boolean).join(", ");
 }
