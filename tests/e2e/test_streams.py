@@ -451,6 +451,10 @@ def test_proxies(streams: Streams) -> None:
     assert "error trying to reach service: dial tcp" in raw(f"{base}/pods/web:81/proxy/")
     assert 'services "nope" not found' in raw(f"{base}/services/nope/proxy/")
     assert raw("/api/v1/nodes/n1/proxy/healthz") == "ok"
+    assert "# TYPE prober_probe_total counter\n" in raw("/api/v1/nodes/n1/proxy/metrics/probes")  # NODE-55
+    assert 'kubelet_node_name{node="n1"} 1\n' in raw("/api/v1/nodes/n1:10250/proxy/metrics")
+    assert "(NotFound)" in raw("/api/v1/nodes/n1/proxy/nothing")
+    assert 'nodes "n9" not found' in raw("/api/v1/nodes/n9/proxy/healthz")
     names = {
         p["metadata"]["name"] for n in ("n1", "n2") for p in json.loads(raw(f"/api/v1/nodes/{n}/proxy/pods"))["items"]
     }

@@ -31,6 +31,13 @@ SCENARIOS = (
     "odd_probes",
     "bombs_and_floods",
     "links_lead_nowhere_else",
+    "hooks_run_and_fail",
+    "a_pod_serves_until_it_has_stopped",
+    "what_happened_is_told",
+    "floods_of_events_are_bounded",
+    "probes_are_counted_and_leave_no_connections",
+    "the_node_shows_itself",
+    "without_a_network_only_the_nodes_own_runs",
 )
 
 

@@ -67,16 +67,16 @@ class World:
         self.clock = RealClock()
         self.random = random.Random(7)
         self.server = ApiServer(MemoryStore(), ApiServerSettings(), self.clock, self.random)
-        self.settings = NodeSettings(
-            node_name="n1",
-            state_dir=state_dir,
-            pod_cidrs=("10.244.1.0/24",),
-            node_addresses=(NODE_ADDRESS,),
-            cluster_dns=("10.96.0.10",),
-            zone="a",
-            image_store=state_dir.parent / "images",
-            **settings,
-        )
+        usual: dict[str, Any] = {
+            "node_name": "n1",
+            "state_dir": state_dir,
+            "pod_cidrs": ("10.244.1.0/24",),
+            "node_addresses": (NODE_ADDRESS,),
+            "cluster_dns": ("10.96.0.10",),
+            "zone": "a",
+            "image_store": state_dir.parent / "images",
+        }
+        self.settings = NodeSettings(**usual | settings)
         self.client: Any = None
         self.agent: NodeAgent
         self.task: asyncio.Task[None]
@@ -221,9 +221,16 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
 
 
 def main() -> None:
-    from tests.node import scenario_hostile, scenario_images, scenario_limits, scenario_sharing, scenarios
+    from tests.node import (
+        scenario_hostile,
+        scenario_images,
+        scenario_limits,
+        scenario_rules,
+        scenario_sharing,
+        scenarios,
+    )
 
-    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images, scenario_hostile)
+    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images, scenario_hostile, scenario_rules)
     scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 

@@ -16,7 +16,7 @@ from kubesvc.api.meta import Object
 from . import refusals
 from .calls import Call
 from .execsession import serve_session
-from .nodedoors import NodeDialer
+from .nodedoors import NodeDialer, NodeRefused, dial_stream
 from .nodeproxy import Place, pass_on
 from .podlogs import serve_log
 from .portforward import serve_portforward
@@ -26,6 +26,7 @@ from .subresources import HttpBackend
 
 AGENT_PORT = "10250"
 """The port at which a node's agent is asked, in the paths of `nodes/NAME:PORT/proxy`; the server answers for it."""
+AGENT_PAGES = ("/healthz", "/metrics", "/metrics/probes")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -76,7 +77,7 @@ class NodeStreams:
         if call.target.resource == "nodes":
             node = name.rpartition(":")[0].rpartition(":")[2] if name.count(":") > 1 else name.partition(":")[0]
             if backend.port in ("", AGENT_PORT):
-                return self.agent_answer(call, node, backend.path)
+                return await self.agent_answer(call, node, backend.path)
             return await pass_on(call, self.node_place(node, backend), self.dialer)
         return await pass_on(call, self.pod_place(backend), self.dialer)
 
@@ -102,17 +103,25 @@ class NodeStreams:
             raise ServiceUnavailable(f"no preferred addresses found; known addresses: {[a['address'] for a in found]}")
         return Place(node, backend.scheme, address, int(backend.port), backend.path)
 
-    def agent_answer(self, call: Call, node: str, path: str) -> web.StreamResponse:
-        """What a node's agent would say; of its many pages, its health and its pods."""
-        match path.rstrip("/"):
-            case "/healthz":
-                return call.text("ok")
-            case "/pods":
-                cache = self.registry.of(POD)
-                pods = [decode(i.value, i.revision) for i in cache.select("") if i.field("spec.nodeName") == node]
-                return call.object({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
-            case _:
-                return call.text("404 page not found\n", 404)
+    async def agent_answer(self, call: Call, node: str, path: str) -> web.StreamResponse:
+        """What a node's agent says: its pods, which the server knows as well, and its own pages."""
+        path = path.partition("?")[0].rstrip("/")
+        if self.registry.of(NODE).get("", node) is None:
+            raise refusals.not_found(NODE, node)
+        if path == "/pods":
+            cache = self.registry.of(POD)
+            pods = [decode(i.value, i.revision) for i in cache.select("") if i.field("spec.nodeName") == node]
+            return call.object({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
+        if path not in AGENT_PAGES:
+            return call.text("404 page not found\n", 404)
+        try:
+            reader, writer = await dial_stream(self.dialer, node, f"page {path}")
+        except NodeRefused as refused:
+            raise ServiceUnavailable(f"error trying to reach service: {refused.message}") from None
+        try:
+            return call.text((await reader.read()).decode())
+        finally:
+            writer.close()
 
 
 def pod_port(pod: Object, wanted: str) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from kubesvc.api.errors import ApiError
@@ -27,6 +28,7 @@ from .door import SOCKET_NAME, NodeDoor
 from .events import NodeEvents
 from .hostports import HostPorts
 from .ipam import AddressPool
+from .metrics import NodeState, render_node, render_probes
 from .native import NativeRuntime
 from .nodestatus import NodeKeeper
 from .podworker import PodWorker
@@ -43,6 +45,12 @@ RUNTIME_RETRY_SECONDS = 1.0
 GROUPS_RECORD = "cgroups"
 """The file in a node's state directory that names the control groups which may exist for it."""
 WORKER_RETRY_SECONDS = 2.0
+NETWORK_PATIENCE_SECONDS = 1.0
+"""How long the control plane may take to give a node its range before that is called trouble."""
+NO_RANGE = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+    "message:Network plugin returns error: the node has no pod CIDR yet"
+)
 
 Worker = PodWorker | SimulatedPod
 
@@ -127,16 +135,14 @@ class NodeAgent:
                     await self.prepare(context)
                     await self.open_runtime(context.runtime)
                     keeper.system["containerRuntimeVersion"] = context.runtime.version
-                    keeper.trouble = lambda: context.runtime.trouble
+                    keeper.trouble = lambda: context.runtime.trouble or context.network_trouble
                 await self.register(keeper)
-                context.pools = [AddressPool(cidr) for cidr in await self.pod_cidrs()]
-                events.node("Normal", "Starting", "Starting kubelet.")
-                await self.services.synced.wait()  # NODE-75
                 for record in context.records.load():
                     self.records[record.uid] = record
-                    for pool in context.pools:
-                        for ip in record.ips:
-                            pool.take(ip)
+                network = group.create_task(self.open_network(context, keeper))
+                await asyncio.wait([network], timeout=None if settings.simulated else NETWORK_PATIENCE_SECONDS)
+                events.node("Normal", "Starting", "Starting kubelet.")
+                await self.services.synced.wait()  # NODE-75
                 await context.runtime.clean_up(list(self.records.values()))
                 self.pods.on_change(self.on_pod)
                 group.create_task(self.pods.run())
@@ -207,6 +213,26 @@ class NodeAgent:
                 log.warning("node %s not registered: %s", self.settings.node_name, error)
             await asyncio.sleep(REGISTER_RETRY_SECONDS)
 
+    async def open_network(self, context: NodeContext, keeper: NodeKeeper) -> None:
+        """Addresses for Pods, as soon as the node has a range; while it has none, it is not ready (NODE-60)."""
+        waiting = asyncio.create_task(self.pod_cidrs())
+        try:
+            done, _ = await asyncio.wait([waiting], timeout=NETWORK_PATIENCE_SECONDS)
+            if not done:
+                context.network_trouble = NO_RANGE
+                await self.register(keeper)
+            pools = [AddressPool(cidr) for cidr in await waiting]
+        finally:
+            waiting.cancel()
+        held = [*self.records.values(), *(w.record for w in self.workers.values() if isinstance(w, PodWorker))]
+        for pool in pools:
+            for ip in (ip for record in held for ip in record.ips):
+                pool.take(ip)
+        context.pools = pools
+        if context.network_trouble:
+            context.network_trouble = ""
+            await self.register(keeper)
+
     async def pod_cidrs(self) -> tuple[str, ...]:
         """The ranges of this node: as told, else as the control plane gives them."""
         while not self.settings.pod_cidrs:
@@ -245,6 +271,25 @@ class NodeAgent:
         pod = self.pods.get((namespace, name))
         found = self.workers.get(pod.metadata.uid) if pod is not None else None
         return found if isinstance(found, PodWorker) else None
+
+    def page(self, path: str) -> str | None:
+        """The agent's own pages, as monitoring asks for them (NODE-55)."""
+        workers = [w for w in self.workers.values() if isinstance(w, PodWorker)]
+        match path:
+            case "/healthz":
+                return "ok"
+            case "/metrics/probes":
+                uids = {(w.pod.namespace, w.pod.name): w.uid for w in workers}
+                return render_probes(self.context.probe_results if self.context is not None else {}, uids)
+            case "/metrics":
+                states = Counter(
+                    "running" if r.running else "exited" if r.state.terminated is not None else "created"
+                    for w in workers
+                    for r in w.runners.values()
+                )
+                running = sum(w.held_sandbox is not None for w in workers)
+                return render_node(NodeState(self.settings.node_name, running, states))
+        return None
 
     def on_done(self, uid: str, task: asyncio.Task[None]) -> None:
         self.tasks.pop(uid, None)

@@ -70,6 +70,8 @@ class NodeContext:
     probe_results: dict[tuple[str, str, str, str, str], int] = field(default_factory=dict)
     """Counts by probe type, result, container, pod, namespace (NODE-55)."""
 
+    network_trouble: str = ""
+    """Why no Pod can have a network of its own here now; "" if it can (NODE-60)."""
     tokens: dict[tuple[str, str, int], tuple[str, float]] = field(default_factory=dict)
     """By Pod uid, audience and seconds: the token, and when a new one is due."""
 
@@ -139,10 +141,12 @@ class NodeContext:
         self.tokens[key] = (token, now + TOKEN_LIFE * max(600, seconds))
         return token
 
-    def forget(self, uid: str) -> None:
+    def forget(self, pod: Pod) -> None:
         """A Pod is gone: drop what was kept for it."""
-        for key in [k for k in self.tokens if k[0] == uid]:
-            del self.tokens[key]
+        for token in [k for k in self.tokens if k[0] == pod.metadata.uid]:
+            del self.tokens[token]
+        for counted in [k for k in self.probe_results if k[3:] == (pod.name, pod.namespace)]:
+            del self.probe_results[counted]
 
     def sources(
         self,

@@ -42,7 +42,7 @@ from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
-from .attach import Attachment, ContainerInput, linger, pass_input
+from .attach import ContainerInput, linger, pass_input
 from .containers import ContainerRunner
 from .execution import go_words
 from .logs import LogOptions, read_log
@@ -114,6 +114,10 @@ class Pods(Protocol):
 
     def worker(self, namespace: str, name: str) -> PodWorker | None: ...
 
+    def page(self, path: str) -> str | None:
+        """The text of one of the agent's own pages, None if there is none of this path."""
+        ...
+
 
 class NodeDoor:
     """Serves the door until closed."""
@@ -132,6 +136,7 @@ class NodeDoor:
             "exec": self.execute,
             "attach": self.attach,
             "connections": self.connections,
+            "page": self.page,
         }
 
     async def start(self) -> None:
@@ -166,6 +171,14 @@ class NodeDoor:
         finally:
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()
+
+    async def page(self, rest: str, reader: Reader, writer: Writer) -> None:
+        text = self.pods.page(rest)
+        if text is None:
+            raise Refusal("404 page not found", 404)
+        answer(writer, {"ok": True})
+        writer.write(text.encode())
+        await writer.drain()
 
     # -- flows --------------------------------------------------------------------------------------------------------
 
@@ -334,7 +347,7 @@ class NodeDoor:
         if runner.process is None:
             raise Refusal(f'container not found ("{runner.name}")', 500)
         answer(writer, {"ok": True})
-        await Attachment(runner.output, reader, writer, stdin=wanted.stdin).run()
+        await runner.output.attach(reader, writer, stdin=wanted.stdin)
 
     async def execute(self, rest: str, reader: Reader, writer: Writer) -> None:
         wanted = msgspec.json.decode(rest, type=ExecRequest)

@@ -14,6 +14,8 @@ from kubesvc.api.pod import Pod
 from kubesvc.client import Client, Unreachable
 from kubesvc.clock import Clock, rfc3339
 
+from .eventflow import EventFlow
+
 Severity = Literal["Normal", "Warning"]
 COMPONENT = "kubelet"
 QUEUED = 4096
@@ -41,6 +43,7 @@ class NodeEvents:
         self.last_moment = 0
         self.queue: deque[Told] = deque(maxlen=QUEUED)
         self.waiting = asyncio.Event()
+        self.flow = EventFlow()
         self.written: OrderedDict[tuple[Any, ...], tuple[str, str, int]] = OrderedDict()
 
     def pod(
@@ -88,12 +91,19 @@ class NodeEvents:
     async def write(self, told: Told) -> None:
         about = dict(told.about)
         about.pop("resourceVersion", None)
-        key = (*about.items(), told.severity, told.reason, told.message)
+        whom = tuple((k, v) for k, v in about.items() if k != "fieldPath")
+        message, combined = self.flow.combine(whom, (told.severity, told.reason), told.message, told.at)
+        if not self.flow.admits(whom, told.at):
+            return
+        of = (*whom, "combined") if combined else (*about.items(), message)
+        key = (*of, told.severity, told.reason)
         namespace = about.get("namespace") or "default"
         before = self.written.get(key)
         if before is not None:
             namespace, name, count = before
-            patch = {"count": count + 1, "lastTimestamp": rfc3339(told.at)}
+            patch: Object = {"count": count + 1, "lastTimestamp": rfc3339(told.at)}
+            if combined:
+                patch["message"] = message
             try:
                 await self.client.patch(EVENT, name, namespace, patch, "merge")
                 self.written[key] = (namespace, name, count + 1)
@@ -110,7 +120,7 @@ class NodeEvents:
             "metadata": {"name": name, "namespace": namespace},
             "involvedObject": dict(told.about),
             "reason": told.reason,
-            "message": told.message,
+            "message": message,
             "source": {"component": COMPONENT, "host": self.node_name},
             "firstTimestamp": when,
             "lastTimestamp": when,

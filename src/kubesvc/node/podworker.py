@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 ORPHAN_GRACE_SECONDS = 1.0
 """Grace of a Pod whose object vanished (NODE-71)."""
+NETWORK_RETRY_SECONDS = 1.0
 VOLUME_REFRESH_SECONDS = 30.0
 EVICTION_GRACE_SECONDS = 1.0
 RECONCILE_SECONDS = 10.0
@@ -196,7 +197,7 @@ class PodWorker:
             if not self.gone:
                 await self.delete_object()
             self.node.records.remove(self.uid)
-            self.node.forget(self.uid)
+            self.node.forget(self.pod)
         finally:
             for runner in self.runners.values():
                 for task in (runner.task, runner.kill_task):
@@ -360,6 +361,11 @@ class PodWorker:
         """Namespaces and network, tried until they stand (NODE-10, NODE-56)."""
         delays = iter(RETRY_SECONDS)
         host_network, sharing = self.pod.spec.host_network, sharing_of(self.pod)
+        while not self.node.pools and not host_network:  # NODE-60
+            if self.node.network_trouble:
+                words = f"network is not ready: {self.node.network_trouble}"
+                self.node.events.pod(self.pod, "Warning", "NetworkNotReady", words)
+            await asyncio.sleep(NETWORK_RETRY_SECONDS)
         while True:
             try:
                 await self.make_group()

@@ -1,0 +1,238 @@
+"""Scenarios of what users see of a Pod's life beside its phases: hooks, restarts, Events, metrics, the Node itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from kubesvc.api.kinds import EVENT, LEASE, NODE
+
+from .scenarios import FOREVER, TCP_PROBE, WEB, execute, shell
+from .world import NODE_ADDRESS, World, condition, container_status, is_ready
+
+LISTENER = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.path, self.headers["User-Agent"], flush=True)
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+async def hooks_run_and_fail(world: World) -> None:
+    """NODE-67, NODE-68: hooks by exec, HTTP and sleep; a failed preStop is told and stops nothing, a failed postStart
+    ends the container."""
+    listener = {"image": "python", "command": ["python3", "-c", LISTENER]}
+    await world.create("listener", {**listener, "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}})
+    heard = await world.ready("listener")
+    ask = {"httpGet": {"host": heard["status"]["podIP"], "port": 8080, "path": "/asked"}}
+    fail = {"exec": {"command": ["sh", "-c", "exit 3"]}}
+    await world.create("asks", shell(FOREVER, lifecycle={"postStart": ask, "preStop": {"sleep": {"seconds": 1}}}))
+    await world.create("stubborn", shell(FOREVER, lifecycle={"preStop": fail}))
+    await world.create("never", shell(FOREVER, lifecycle={"postStart": fail}), terminationGracePeriodSeconds=2)
+    for name in ("asks", "stubborn"):
+        await world.ready(name)
+    assert "/asked kube-lifecycle/1.36" in world.log_text(heard)
+    pod = await world.until("never", lambda p: container_status(p).get("restartCount", 0) >= 1, "restarted", 15)
+    assert "terminated" in container_status(pod)["lastState"]
+    assert ("FailedPostStartHook", "PostStartHook failed") in await world.events("never")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await world.delete("asks")
+    await world.delete("stubborn")
+    await world.vanished("stubborn")
+    assert ("FailedPreStopHook", "PreStopHook failed") in await world.events("stubborn")
+    await world.vanished("asks")
+    assert 1.0 <= loop.time() - began < 4, "a hook that sleeps takes its time out of the grace"
+
+
+async def a_pod_serves_until_it_has_stopped(world: World) -> None:
+    """NODE-44, NODE-64, NODE-70, NODE-72: while a Pod terminates its network works both ways, its readiness probe goes
+    on and may turn, liveness is asked no more; only when its containers have stopped is the last status written."""
+    script = "import http.server, signal, threading, time\nsignal.signal(signal.SIGTERM, lambda *a: None)\n" + LISTENER
+    server = {"image": "python", "command": ["python3", "-c", script]}
+    ready = {"exec": {"command": ["test", "!", "-e", "/tmp/unready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    alive = {"exec": {"command": ["sh", "-c", "echo x >> /tmp/alive"]}, "periodSeconds": 1}
+    await world.create("web", {**WEB, "readinessProbe": TCP_PROBE})
+    other = (await world.ready("web"))["status"]["podIP"]
+    hook = {"preStop": {"sleep": {"seconds": 4}}}
+    await world.create("leaver", {**server, "readinessProbe": ready, "livenessProbe": alive, "lifecycle": hook})
+    pod = await world.ready("leaver")
+    address = pod["status"]["podIP"]
+    await asyncio.sleep(1.2)
+    await world.delete("leaver", grace_seconds=6)
+    await asyncio.sleep(0.2)
+    code, asked, _ = await execute(world, "leaver", ["cat", "/tmp/alive"])
+    assert code == 0 and asked
+    reader, writer = await asyncio.open_connection(address, 8080)
+    writer.write(b"GET /in HTTP/1.0\r\n\r\n")
+    assert b"200 OK" in await reader.read()
+    fetch = f"import urllib.request; print(urllib.request.urlopen('http://{other}/').status)"
+    code, out, err = await execute(world, "leaver", ["python3", "-c", fetch])
+    assert (code, out) == (0, b"200\n"), err
+    assert is_ready(await world.get("leaver"))
+    await execute(world, "leaver", ["touch", "/tmp/unready"])
+    pod = await world.until("leaver", lambda p: not is_ready(p), "unready while it terminates", 3)
+    assert "deletionTimestamp" in pod["metadata"] and "running" in container_status(pod)["state"]
+    _, later, _ = await execute(world, "leaver", ["cat", "/tmp/alive"])
+    assert later == asked, "liveness was asked although the Pod terminates"
+    await world.vanished("leaver", 12)
+
+
+async def what_happened_is_told(world: World) -> None:
+    """NODE-21, NODE-58, NODE-59, NODE-87 to NODE-94: restarts, addresses, and Events with reason, source, field and
+    count."""
+    await world.create("twice", shell("echo once; exit 1"))
+    await world.create("ended", shell("exit 0"), restartPolicy="Never")
+    await world.create("host", shell(FOREVER), hostNetwork=True)
+    probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 9}
+    await world.create("unready", shell(FOREVER, readinessProbe=probe))
+    await world.create("nowhere", shell(FOREVER), volumes=[{"name": "v", "configMap": {"name": "nope"}}])
+    first = await world.until("twice", lambda p: "running" in container_status(p).get("state", {}) or "containerID" in
+                              container_status(p), "started")  # fmt: skip
+    pod = await world.until("twice", lambda p: container_status(p).get("restartCount") == 1, "restarted")
+    status = container_status(pod)
+    assert status["containerID"].startswith("kubesvc://") and status["containerID"] != container_status(first).get(
+        "containerID"
+    )
+    assert status["lastState"]["terminated"]["exitCode"] == 1
+    assert status["lastState"]["terminated"]["containerID"].startswith("kubesvc://")
+    ended = await world.until("ended", lambda p: p["status"].get("phase") == "Succeeded", "ended")
+    assert ended["status"]["podIP"] and ended["status"]["podIPs"] == [{"ip": ended["status"]["podIP"]}]
+    host = await world.ready("host")
+    assert host["status"]["podIP"] == NODE_ADDRESS == host["status"]["hostIP"]
+    await asyncio.sleep(3)
+    for name, severity, reason, words in (
+        ("twice", "Normal", "Created", "Container created"),
+        ("twice", "Normal", "Started", "Container started"),
+        ("twice", "Warning", "BackOff", "Back-off restarting failed container c in pod twice_default("),
+        ("unready", "Warning", "Unhealthy", "Readiness probe failed: dial tcp "),
+        ("nowhere", "Warning", "FailedMount", 'MountVolume.SetUp failed for volume: configmap "nope" not found'),
+    ):
+        told = [e for e in await world.events_of(name) if e["reason"] == reason and e["message"].startswith(words)]
+        assert told, (name, reason, await world.events(name))
+        assert {e["type"] for e in told} == {severity}
+        assert told[0]["source"] == {"component": "kubelet", "host": "n1"}
+        assert told[0]["reportingComponent"] == "kubelet" and told[0]["reportingInstance"] == "n1"
+        about = told[0]["involvedObject"]
+        assert about["kind"] == "Pod" and about["uid"] == (await world.get(name))["metadata"]["uid"]
+        if reason != "FailedMount":
+            assert about["fieldPath"] == "spec.containers{c}"
+    repeated = [e for e in await world.events_of("unready") if e["reason"] == "Unhealthy"]
+    assert len(repeated) == 1 and repeated[0]["count"] >= 2, repeated
+    told = [json.loads(e)["reason"] for e in (await world.client.list_raw(EVENT, "default")).items]
+    assert {"Starting", "NodeReady"} <= set(told)
+    await world.delete("twice", grace_seconds=1)
+    await world.delete("unready", grace_seconds=1)
+    await world.vanished("unready")
+    assert ("Killing", "Stopping container c") in await world.events("unready")
+
+
+async def floods_of_events_are_bounded(world: World) -> None:
+    """NODE-94: what is said again is counted; what is said ever anew about one Pod is combined, and after a while said
+    seldom."""
+    script = "cat /proc/sys/kernel/random/uuid; exit 1"
+    probe = {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1}
+    await world.create("talker", shell(FOREVER, readinessProbe=probe))
+    worker = None
+    async with asyncio.timeout(5):
+        while worker is None or "c" not in worker.runners or not worker.runners["c"].running:
+            worker = world.agent.worker("default", "talker")
+            await asyncio.sleep(0.01)
+    for number in range(60):
+        worker.runners["c"].event("Warning", "Unhealthy", f"Readiness probe failed: {number}")
+    await asyncio.sleep(0.5)
+    told = [e for e in await world.events_of("talker") if e["reason"] == "Unhealthy"]
+    combined = [e for e in told if e["message"].startswith("(combined from similar events): Readiness probe failed: ")]
+    assert len(combined) == 1 and combined[0]["count"] > 1, told
+    assert len(told) <= 11, len(told)
+    assert sum(e["count"] for e in await world.events_of("talker")) <= 26
+
+
+async def probes_are_counted_and_leave_no_connections(world: World) -> None:
+    """NODE-43, NODE-54, NODE-55: a dying backend is seen in its time; the node's page of metrics counts each result;
+    connections of probes do not gather in TIME_WAIT."""
+    probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
+    await world.create("web", {**WEB, "readinessProbe": probe, "livenessProbe": {**TCP_PROBE, "failureThreshold": 99}})
+    pod = await world.ready("web")
+    await asyncio.sleep(3.2)
+    waiting = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert [w for w in waiting if w[3] == "06" and w[2].endswith(":0050")] == []
+    worker = world.agent.worker("default", "web")
+    assert worker is not None and worker.runners["c"].process is not None
+    loop = asyncio.get_running_loop()
+    worker.runners["c"].process.signal(19)  # SIGSTOP: it accepts connections and answers nothing
+    began = loop.time()
+    await world.until("web", lambda p: not is_ready(p), "unready", 6)
+    assert loop.time() - began <= 1 * 2 + 1 + 0.9, "periodSeconds x failureThreshold + timeoutSeconds"
+    first, reader, _ = await world.ask("page /metrics/probes")
+    assert first == {"ok": True}
+    text = (await reader.read()).decode()
+    uid = pod["metadata"]["uid"]
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    label = f'container="c",namespace="default",pod="web",pod_uid="{uid}"'
+    assert int(lines[f'prober_probe_total{{{label},probe_type="Readiness",result="successful"}}']) >= 3, text
+    assert int(lines[f'prober_probe_total{{{label},probe_type="Readiness",result="failed"}}']) >= 2, text
+    assert int(lines[f'prober_probe_total{{{label},probe_type="Liveness",result="successful"}}']) >= 3, text
+    first, reader, _ = await world.ask("page /metrics")
+    text = (await reader.read()).decode()
+    assert "\nkubelet_running_pods 1\n" in text and 'kubelet_running_containers{container_state="running"} 1' in text
+    assert (await world.ask("page /nothing"))[0]["code"] == 404
+    worker.runners["c"].process.signal(18)
+    await world.delete("web", grace_seconds=1)
+    await world.vanished("web")
+    first, reader, _ = await world.ask("page /metrics/probes")
+    assert "prober_probe_total{" not in (await reader.read()).decode(), "counts of a Pod that is gone"
+
+
+async def the_node_shows_itself(world: World) -> None:
+    """NODE-83, NODE-84: the Lease is renewed all the while, the Node written only when it says something new."""
+    lease = await world.client.get(LEASE, "n1", "kube-node-lease")
+    assert lease["spec"]["holderIdentity"] == "n1" and lease["spec"]["leaseDurationSeconds"] == 40
+    node = await world.client.get(NODE, "n1")
+    await asyncio.sleep(0.7)
+    later = await world.client.get(LEASE, "n1", "kube-node-lease")
+    assert later["spec"]["renewTime"] > lease["spec"]["renewTime"]
+    assert (await world.client.get(NODE, "n1"))["metadata"]["resourceVersion"] == node["metadata"]["resourceVersion"]
+    found = {c["type"]: (c["status"], c["reason"]) for c in node["status"]["conditions"]}
+    assert found == {
+        "MemoryPressure": ("False", "KubeletHasSufficientMemory"),
+        "DiskPressure": ("False", "KubeletHasNoDiskPressure"),
+        "PIDPressure": ("False", "KubeletHasSufficientPID"),
+        "Ready": ("True", "KubeletReady"),
+    }
+    addresses = [(a["type"], a["address"]) for a in node["status"]["addresses"]]
+    assert addresses == [("InternalIP", NODE_ADDRESS), ("Hostname", "n1")]
+    assert node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
+
+
+the_node_shows_itself.options = {"lease_renew_seconds": 0.2, "status_seconds": 0.2}  # type: ignore[attr-defined]
+
+
+async def without_a_network_only_the_nodes_own_runs(world: World) -> None:
+    """NODE-60: a node that has no range for Pods is not ready and says so at the Pods; those with the node's own
+    network run, the others as soon as there is a range."""
+    node = await world.client.get(NODE, "n1")
+    ready = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "KubeletNotReady")
+    assert ready["message"].startswith("container runtime network not ready: NetworkReady=false")
+    await world.create("own", shell(FOREVER), hostNetwork=True)
+    await world.create("waits", shell(FOREVER))
+    await world.ready("own")
+    pod = await world.get("waits")
+    assert "podIP" not in pod["status"] and condition(pod, "PodReadyToStartContainers") == "False"
+    told = [m for r, m in await world.events("waits") if r == "NetworkNotReady"]
+    assert told and told[0].startswith("network is not ready: container runtime network not ready: "), told
+    patch: dict[str, Any] = {"spec": {"podCIDR": "10.244.5.0/24", "podCIDRs": ["10.244.5.0/24"]}}
+    await world.client.patch(NODE, "n1", "", patch, "merge")
+    pod = await world.ready("waits", 4)
+    assert pod["status"]["podIP"] == "10.244.5.2"
+    node = await world.client.get(NODE, "n1")
+    assert next(c for c in node["status"]["conditions"] if c["type"] == "Ready")["status"] == "True"
+
+
+without_a_network_only_the_nodes_own_runs.options = {"pod_cidrs": ()}  # type: ignore[attr-defined]
