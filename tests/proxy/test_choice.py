@@ -59,6 +59,7 @@ def test_choice(asked: AskedMode, nftables: Ability, iptables: Ability, wanted: 
 
 @pytest.mark.parametrize("asked", ["nftables", "iptables"])
 def test_what_was_asked_for_and_does_not_work_is_said(asked: AskedMode) -> None:
+    """PROXY-100: what the kernel takes is found by trying, not by its version, and nothing can switch that off."""
     with pytest.raises(ModeUnavailable, match=f"{asked} does not work here: nothing there"):
         plan_mode(asked, NO, NO)
 

@@ -152,7 +152,8 @@ def test_packet(kernel: Kernel, case: Case, family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_affinity(kernel: Kernel, family: Family) -> None:
-    """PROXY-59 to 62: a client stays, others are balanced, a leaving endpoint takes its records along."""
+    """PROXY-59 to 62, 66: a client stays through 16 requests, others are balanced, a leaving endpoint takes its records
+    along."""
     ruleset = rules(node_port(ready(A, B, C), **AFFINITY), family)
     kernel.apply(ruleset)
 
@@ -160,7 +161,7 @@ def test_affinity(kernel: Kernel, family: Family) -> None:
         return kernel.ask(OUTSIDE, family, vip(family), 80)
 
     first = by_vip()
-    assert {by_vip() for _ in range(12)} == {first}
+    assert {by_vip() for _ in range(16)} == {first}
     by_node_port = kernel.ask(OUTSIDE, family, ADDRESSES[family][HERE], 30080)
     assert by_node_port == first, "a service port has one record per client, whatever the front"
     kernel.apply(renew(ruleset, node_port(ready(A, B, C, HERE), **AFFINITY), family))
@@ -258,7 +259,24 @@ def test_nft_lists_and_reloads(kernel: Kernel, family: Family, spec: dict[str, o
     assert "reject" in printed and "numgen random mod 3 map @endpoints" in printed
 
 
+def test_a_record_that_ran_out_frees_the_client(kernel: Kernel) -> None:
+    """PROXY-60, 66: after the timeout, and no sooner, a client is balanced anew; ten tries are enough to see it."""
+    config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}
+    ruleset = rules(plain(ready(B, C), sessionAffinity="ClientIP", **config), "IPv4")
+    kernel.apply(ruleset)
+    seen = []
+    for _ in range(10):
+        first = kernel.ask(A, "IPv4", vip("IPv4"), 80)
+        assert {kernel.ask(A, "IPv4", vip("IPv4"), 80) for _ in range(3)} == {first}, "within the timeout"
+        seen.append(first)
+        if len(set(seen)) == 2:
+            break
+        time.sleep(1.3)
+    assert set(seen) == {B, C}
+
+
 def test_a_refused_transaction_changes_nothing(kernel: Kernel) -> None:
+    """PROXY-101: all of it or nothing."""
     ruleset = rules(plain(ready(A)), "IPv4")
     kernel.apply(ruleset)
     before = kernel.table(ruleset)
@@ -296,7 +314,7 @@ delete element ip kubesvc services { 10.96.0.1 . tcp . 80 }
 
 
 def test_whatever_strangers_did_is_repaired(kernel: Kernel) -> None:
-    """Sets, chains, rules and elements of others in our table, and some of ours gone."""
+    """Sets, chains, rules and elements of others in our table, and some of ours gone (PROXY-102)."""
     ruleset = rules(plain(ready(A)), "IPv4")
     kernel.apply(ruleset)
     kernel.nft_tool("-f", "-", input=STRANGERS)

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubesvc.kernel.nft import FakeNft, SetSpec, Table, Transaction, static_part
+from kubesvc.kernel.nft import (
+    AddChain,
+    AddElements,
+    DeleteChain,
+    DeleteElements,
+    FakeNft,
+    SetSpec,
+    Table,
+    Transaction,
+    static_part,
+)
 from kubesvc.kernel.nft.fields import IPV4_ADDRESS
 from kubesvc.kernel.nft.walk import Host, Packet, outcomes
 from kubesvc.proxy import frame as fr
@@ -130,7 +140,7 @@ def test_changes_end_where_rendering_anew_would(states: list[dict[ServiceKey, li
 def test_repair_reaches_any_state_from_any_other(
     before: dict[ServiceKey, list[PortTraffic]], after: dict[ServiceKey, list[PortTraffic]]
 ) -> None:
-    """diff(old, new) applied to the old table is the new one: what a restart does."""
+    """diff(old, new) applied to the old table is the new one: what a restart does (PROXY-102)."""
     old, new, nft = Ruleset(OPTIONS, (NODE,)), Ruleset(OPTIONS, (NODE,)), FakeNft()
     old.change(before)
     new.change(after)
@@ -148,7 +158,8 @@ def simple(targets: Sequence[Target], **more: object) -> dict[ServiceKey, list[P
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 80), min_size=2, max_size=4), st.integers(1, 12))
 def test_every_step_leaves_traffic_working(counts: list[int], limit: int) -> None:
-    """Whatever the size of transactions: after each of them every draw leads to an endpoint, of before or after."""
+    """Whatever the size of transactions: after each of them every draw leads to an endpoint, of before or after. So one
+    change may take several transactions, of which each is atomic (PROXY-101, 105)."""
     ruleset, nft = Ruleset(OPTIONS, (NODE,)), FakeNft()
     ruleset.change(simple(POOL[: counts[0]]))
     for transaction in ruleset.repair(None):
@@ -174,7 +185,32 @@ def cut_small(delta: object, ruleset: Ruleset, limit: int) -> list[Transaction]:
     return d.transactions(delta, 2, "kubesvc", fr.set_rank, limit)
 
 
+def test_a_changed_verdict_is_replaced_in_one_transaction_and_what_is_unwanted_goes_last() -> None:
+    """PROXY-104."""
+    ruleset = Ruleset(OPTIONS, (NODE,))
+    ruleset.change(simple(POOL[:3]))
+    written = ruleset.transactions(ruleset.change(simple(POOL[:2])))
+    (replaced,) = [t for t in written if any(isinstance(c, AddElements) for c in t.commands)]
+    touched = [(type(c), c.set.name) for c in replaced.commands if isinstance(c, AddElements | DeleteElements)]
+    assert touched == [(DeleteElements, "services"), (AddElements, "services")]
+    (last,) = written[-1].commands
+    assert isinstance(last, DeleteElements) and last.set.name == "endpoints" and written[-1] is not replaced
+
+
+def test_a_chain_goes_after_what_leads_to_it_and_comes_before() -> None:
+    """PROXY-105: what upstream leaves for a second is removed here in a transaction of its own, the last."""
+    ruleset = Ruleset(OPTIONS, (NODE,))
+    ruleset.change(simple(POOL[:70]))
+    written = ruleset.transactions(ruleset.change(simple(POOL[:71])))
+    steps = [(number, command) for number, t in enumerate(written) for command in t.commands]
+    (made,) = [n for n, c in steps if isinstance(c, AddChain) and c.spec.name == "large-n71"]
+    (gone,) = [n for n, c in steps if isinstance(c, DeleteChain) and c.name == "large-n70"]
+    (moved,) = {n for n, c in steps if isinstance(c, AddElements) and c.set.name == "services"}
+    assert made <= moved < gone == len(written) - 1
+
+
 def test_one_endpoint_replaced_writes_one_element() -> None:
+    """PROXY-103."""
     ruleset = Ruleset(OPTIONS, (NODE,))
     ruleset.change(simple(POOL[:10]))
     delta = ruleset.change(simple([*POOL[:4], POOL[50], *POOL[5:10]]))

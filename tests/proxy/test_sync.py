@@ -15,8 +15,9 @@ import pytest
 from kubesvc.api.errors import Expired, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import ENDPOINT_SLICE, NODE, SERVICE
-from kubesvc.api.meta import Typed
+from kubesvc.api.meta import Typed, typed
 from kubesvc.api.node import Node
+from kubesvc.api.servicecidr import SERVICE_CIDR, ServiceCIDR
 from kubesvc.client import RawList, Unreachable, WatchEvent
 from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.kernel.conntrack import FakeConntrack, Flow
@@ -442,6 +443,29 @@ def test_a_node_without_addresses_is_told_of(caplog: pytest.LogCaptureFixture) -
         assert "no address" not in caplog.text
 
     in_house(usual)
+
+
+def test_a_service_range_more_is_guarded_at_once() -> None:
+    """PROXY-42, 107: nobody's addresses in it are dropped, without waiting for a full sync that is due some time."""
+    other = "10.97.0.9"
+
+    def ranged(*cidrs: str) -> ServiceCIDR:
+        return typed({"metadata": {"name": "more"}, "spec": {"cidrs": list(cidrs)}}, ServiceCIDR)
+
+    async def test(house: House) -> None:
+        house.cluster.objects["servicecidrs"] = {}
+        house.cluster.queues["servicecidrs"] = asyncio.Queue()
+        house.cluster.put(SERVICE, service())
+        await settle()
+        assert house.fates(other) == {f"to {other}:80"}
+        house.cluster.put(SERVICE_CIDR, ranged("10.97.0.0/24"))
+        await settle()
+        assert house.fates(other) == {"drop"}
+        house.cluster.remove(SERVICE_CIDR, ranged("10.97.0.0/24"))
+        await settle()
+        assert house.fates(other) == {f"to {other}:80"}
+
+    in_house(test)
 
 
 def test_what_it_was_told_is_shown_by_upstreams_names() -> None:
