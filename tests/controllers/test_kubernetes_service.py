@@ -66,6 +66,38 @@ def test_what_users_spoil_is_put_right_within_ten_seconds() -> None:
     in_house(story)
 
 
+def test_ports_that_users_gave_the_service_stay() -> None:
+    """KSVC-2: an existing Service is not written over; its lists are kept to what the server knows."""
+
+    async def story(house: House) -> None:
+        await house.settle(12)
+        ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 7443},
+                 {"name": "more", "port": 444, "protocol": "TCP", "targetPort": 444}]  # fmt: skip
+        await house.client.patch(SERVICE, *NAME, {"spec": {"ports": ports}}, "merge")
+        before, _ = await lists(house)
+        await house.settle(25)
+        assert (await house.client.get(SERVICE, *NAME))["spec"]["ports"] == ports
+        assert (await lists(house))[0]["subsets"] == before["subsets"]
+
+    in_house(story)
+
+
+def test_nobody_is_told_ready_before_its_own_objects_are_there() -> None:
+    """KSVC-2, KSVC-7: until then /readyz says what is missing."""
+
+    async def story(house: House) -> None:
+        bootstrap, health = house.server.bootstrap, house.server.health
+        assert health.report("readyz", "", (), verbose=False) == (200, "ok")
+        bootstrap.done = False
+        answer = health.report("readyz", "", (), verbose=False)
+        assert answer is not None and answer[0] == 500
+        assert "[-]poststarthook/start-system-namespaces-controller failed" in answer[1]
+        await bootstrap.once()
+        assert health.report("readyz", "", (), verbose=False) == (200, "ok")
+
+    in_house(story)
+
+
 def test_a_clean_end_takes_the_address_away() -> None:
     """KSVC-8."""
 
