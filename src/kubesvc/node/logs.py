@@ -301,7 +301,8 @@ async def read_log(path: Path, options: LogOptions, clock: Clock, live: LogFile 
     while True:
         live.grown.clear()
         size, now_inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, inode)
-        if now_inode != inode:  # rotated: what was left of the old part, then the new one
+        rotated = now_inode != inode
+        if rotated:  # what was left of the old part, then the new one
             piece, _ = read_from(path.with_suffix(".log.1"), position)
             position, inode = 0, now_inode
         else:
@@ -311,9 +312,9 @@ async def read_log(path: Path, options: LogOptions, clock: Clock, live: LogFile 
             text, left = text[:left], left - len(text[:left])
         if text:
             yield text
-        if left == 0 or (live.fd < 0 and not piece):
+        if left == 0 or (live.fd < 0 and not piece and not rotated):
             return
-        if not piece:
+        if not piece and not rotated:
             await live.grown.wait()
 
 
