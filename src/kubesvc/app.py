@@ -39,6 +39,7 @@ from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
 
 if TYPE_CHECKING:
+    from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
     from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.server import Listener
     from kubesvc.client import Client
@@ -181,9 +182,11 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     options, paths = control.options, control.paths
     loopback = control.record.loopback or "127.0.0.1"
     first_service_address = first_address(options.service_cluster_ip_range[0])
+    where = options.bind_address or loopback
+    more = [a for a in (options.bind_address, options.advertise_address) if a]
     pki = ensure_pki(
         paths.pki,
-        (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address),
+        (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address, *more),
         CERTIFICATE_NAMES,
         control.clock.now(),
     )
@@ -195,7 +198,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     settings = ApiServerSettings(
         service_ranges=options.service_cluster_ip_range,
         node_ports=options.service_node_port_range,
-        advertise_address=options.advertise_address or API_ADDRESS,
+        advertise_address=options.advertise_address or reached_at(options),
         token_file=options.token_auth_file,
         authorization=options.authorization_mode,
         anonymous_auth=bool(options.anonymous_auth),
@@ -224,7 +227,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     server.serve_backends(NodeStreams(server.registry, Doors(control)))
     try:
         port = await server.listen_tls(
-            loopback,
+            where,
             options.port,
             certfile=str(pki.server_cert),
             keyfile=str(pki.server_key),
@@ -232,8 +235,12 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         )
     except OSError as error:
         raise StartFailed(
-            f"{loopback}:{options.port} cannot be listened on: {error.strerror}\n"
-            "next: kubesvc up --port 0 takes any free port"
+            f"{where}:{options.port} cannot be listened on: {error.strerror}\n"
+            + (
+                "next: --bind-address with an address of this machine, or --port 0 for any free port"
+                if options.bind_address
+                else "next: kubesvc up --port 0 takes any free port"
+            )
         ) from None
     stack.push_async_callback(server.stop)
     await server.start()
@@ -250,8 +257,25 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     control.record.loopback = loopback
     control.record.port = port
     control.save()
-    url = f"https://{loopback}:{port}"
-    write_private(paths.kubeconfig, render_kubeconfig(paths.name, url, pki))
+    write_private(paths.kubeconfig, render_kubeconfig(paths.name, control.record.server, pki))
+
+
+def reached_at(options: UpOptions) -> str:
+    """Where Pods reach the API: those of the instance's own nodes by their relay, those of others as their nodes do."""
+    return API_ADDRESS if options.nodes or not options.reachable else options.bind_address
+
+
+def right_of(server: ApiServer) -> Callable[[CertificateSigningRequestSpec, str, str, str, str], bool]:
+    """Asks the server's authorizers what who sent a certificate signing request may do."""
+    from kubesvc.apiserver.authentication import User
+    from kubesvc.apiserver.authorization import Attributes
+
+    def may(spec: CertificateSigningRequestSpec, group: str, resource: str, subresource: str, verb: str) -> bool:
+        extra = {k: tuple(v) for k, v in (spec.extra or {}).items()}
+        user = User(spec.username, spec.uid, tuple(spec.groups or ()), extra)
+        return server.allows(Attributes(user, verb, group, "*", resource, subresource))
+
+    return may
 
 
 def advice(store: str) -> str:
@@ -334,8 +358,11 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         root_ca=(control.paths.pki / "ca.crt").read_text(),
         journal=Journal(control.paths.root / TIMELINE).write,
         account_token=control.server.tokens.legacy_token,
-        cluster_cidrs=options.cluster_cidr if plan_nodes(options) else (),
-        cluster_dns=options.dns_address if options.nodes else "",
+        cluster_cidrs=options.cluster_cidr if plan_nodes(options) or options.reachable else (),
+        cluster_dns=options.dns_address if options.nodes or options.reachable else "",
+        may=right_of(control.server),
+        signing_certificate=(control.paths.pki / "ca.crt").read_bytes(),
+        signing_key=(control.paths.pki / "ca.key").read_bytes(),
         load_balancer_ranges=options.load_balancer_range if options.nodes else (),
         node_monitor_grace_period=options.node_monitor_grace_period,
         explain_slices=options.explain_slices,

@@ -10,6 +10,7 @@ import asyncio
 import random
 import secrets
 import selectors
+import string
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -23,6 +24,11 @@ RESOLUTION_SECONDS = time.get_clock_info("monotonic").resolution
 
 Random = random.Random
 """The source of chance that parts are given; seeded in tests."""
+
+
+def fresh_letters(count: int) -> str:
+    """That many small letters and digits that nobody can guess: 5.17 bits each."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(count))
 
 
 class Clock(Protocol):

@@ -133,6 +133,11 @@ class Kind:
     """All field errors of (new, old), immutability included; metadata excluded."""
     validate_status: ValidateUpdate = no_errors
     """All field errors of a write to /status (new, old)."""
+    validate_parts: Mapping[str, ValidateUpdate] = field(default_factory=dict)
+    """As `validate_update`, for writes through subresources that have rules of their own, by name."""
+    restore: Callable[[Object, Object, str], None] = nothing
+    """After a write was kept to its part of the object (new, old, subresource), `new` in place: what it must not reach
+    besides."""
     warn: Warn = no_warnings
     """Warning texts for (new, old or None), WARN-3."""
     name_errors: Callable[[str], Sequence[str]] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .certificatesigningrequest import CERTIFICATE_SIGNING_REQUEST
 from .configmap import CONFIG_MAP
 from .controllerrevision import CONTROLLER_REVISION
 from .cronjob import CRON_JOB
@@ -41,6 +42,7 @@ from .storageclass import STORAGE_CLASS
 from .webhookconfiguration import MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION
 
 __all__ = [
+    "CERTIFICATE_SIGNING_REQUEST",
     "CLUSTER_ROLE",
     "CLUSTER_ROLE_BINDING",
     "CONFIG_MAP",
@@ -114,6 +116,7 @@ KINDS: tuple[Kind, ...] = (
     HORIZONTAL_POD_AUTOSCALER,
     CRON_JOB,
     JOB,
+    CERTIFICATE_SIGNING_REQUEST,
     INGRESS,
     INGRESS_CLASS,
     IP_ADDRESS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from kubesvc.api.certificatesigningrequest import CERTIFICATE_SIGNING_REQUEST
 from kubesvc.api.errors import Forbidden
 from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
@@ -25,6 +26,7 @@ from kubesvc.clock import Clock, Random
 
 from . import limits, refusals
 from .cache import Cache
+from .certificateadmission import CertificateAdmission
 from .noderestriction import NodeRestriction
 from .options import WriteOptions
 from .quotas import Quotas, Release, nothing_held
@@ -61,6 +63,7 @@ class Admission:
         self.cache = cache
         self.quotas = Quotas(cache)
         self.nodes = NodeRestriction(cache)
+        self.certificates = CertificateAdmission(clock, self.enabled)
         self.webhooks = Webhooks(cache, random)
         self.clock = clock
         self.random = random
@@ -83,11 +86,15 @@ class Admission:
             self.check_one_default(obj, None)
         elif kind is NODE and self.enabled("TaintNodesByCondition"):
             taint_new_node(obj)
+        elif kind is CERTIFICATE_SIGNING_REQUEST:
+            self.certificates.create(obj)
 
     def validate_create(self, kind: Kind, namespace: str, obj: Object) -> None:
         """Validating admission, after the kind's validation. Raises Forbidden."""
         if kind is SERVICE and self.enabled("DenyServiceExternalIPs"):
             deny_external_ips(obj, None)
+        if kind is CERTIFICATE_SIGNING_REQUEST:
+            self.certificates.validate_create(obj)
         self.check_limits(kind, namespace, obj)
 
     # ------------------------------------------------------------------ webhooks
@@ -160,6 +167,8 @@ class Admission:
             self.nodes.update(kind, namespace, new, old, subresource)
         if kind is PRIORITY_CLASS and self.enabled("Priority"):
             self.check_one_default(new, old)
+        elif kind is CERTIFICATE_SIGNING_REQUEST:
+            self.certificates.update(new, old, subresource)
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Admit a deletion (KSVC-7)."""

@@ -23,6 +23,7 @@ from .auditpolicy import read_policy, simple_policy
 from .authentication import ADMIN, ALL_AUTHENTICATED, MASTERS, Authenticator, User, read_token_file, requester
 from .authorization import AlwaysAllow, AnyOf, Attributes, Authorizer
 from .bootstrap import Bootstrap
+from .bootstraptokens import BootstrapTokens
 from .cache import Cache, Event
 from .defaultroles import make_default_roles
 from .definitions import Definitions
@@ -90,8 +91,10 @@ class ApiServer:
         self.authenticator = Authenticator(users, anonymous=settings.anonymous_auth)
         self.authenticator.audiences = self.tokens.audiences
         self.authenticator.others.append(self.tokens.user_of)
+        self.authenticator.others.append(BootstrapTokens(self.cache, clock, self.tokens.audiences).user_of)
         self.authorizer: Authorizer = self._authorizer()
         self.registry.admission.nodes.audience_allowed = self._audience_allowed
+        self.registry.admission.certificates.allowed = self.allows
         self.health = Health()
         self.metrics = Metrics()
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)
@@ -216,6 +219,10 @@ class ApiServer:
         user = requester.get()
         verb = "request-serviceaccounts-token-audience"
         return self.authorizer.allows(Attributes(user, verb, "", "", audience, "", namespace, account))[0]
+
+    def allows(self, access: Attributes) -> bool:
+        """Whether somebody may do something, as the authorizers have it."""
+        return access.user.may_everything or self.authorizer.allows(access)[0]
 
     def _advertised_port(self) -> int:
         return self.settings.advertise_port or self.port or 6443

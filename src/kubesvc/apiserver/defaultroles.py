@@ -159,6 +159,25 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
         rule("create delete get patch update", "coordination.k8s.io", "leases"),
         rule("create", "core", "serviceaccounts/token"),
     ],
+    "system:node-bootstrapper": [rule("create get list watch", "certificates.k8s.io", "certificatesigningrequests")],
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": [
+        rule("create", "certificates.k8s.io", "certificatesigningrequests/nodeclient")
+    ],
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": [
+        rule("create", "certificates.k8s.io", "certificatesigningrequests/selfnodeclient")
+    ],
+    "system:certificates.k8s.io:legacy-unknown-approver": [
+        rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/legacy-unknown")
+    ],
+    "system:certificates.k8s.io:kubelet-serving-approver": [
+        rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/kubelet-serving")
+    ],
+    "system:certificates.k8s.io:kube-apiserver-client-approver": [
+        rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client")
+    ],
+    "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver": [
+        rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet")
+    ],
     "system:persistent-volume-provisioner": [
         rule("create delete get list watch", "core", "persistentvolumes"),
         rule("get list update watch", "core", "persistentvolumeclaims"),

@@ -19,7 +19,8 @@ from kubesvc.api.meta import Object
 
 GROUP_ORDER = (
     "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
-    "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "coordination.k8s.io", "discovery.k8s.io",
+    "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "coordination.k8s.io",
+    "discovery.k8s.io",
 )  # fmt: skip
 """Groups in the order in which upstream lists them."""
 

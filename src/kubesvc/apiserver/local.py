@@ -163,7 +163,7 @@ class LocalClient(Client):
         body = decode_plain(obj, kind, "Ignore").obj
         if subresource == "finalize":
             return (await self.subresources.finalize(kind, name, body, self.options, [])).object()
-        if subresource not in ("", "status"):
+        if subresource not in ("", "status", "approval"):
             raise NotFound(NO_RESOURCE)
         written = await self.registry.update(kind, namespace, name, body, self.options, [], subresource=subresource)
         return written.object()

@@ -688,7 +688,8 @@ class Registry:
                 warn(warnings, reservation.warnings)
         try:
             if check:
-                validate = kind.validate_status if subresource == "status" else kind.validate_update
+                usual = kind.validate_status if subresource == "status" else kind.validate_update
+                validate = kind.validate_parts.get(subresource, usual)
                 errors = validate_metadata_update(new, old, kind) + validate(new, old, self.situation)
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)

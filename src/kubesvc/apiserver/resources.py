@@ -61,7 +61,7 @@ class Resources:
         if target.subresource in STREAMED:  # what is accepted is then the far side's affair
             return await self.subresources.handle(call, kind)
         call.form = negotiate(call.accept, transforms=not target.subresource or target.verb != "create", streams=True)
-        if target.subresource not in ("", "status") and not (
+        if target.subresource not in ("", "status", "approval") and not (
             target.subresource in ("resize", "ephemeralcontainers") and target.verb == "get"
         ):
             return await self.subresources.handle(call, kind)

@@ -27,7 +27,7 @@ def restore_part(kind: Kind, new: Object, old: Object, subresource: str) -> None
         new["metadata"] = meta
         if status is not MISSING:
             new["status"] = status
-    elif subresource == "status":
+    elif subresource in ("status", "approval"):
         kept = {"metadata": new["metadata"]}
         meta, before = new["metadata"], old["metadata"]
         for name in ("ownerReferences", "generateName"):
@@ -45,6 +45,7 @@ def restore_part(kind: Kind, new: Object, old: Object, subresource: str) -> None
             new["status"] = old["status"]
         else:
             new.pop("status", None)
+    kind.restore(new, old, subresource)
 
 
 def check_namespace(kind: Kind, meta: Object, namespace: str) -> None:

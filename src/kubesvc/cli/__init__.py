@@ -44,6 +44,8 @@ COMMANDS = {
     "proxy": "run the service proxy of one node alone, against any cluster",
     "dns": "run cluster DNS alone, against any cluster",
     "node": "run a node agent alone, against any cluster",
+    "token": "make, list and delete tokens with which other machines join",
+    "join": "make this machine, or network namespace, a node of another machine's instance",
     "version": "print the version",
 }
 

@@ -1,4 +1,12 @@
-"""Run a node agent alone, against any cluster: this machine, or this network namespace, becomes a node."""
+"""Run a node agent alone, against any cluster: this machine, or this network namespace, becomes a node.
+
+  kubesvc node --kubeconfig FILE --node NAME --address IP
+  kubesvc node --bootstrap-kubeconfig JOIN --kubeconfig FILE --node NAME    get the node's own credentials first
+
+With --bootstrap-kubeconfig, a key is made here and a certificate asked for; once it is approved and issued, FILE holds
+the node's own kubeconfig, which is used from then on, and renewed in time. --with-proxy and --with-dns make the node
+answer for Services and names too; `kubesvc join` does all of that.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +17,7 @@ from pathlib import Path
 
 from kubesvc.instance.paths import state_home
 
-from . import Failure
+from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
 from .runtimes import add_runtime, checked_runtime
 from .up import comma
@@ -17,14 +25,13 @@ from .up import comma
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_part_arguments(parser)
-    parser.add_argument("--node", default="", metavar="NAME", help="name of the node (default: the host name)")
-    parser.add_argument("--address", type=comma, default=(), metavar="IP[,IP]", help="the node's own addresses")
-    parser.add_argument("--cluster-dns", type=comma, default=("10.96.0.10",), metavar="IP")
-    parser.add_argument("--cluster-domain", default="cluster.local", metavar="NAME")
-    parser.add_argument("--zone", default="", metavar="ZONE")
+    parser.add_argument(
+        "--bootstrap-kubeconfig", default="", metavar="FILE", help="what to ask with for what --kubeconfig will hold"
+    )
+    add_node_arguments(parser)
+    parser.add_argument("--with-proxy", action="store_true", help="steer this node's traffic to Services too")
+    parser.add_argument("--with-dns", action="store_true", help="answer for the cluster's names too")
     parser.add_argument("--simulated", action="store_true", help="Pods become ready without processes")
-    parser.add_argument("--images-map", default="", metavar="FILE")
-    add_runtime(parser)
     parser.add_argument(
         "--write-cni", nargs=2, type=Path, metavar=("CONF_DIR", "BIN_DIR"),
         help="write what a container runtime needs to give its Pods our networks, and do nothing else: mostly into "
@@ -32,7 +39,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_node_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a node is, whoever runs it."""
+    parser.add_argument("--node", default="", metavar="NAME", help="name of the node (default: the host name)")
+    parser.add_argument(
+        "--address", type=comma, default=(), metavar="IP[,IP]",
+        help="the node's own addresses (default: the one from which it reaches the API)",
+    )  # fmt: skip
+    parser.add_argument("--cluster-dns", type=comma, default=(), metavar="IP")
+    parser.add_argument("--cluster-domain", default="", metavar="NAME")
+    parser.add_argument("--cluster-cidr", type=comma, default=(), metavar="CIDR[,CIDR]", help="all pods' addresses")
+    parser.add_argument("--zone", default="", metavar="ZONE")
+    parser.add_argument("--images-map", default="", metavar="FILE")
+    parser.add_argument(
+        "--proxy-mode", choices=("auto", "nftables", "iptables", "userspace"), default="auto",
+        help="how to steer packets (auto: the first of the others that works here)",
+    )  # fmt: skip
+    add_runtime(parser)
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.bootstrap_kubeconfig or args.with_proxy or args.with_dns:
+        from .joined import run_joined
+
+        if not args.kubeconfig:
+            raise Failure("--kubeconfig FILE says where the node's own credentials are, or will be", status=WRONG_USAGE)
+        return run_joined(args)
     from kubesvc.node import NodeAgent, NodeSettings
 
     if args.write_cni is not None:
@@ -48,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
         node_name=name,
         state_dir=directory,
         node_addresses=args.address,
-        cluster_dns=args.cluster_dns,
-        cluster_domain=args.cluster_domain,
+        cluster_dns=args.cluster_dns or ("10.96.0.10",),
+        cluster_domain=args.cluster_domain or "cluster.local",
         zone=args.zone,
         simulated=args.simulated,
         images_map=Path(args.images_map) if args.images_map else None,

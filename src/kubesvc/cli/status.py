@@ -40,7 +40,7 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
         return report
     report["state"] = "ready" if record.ready else "starting"
     report["pid"] = record.control.pid
-    report["server"] = f"https://{record.loopback}:{record.port}"
+    report["server"] = record.server
     report["kubeconfig"] = str(paths.kubeconfig)
     report["nodePortsAt"] = record.loopback
     report["page"] = record.page

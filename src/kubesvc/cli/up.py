@@ -51,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=port, default=0, metavar="PORT", help="of the API server (default: any free)")
     parser.add_argument(
+        "--bind-address", type=bind_address, default="", metavar="IP",
+        help="where the API answers, so that other machines can join (docs/join.md; default: loopback)",
+    )  # fmt: skip
+    parser.add_argument(
         "--advertise-address", type=address, default="", metavar="IP", help="of this API server, for clients in Pods"
     )
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
@@ -205,6 +209,14 @@ def address(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
+def bind_address(text: str) -> str:
+    """One address of this machine; a wildcard would name no place to join."""
+    found = address(text)
+    if found and ipaddress.ip_address(found).is_unspecified:
+        raise argparse.ArgumentTypeError(f"{text}: must be one address of this machine, which others reach")
+    return found
+
+
 def networks(text: str) -> tuple[str, ...]:
     """One or two networks, of different families."""
     found = comma(text)
@@ -279,6 +291,7 @@ def options_of(args: argparse.Namespace) -> UpOptions:
         zones=args.zones,
         store=store,
         port=args.port,
+        bind_address=args.bind_address,
         advertise_address=args.advertise_address,
         controllers=args.controllers,
         authorization_mode=args.authorization_mode,
@@ -374,12 +387,16 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         rootless=os.geteuid() != 0,
         store=options.store,
         service_ranges=list(options.service_cluster_ip_range),
+        bind=options.bind_address,
+        cluster_dns=options.dns_address,
+        cluster_cidrs=list(options.cluster_cidr),
         load_balancer_ranges=list(options.load_balancer_range),
     )
     write_record(paths.record, record)
     log_to(paths.log, verbose=args.verbose)
     if args.until_fd >= 0:
         threading.Thread(target=end_with, args=(args.until_fd,), name="until", daemon=True).start()
+    warn_of_reach(options)
 
     from kubesvc.app import StartFailed, run_control
     from kubesvc.lifetime import run_loop
@@ -430,6 +447,23 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
+def warn_of_reach(options: UpOptions) -> None:
+    """What it means that others reach the API, said before it is so."""
+    if not options.reachable:
+        return
+    lines = [
+        f"kubesvc up: the API answers on {options.bind_address}, to every machine that reaches that address; who has "
+        "no credentials of this instance gets nothing but its health and version"
+    ]
+    if options.nodes:
+        lines.append(
+            "kubesvc up: nodes of the instance itself live in namespaces that other machines do not reach: Pods there "
+            "and on joined nodes do not meet; --nodes 0 makes a control plane alone"
+        )
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
 def end_instance_quietly(paths: InstancePaths) -> None:
     """Forget this process in the record and end what may be left of its nodes."""
     from kubesvc.instance.leftovers import end_instance
@@ -463,7 +497,7 @@ def ready_line(paths: InstancePaths, record: InstanceRecord, milliseconds: int) 
     nodes = len(record.nodes)
     said = f"{nodes} node{'s' if nodes != 1 else ''}" if nodes else "no nodes"
     return (
-        f"kubesvc is ready in {milliseconds} ms: https://{record.loopback}:{record.port}, {said}; "
+        f"kubesvc is ready in {milliseconds} ms: {record.server}, {said}; "
         f"export KUBECONFIG={paths.kubeconfig}; next: kubesvc kubectl{flag} get nodes"
         + (f"\nlive picture: {record.page}" if record.page else "")
     )
@@ -489,6 +523,7 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
     with os.fdopen(read) as pipe:
         line = pipe.readline()
     if line:
+        print(errors.read_text(errors="replace"), end="", file=sys.stderr)
         print(json.loads(line)["ready"])
         return 0
     status = process.wait(DETACHED_PATIENCE_SECONDS)

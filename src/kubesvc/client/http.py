@@ -211,6 +211,11 @@ class HttpClient:
     def as_manager(self, manager: str) -> HttpClient:
         return HttpClient(self._connection, manager)
 
+    async def use(self, access: Access) -> None:
+        """Speak as somebody else from now on; streams that are open break, and begin again in the new name."""
+        self._connection.access = access
+        await self.close()
+
     async def close(self) -> None:
         if self._connection.session is not None:
             await self._connection.session.close()

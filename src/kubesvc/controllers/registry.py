@@ -31,6 +31,10 @@ CONTROLLERS: dict[str, str] = {
     "clusterrole-aggregation-controller": (
         "kubesvc.controllers.clusterroleaggregation:ClusterRoleAggregationController"
     ),
+    "certificatesigningrequest-signing-controller": "kubesvc.controllers.certificates:CertificateSigner",
+    "certificatesigningrequest-approving-controller": "kubesvc.controllers.certificates:CertificateApprover",
+    "certificatesigningrequest-cleaner-controller": "kubesvc.controllers.certificates:CertificateCleaner",
+    "token-cleaner-controller": "kubesvc.controllers.tokencleaner:TokenCleaner",
     "service-cidr-controller": "kubesvc.controllers.servicecidr:ServiceCidrController",
     "service-lb-controller": "kubesvc.controllers.loadbalancer:LoadBalancerController",
     "node-ipam-controller": "kubesvc.controllers.nodeipam:NodeIpamController",

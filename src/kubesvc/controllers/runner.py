@@ -293,5 +293,9 @@ ALIASES = {
     "nodeipam": "node-ipam-controller",
     "service": "service-lb-controller",
     "podgc": "pod-garbage-collector-controller",
+    "csrsigning": "certificatesigningrequest-signing-controller",
+    "csrapproving": "certificatesigningrequest-approving-controller",
+    "csrcleaner": "certificatesigningrequest-cleaner-controller",
+    "tokencleaner": "token-cleaner-controller",
 }
 """Names of before 1.28 that are not merely the new ones without `-controller`."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubesvc.api.meta import Object
 
 if TYPE_CHECKING:
+    from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
+
     from .service_events_plan import Moved
 
 
@@ -44,6 +46,16 @@ class ControllerSettings:
     """Whether EndpointSlices are annotated with what was decided about each Pod, which upstream does not do."""
     journal: Callable[[Moved], None] | None = None
     """Told by `service-events` of every address that joins or leaves a Service."""
+
+    may: Callable[[CertificateSigningRequestSpec, str, str, str, str], bool] | None = None
+    """Whether who sent a certificate signing request may do something (group, resource, subresource, verb); None
+    approves no request."""
+    signing_certificate: bytes = b""
+    """The certificate of the CA that signs for the cluster (PEM)."""
+    signing_key: bytes = field(default=b"", repr=False)
+    """Its key (PEM); b"" signs nothing."""
+    cluster_signing_duration: float = 365 * 86_400.0
+    """The longest time a signed certificate lives."""
 
     def __post_init__(self) -> None:
         self._within("concurrent_endpoint_syncs", 1, 10_000)

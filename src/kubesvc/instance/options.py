@@ -24,6 +24,7 @@ ProxyMode = Literal["auto", "nftables", "iptables", "userspace"]
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
     """store: "" for the instance's own durable file, "memory", a path, or an etcd's address. port: 0 for any free one.
+    bind_address: where the API answers; "" for the instance's own loopback address, of which each instance has another.
     advertise_address: of the API server in Endpoints `kubernetes`; "" for the one that nodes reach it by.
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
@@ -36,6 +37,7 @@ class UpOptions:
     zones: tuple[str, ...] = ()
     store: str = ""
     port: int = 0
+    bind_address: str = ""
     advertise_address: str = ""
     simulated_nodes: int = 0
     controllers: tuple[str, ...] = ("*",)
@@ -70,6 +72,11 @@ class UpOptions:
     web: int | None = None
     """The port of the live picture's page on loopback, 0 for any free one; None for no page."""
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether other machines may reach the API, and so join."""
+        return bool(self.bind_address) and not ipaddress.ip_address(self.bind_address).is_loopback
 
     @property
     def dns_address(self) -> str:

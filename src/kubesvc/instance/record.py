@@ -113,6 +113,17 @@ class InstanceRecord(msgspec.Struct):
     page: str = ""
     """The link to the live picture, token and all; "" without one."""
 
+    bind: str = ""
+    """Where other machines reach the API; "" if only this one does."""
+    cluster_dns: str = ""
+    cluster_cidrs: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def server(self) -> str:
+        """The URL of the API."""
+        address = self.bind or self.loopback
+        return f"https://[{address}]:{self.port}" if ":" in address else f"https://{address}:{self.port}"
+
     def processes(self) -> list[ProcessId]:
         """All recorded processes, grounds last: what lives in a namespace goes before its holder."""
         found = [n.agent for n in self.nodes] + [self.control] + [n.ground for n in self.nodes] + [self.fabric]

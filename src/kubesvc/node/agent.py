@@ -110,7 +110,9 @@ class NodeAgent:
         selector = f"spec.nodeName={settings.node_name}"
         self.pods = Informer(self.client, POD, field_selector=selector, clock=self.clock, random=self.random)
         self.services = Informer(self.client, SERVICE, clock=self.clock, random=self.random)
-        self.nodes = Informer(self.network, NODE, clock=self.clock, random=self.random)
+        all_nodes = settings.own_network or settings.routed  # a node may read no other without being allowed to
+        only = "" if all_nodes else f"metadata.name={settings.node_name}"
+        self.nodes = Informer(self.network, NODE, field_selector=only, clock=self.clock, random=self.random)
         context = self.context = NodeContext(
             client=self.client,
             settings=settings,
@@ -148,7 +150,7 @@ class NodeAgent:
                 group.create_task(self.pods.run())
                 await self.pods.synced.wait()
                 await self.clean_up(context)
-                if settings.own_network and not settings.simulated:
+                if (settings.own_network or settings.routed) and not settings.simulated:
                     self.nodes.on_change(lambda old, new: self.sync_routes(sandboxes.links))
                 group.create_task(keeper.run())
                 await door.start()
@@ -181,7 +183,7 @@ class NodeAgent:
         hidden = (*self.settings.hidden_paths, str(self.settings.state_dir))
         context.carried = read_carried_mounts(hidden)
         await context.sandboxes.prepare_node()
-        if self.settings.own_network:
+        if self.settings.own_network or self.settings.routed:
             context.host_ports = HostPorts(KernelNft())
             await context.host_ports.clear()
         record = self.settings.state_dir / GROUPS_RECORD

@@ -24,6 +24,8 @@ class NodeSettings:
     runtime_socket:  a container runtime's, which makes sandboxes and containers (CRI v1); None: the agent makes them
     runtime_pulls:   whether the runtime may be asked to pull images
     own_network:     the agent is alone in its network namespace and may set routes and forwarding there
+    routed:          in a network that it shares, it sets routes to other nodes' Pods and forwards host ports all the
+                     same; whether packets pass between links is then the host's to say
     hidden_paths:    directories of the host that containers see empty, such as the instance's state
     pod_pids_limit:  processes and threads that one Pod may have
     group:           path of the control group below which its Pods' are made; "": named after the state directory
@@ -47,6 +49,7 @@ class NodeSettings:
     runtime_pulls: bool = True
     resolver_file: str = "/etc/resolv.conf"
     own_network: bool = True
+    routed: bool = False
     hidden_paths: tuple[str, ...] = ()
     max_pods: int = 110
     pod_pids_limit: int = 1024
