@@ -342,7 +342,7 @@ def test_tables_metadata_and_watches() -> None:
         listed = (await http.request("GET", GADGETS, Accept=META.format("List")))[2]
         assert listed["kind"] == "PartialObjectMetadataList" and "spec" not in listed["items"][0]
         everything = (await http.request("GET", "/apis/factory.example.com/v1/gadgets?limit=1"))[2]
-        assert everything["kind"] == "GadgetList" and "kind" not in everything["items"][0]
+        assert everything["kind"] == "GadgetList" and everything["items"][0]["kind"] == "Gadget"
         for path, version in ((GADGETS, "v1"), (OLDER, "v1beta1")):
             watching = asyncio.create_task(http.watch(f"{path}?watch=1&resourceVersion=0", 2))
             await asyncio.sleep(0.05)
@@ -763,5 +763,31 @@ def test_a_webhook_converts_between_versions() -> None:
             broken = False
             assert (await http.request("DELETE", f"{OLDER}/b"))[0] == 200
             assert (await http.request("DELETE", f"{CRDS}/{NAME}"))[0] == 200
+
+    with_http(run)
+
+
+def test_fields_are_sent_in_the_order_of_their_names() -> None:
+    """READ-3 for what has no type: items of lists say what they are, and lists always tell how they go on."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        await serve(http)
+        for name in ("a", "b"):
+            await http.request("POST", GADGETS, gadget(name, ports=[{"name": "w", "port": 1}]))
+
+        def in_order(value: Any) -> Any:
+            if isinstance(value, dict):
+                assert list(value) == sorted(value)
+                return {k: in_order(v) for k, v in value.items()}
+            return [in_order(v) for v in value] if isinstance(value, list) else value
+
+        for path in (f"{GADGETS}/a", GADGETS, f"{GADGETS}?limit=1", f"{GADGETS}?limit=1&pretty=true"):
+            found = (await http.request("GET", path))[2]
+            assert in_order(found) == found and next(iter(found)) == "apiVersion"
+            if "items" in found:
+                assert {(i["apiVersion"], i["kind"]) for i in found["items"]} == {(found["apiVersion"], "Gadget")}
+                assert bool(found["metadata"]["continue"]) is ("limit" in path)
+        for event in await http.watch(f"{GADGETS}?watch=true&resourceVersion=0&timeoutSeconds=1", 2):
+            in_order(event[1])
 
     with_http(run)

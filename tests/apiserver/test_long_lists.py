@@ -31,7 +31,7 @@ LARGE = "x" * 60_000
 def test_pieces_of_a_list_are_the_list(contents: list[tuple[str, int]], most_bytes: int) -> None:
     """LIST-1, READ-3: however it is cut, and each piece but the last holds as much as asked."""
     pairs = [(encode(CONFIG_MAP, {"metadata": {"name": "a"}, "data": {"v": text}}), at) for text, at in contents]
-    pieces = list(list_chunks(CONFIG_MAP, b'{"items":[', pairs, most_bytes))
+    pieces = list(list_chunks(CONFIG_MAP, b'{"items":[', pairs, b"]}", most_bytes))
     whole = b'{"items":[' + b",".join(list_item(CONFIG_MAP, *pair) for pair in pairs) + b"]}"
     assert b"".join(pieces) == whole
     assert (len(pieces) - 1) * most_bytes <= sum(len(value) for value, _ in pairs)

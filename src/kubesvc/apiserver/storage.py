@@ -12,6 +12,7 @@ from functools import cache
 
 import msgspec
 
+from kubesvc.api.customkind import CustomForm
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 
@@ -24,10 +25,8 @@ METADATA_ORDER = (
 """Order in which metadata is written, which is upstream's; resourceVersion is spliced in front."""
 
 _encoder = msgspec.json.Encoder()
+_sorting_encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(Object)
-
-
-META = b'"metadata":{'
 
 
 def kind_prefix(kind: Kind) -> str:
@@ -50,7 +49,7 @@ def storage_key(kind: Kind, namespace: str, name: str) -> str:
 
 
 def head(kind: Kind) -> bytes:
-    """The text that every value of the kind begins with, as it is answered; built-in kinds are stored so too."""
+    """The text that every value of the kind begins with."""
     return kept_head(kind) if kind.custom is None else kind.custom.head
 
 
@@ -97,41 +96,57 @@ def shown(kind: Kind, value: bytes, revision: int) -> Object:
 
 
 def after_head(kind: Kind, value: bytes) -> memoryview:
-    """A stored value, as far as it is shown, from its first field of metadata on. A custom kind's may be stored under
-    another version."""
-    if kind.custom is None:
-        return memoryview(value if kind.shown is None else kind.shown(value))[len(head(kind)) :]
-    value = kind.custom.narrowed(value)
-    return memoryview(value)[value.index(META) + len(META) :]
+    """A stored value of a built-in kind, as far as it is shown, from its first field of metadata on."""
+    return memoryview(value if kind.shown is None else kind.shown(value))[len(head(kind)) :]
+
+
+def custom_answer(kind: Kind, custom: CustomForm, value: bytes, revision: int) -> bytes:
+    """An object of a custom kind as it is sent: its fields in the order of their names at every level, as upstream has
+    them of what it knows no type for. It may be stored under another version."""
+    obj: Object = _decoder.decode(custom.narrowed(value))
+    obj["kind"], obj["apiVersion"] = kind.name, kind.api_version
+    if revision:
+        obj["metadata"]["resourceVersion"] = str(revision)
+    return _sorting_encoder.encode(obj)
 
 
 def answer(kind: Kind, value: bytes, revision: int) -> bytes:
     """The object as it is sent alone; revision 0 leaves resourceVersion out (dry run, OPT-1)."""
+    if kind.custom is not None:
+        return custom_answer(kind, kind.custom, value, revision)
     if not revision:
         return b"%s%s" % (head(kind), after_head(kind, value))
     return b'%s"resourceVersion":"%d",%s' % (head(kind), revision, after_head(kind, value))
 
 
 def list_item(kind: Kind, value: bytes, revision: int) -> bytes:
-    """The object as it stands in a list: without kind and apiVersion (READ-3)."""
+    """The object as it stands in a list: without kind and apiVersion (READ-3), but for custom kinds."""
+    if kind.custom is not None:
+        return custom_answer(kind, kind.custom, value, revision)
     return b'{"metadata":{"resourceVersion":"%d",%s' % (revision, after_head(kind, value))
 
 
-def list_chunks(kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], most_bytes: int) -> Iterator[bytes]:
-    """The list that begins with `start` and holds these (value, revision) objects of a stored kind, in pieces a little
-    longer than `most_bytes`; each object's bytes are copied once."""
+def list_chunks(
+    kind: Kind, start: bytes, items: Iterable[tuple[bytes, int]], end: bytes, most_bytes: int
+) -> Iterator[bytes]:
+    """The list that begins with `start`, holds these (value, revision) objects of a stored kind and ends with `end`, in
+    pieces a little longer than `most_bytes`; a built-in object's bytes are copied once."""
     parts: list[bytes | memoryview] = [start]
     size = 0
-    skipped = len(head(kind)) if kind.custom is None and kind.shown is None else 0
+    custom = kind.custom
+    skipped = len(head(kind)) if kind.shown is None else 0
     between = b""
     for value, revision in items:
-        parts.append(b'%s{"metadata":{"resourceVersion":"%d",' % (between, revision))
-        parts.append(memoryview(value)[skipped:] if skipped else after_head(kind, value))
+        if custom is not None:
+            parts += (between, custom_answer(kind, custom, value, revision))
+        else:
+            parts.append(b'%s{"metadata":{"resourceVersion":"%d",' % (between, revision))
+            parts.append(memoryview(value)[skipped:] if skipped else after_head(kind, value))
         between = b","
         size += len(value)
         if size >= most_bytes:
             yield b"".join(parts)
             parts = []
             size = 0
-    parts.append(b"]}")
+    parts.append(end)
     yield b"".join(parts)

@@ -307,5 +307,7 @@ class Lines:
             }
         else:
             obj = {"kind": self.kind.name, "apiVersion": self.kind.api_version, "metadata": metadata}
+            if self.kind.custom is not None:
+                obj = dict(sorted(obj.items()))
             obj.update(EMPTY_BODIES.get(self.kind.resource, {}))
         return _json.encode(obj)
