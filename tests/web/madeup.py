@@ -26,8 +26,13 @@ class Counted:
     def __init__(self) -> None:
         self.totals: dict[str, dict[model.FlowKey, int]] = {"n1": {}}
 
+    partial = False
+
     async def run(self) -> None:
         await asyncio.Event().wait()
+
+    def trouble(self) -> str:
+        return ""
 
     def add(self, address: str, number: int, front: str = "10.96.0.7", port: int = 8080) -> None:
         key = (6, front, 80, address, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -57,9 +58,9 @@ def test_a_window_is_never_left(width: int, height: int, scroll: int, count: int
     found = items(p.service(), *pods(count, {3: {"ready": False}}))
     lines = render_picture(found, {"x": ENTRY}, width=width, height=height, scroll=scroll)
     shown = screen(lines, width, height)
-    assert shown.count("\x1b[K") <= height
-    for row in shown.split("\x1b[K")[:-1]:
-        assert shown_width(row.partition("H")[2]) <= width
+    rows = re.findall(r"\x1b\[(\d+);1H\x1b\[K(.*?)(?=\x1b\[\d+;1H|\x1b\[J|$)", shown, re.DOTALL)
+    assert [int(number) for number, _ in rows] == list(range(1, min(len(lines), height) + 1))
+    assert all(shown_width(row) <= width for _, row in rows)
 
 
 def test_scrolling_reaches_the_last_pod_and_says_how_many_are_elsewhere() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from .proxyreport import read_report
+
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 2.0
@@ -37,8 +39,15 @@ class NodeTraffic:
         self.totals: dict[str, dict[FlowKey, int]] = {}
         """By node."""
         self.partial = False
-        self.version = 0
-        """Grows with every change."""
+
+    def trouble(self) -> str:
+        """Why connections cannot be counted; "" if they can, or if no node has said yet how it steers."""
+        modes = {report.mode for door in self.doors().values() if (report := read_report(door.parent)) is not None}
+        return (
+            "in userspace mode the kernel's table does not know which endpoint a connection went to"
+            if modes == {"userspace"}
+            else ""
+        )
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -75,11 +84,9 @@ class NodeTraffic:
                 for *key, total in counted.totals:
                     known[tuple(key)] = total  # type: ignore[index]
                 self.partial |= counted.partial
-                self.version += 1
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             log.debug("counters of node %s: %s", name, error)
         finally:
             self.totals.pop(name, None)
-            self.version += 1
             with contextlib.suppress(OSError):
                 writer.close()

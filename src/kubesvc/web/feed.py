@@ -48,11 +48,15 @@ Key = tuple[str, str]
 
 
 class Traffic(Protocol):
-    """Counts connections; `run` is called while somebody watches. `totals` by node; `version` grows with changes."""
+    """Counts connections; `run` is called once somebody watches. `totals` by node; `partial`: there were more.
+    `trouble` says why nobody can count after all, "" if somebody can."""
 
+    @property
+    def partial(self) -> bool: ...
     @property
     def totals(self) -> Mapping[str, Mapping[model.FlowKey, int]]: ...
     async def run(self) -> None: ...
+    def trouble(self) -> str: ...
 
 
 class Lines(Protocol):
@@ -250,6 +254,8 @@ class Feed:
 
     async def begin(self) -> None:
         """Open the caches of all kinds that may be read; the others are gaps."""
+        if self.traffic is not None and (trouble := self.traffic.trouble()):
+            self.traffic, self.uncounted = None, trouble
         gaps = []
         for kind in READ:
             try:
@@ -324,9 +330,14 @@ class Feed:
             picture, diagnosis = self.picture(key, service, snapshot)
             self.moves.compare(key, shown.picture, picture)
             shown.picture = picture
-            shown.items = model.with_traffic(picture, shown.totals, shown.rates.rates)
+            shown.items = self.counted(shown, picture)
             self.overview["/".join(key)] = model.summary_of(service, diagnosis, snapshot)
         self.publish()
+
+    def counted(self, shown: Shown, picture: model.Picture) -> dict[str, model.Item]:
+        """The picture's items with the numbers that are known now."""
+        partial = self.traffic is not None and self.traffic.partial
+        return model.with_traffic(picture, shown.totals, shown.rates.rates, partial=partial)
 
     async def keep_pictures(self) -> None:
         """Draw what has changed, and use no more of the processor than agreed."""
@@ -377,7 +388,7 @@ class Feed:
                 if shown.picture is not None and self.traffic is not None:
                     shown.totals = model.totals_of(shown.picture, self.traffic.totals.values())
                     shown.rates.take(shown.totals, now)
-                    items = model.with_traffic(shown.picture, shown.totals, shown.rates.rates)
+                    items = self.counted(shown, shown.picture)
                     changed |= items != shown.items
                     shown.items = items
             if changed:

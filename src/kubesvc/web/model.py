@@ -119,6 +119,8 @@ class TrafficItem(Item, frozen=True, tag="traffic"):
     counted: bool
     total: int = 0
     rate: float = 0.0
+    partial: bool = False
+    """Whether there were more than could be counted."""
 
 
 class GapItem(Item, frozen=True, tag="gap"):
@@ -461,7 +463,9 @@ def totals_of(picture: Picture, counts: Iterable[Mapping[FlowKey, int]]) -> dict
     return found
 
 
-def with_traffic(picture: Picture, totals: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Item]:
+def with_traffic(
+    picture: Picture, totals: Mapping[str, int], rates: Mapping[str, float], *, partial: bool = False
+) -> dict[str, Item]:
     """The picture's items with numbers of connections."""
     items = dict(picture.items)
     counted = False
@@ -471,7 +475,7 @@ def with_traffic(picture: Picture, totals: Mapping[str, int], rates: Mapping[str
             counted |= item.counted
             if item.counted and (totals.get(name) or rates.get(name)):
                 items[id_] = TrafficItem(True, totals.get(name, 0), round(rates.get(name, 0.0), 1))
-    items["traffic"] = TrafficItem(counted, sum(totals.values()), round(sum(rates.values()), 1))
+    items["traffic"] = TrafficItem(counted, sum(totals.values()), round(sum(rates.values()), 1), partial)
     return items
 
 

@@ -129,7 +129,8 @@ def head_lines(s: ServiceItem, traffic: Item | None, width: int, paint: Paint, u
         lines += [paint(f"  {word if not i else ' ' * 8}", DIM) + paint(part, CYAN) for i, part in enumerate(parts)]
     lines += [paint(fit(f"  not seen: {g}", width), YELLOW) for g in s.gaps]
     if isinstance(traffic, TrafficItem) and traffic.counted:
-        lines.append(f"  {number(traffic.total)} connections, {traffic.rate:.1f}/s")
+        least = "at least " if traffic.partial else ""
+        lines.append(f"  {least}{number(traffic.total)} connections, {traffic.rate:.1f}/s")
     elif uncounted:
         lines.append(paint(fit(f"  connections: {uncounted}", width), DIM))
     return [*lines, ""]
@@ -268,7 +269,7 @@ def overview_keys(services: Mapping[str, Summary], words: str = "") -> list[str]
 
 
 def screen(lines: Sequence[str], width: int, height: int) -> str:
-    """Lines as a full screen: each is cleared to its end, and nothing scrolls."""
+    """Lines as a full screen: each is cleared before it is written, for behind the last column the cursor stands on it."""
     kept = [line if shown_width(line) <= width else fit(ESCAPE.sub("", line), width) for line in lines[:height]]
-    body = "".join(f"\x1b[{i};1H{line}\x1b[K" for i, line in enumerate(kept, 1))
+    body = "".join(f"\x1b[{i};1H\x1b[K{line}" for i, line in enumerate(kept, 1))
     return body + ("\x1b[J" if len(kept) < height else "")

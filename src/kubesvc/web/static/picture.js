@@ -126,7 +126,7 @@ export class PictureView {
     const on = service.rulesOn || [];
     const words = [["Service", "who is asked"], ["Slices", "who is listed"], ["Pods", "who answers"],
       ["Rules", on.length ? `on ${on.length > 3 ? plural(on.length, "node") : on.join(", ")}` : "as planned"],
-      ["Connections", state.uncounted ? "not counted" : "so far"]];
+      ["Connections", state.uncounted ? "not counted" : (state.items.get("traffic") || {}).partial ? "so far, at least" : "so far"]];
     while (this.heads.children.length < words.length) this.heads.append(make("p", "head"));
     words.forEach(([word, text], i) => {
       const head = this.heads.children[i];

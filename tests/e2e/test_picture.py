@@ -1,0 +1,115 @@
+"""The live picture of a real instance: Pods that are processes, rules in the kernel, connections through them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.browser import browser, missing
+
+from .harness import Instance, eventually, running_instance
+
+pytestmark = pytest.mark.e2e
+
+PROBE = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "failureThreshold": 1}
+
+
+@pytest.fixture(scope="module")
+def watched(machine: None) -> Iterator[Instance]:
+    """An instance with a page, and a Service of two Pods."""
+    with running_instance("--web", "--store", "memory") as instance:
+        for name in ("web-1", "web-2"):
+            spec = {"containers": [{"name": "c", "image": "nginx", "readinessProbe": PROBE}]}
+            meta = {"name": name, "namespace": "default", "labels": {"app": "web"}}
+            instance.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        ports = [{"port": 80, "targetPort": 80}]
+        service = {
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": ports},
+        }
+        instance.apply({"apiVersion": "v1", "kind": "Service", **service})
+        instance.run("wait", "svc/web", "--name", instance.name)
+        yield instance
+
+
+def link(instance: Instance) -> str:
+    return eventually(lambda: instance.record.page)
+
+
+def items(instance: Instance, *more: str) -> dict[str, Any]:
+    """The first message of `top --json`, once connections have been counted."""
+    file = instance.home / "kept.html"
+    instance.run("top", "svc/web", "--name", instance.name, "--export", str(file), *more)
+    found = re.search(r'<script type="application/json" id="moment">(.*?)</script>', file.read_text())
+    assert found is not None
+    return dict(json.loads(found[1])["pictures"]["default/web"])
+
+
+def test_connections_are_counted_at_the_node_by_the_endpoint_they_reach(watched: Instance) -> None:
+    before = items(watched)["traffic"]["total"] if "total" in items(watched)["traffic"] else 0
+    for _ in range(6):
+        watched.run("curl", "--name", watched.name, "-s", "http://web.default.svc.cluster.local/")
+    found = eventually(lambda: (i := items(watched))["traffic"].get("total", 0) >= before + 6 and i)
+    each = [found[f"traffic/web-{n}"].get("total", 0) for n in (1, 2)]
+    assert sum(each) == found["traffic"]["total"]
+    assert found["service"]["rulesOn"] == ["n1"]
+
+
+def test_a_printed_picture_and_a_list(watched: Instance) -> None:
+    text = watched.run("top", "svc/web", "--name", watched.name, "--once").stdout
+    assert "✓ svc/web" in text and "web-1" in text and "80/TCP → 80, 1 of 2" in text and "joined" in text
+    listed = watched.run("top", "--name", watched.name).stdout
+    assert "default/web" in listed and "kube-system/kube-dns" in listed
+    assert watched.run("top", "svc/nobody", "--name", watched.name, check=False).returncode == 2
+    assert watched.run("top", "pod/web-1", "--name", watched.name, check=False).returncode == 64
+
+
+def test_another_cluster_is_shown_without_counters(watched: Instance, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    shutil.copy(watched.root / "kubeconfig", config)
+    text = watched.run("top", "svc/web", "--kubeconfig", str(config), "--once").stdout
+    assert "80/TCP → 80, 1 of 2" in text and "connections are counted on kubesvc's own nodes only" in text
+
+
+def test_the_link_is_told_again_and_opens_the_page(watched: Instance) -> None:
+    told = watched.run("status", "--name", watched.name).stdout
+    assert link(watched) in told
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPCookieProcessor(CookieJar()), urllib.request.ProxyHandler({})
+    )
+    with opener.open(link(watched)) as page:
+        assert page.url.endswith("/") and b"<title>kubesvc</title>" in page.read()
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing() or "there is one")
+def test_a_real_pod_that_turns_unready_is_grey_within_a_second_and_comes_back(watched: Instance) -> None:
+    look = "return document.querySelector('[data-id=\"pod/web-1\"]')?.className || ''"
+    with browser() as window:
+        window.open(link(watched) + "#default/web")
+        window.until(look.replace("return", "return (").rstrip() + ").includes('live')")
+        watched.run("ready", "pod/web-1", "off", "--name", watched.name)
+        eventually(lambda: left(watched) is not None)
+        window.until(look.replace("return", "return (") + ").includes('grey')", seconds=5)
+        seen = window.run("return performance.timeOrigin + performance.now()") / 1000
+        moved = left(watched)
+        assert moved is not None
+        assert seen - moved < 1.0 + 0.5  # half a second for the test's own questions
+        assert "readiness probe" in window.run("return document.querySelector('[data-id=\"pod/web-1\"]').innerText")
+        window.until("return document.querySelector('#entries li.left')?.innerText.includes('web-1')")
+        watched.run("ready", "pod/web-1", "auto", "--name", watched.name)
+        window.until(look.replace("return", "return (") + ").includes('live')", seconds=10)
+
+
+def left(instance: Instance) -> float | None:
+    """When web-1 left the slice, by the journal; None if it has not."""
+    lines = (instance.root / "timeline.jsonl").read_text().splitlines()
+    found = [m for m in map(json.loads, lines) if m["what"] == "left" and m.get("pod") == "web-1"]
+    return float(found[-1]["at"]) if found else None
