@@ -25,6 +25,7 @@ BENCHES = (
     "api",
     "proxy",
     "proxy_kernel",
+    "proxy_path",
     "proxy_sync",
     "dns",
     "store",
