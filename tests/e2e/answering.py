@@ -1,0 +1,157 @@
+"""Answers probes of every kind as a file says, inside a Pod. Standard library only.
+
+    answering.py DIRECTORY [CERTIFICATE]
+
+For each kind of probe, the word in DIRECTORY/KIND decides: `ok` succeeds, `fail` fails, `slow` takes longer than any
+probe waits, `flap` succeeds and fails in turn. `http` is asked at port 8000 (GET /start with certain headers, which
+redirects), `https` at 8001, `tcp` at 8002, `grpc` at 8003; `exec` runs `answering.py DIRECTORY exec`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import pathlib
+import socket
+import ssl
+import sys
+import threading
+import time
+
+SLOW_SECONDS = 30.0
+HOST = "probed.example"
+
+
+class Words:
+    """What each kind is to answer now."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = pathlib.Path(directory)
+        self.turn: dict[str, bool] = {}
+
+    def of(self, kind: str) -> str:
+        """`ok`, `fail` or `slow`; a flap turns with every question."""
+        word = (self.directory / kind).read_text().strip()
+        if word != "flap":
+            return word
+        self.turn[kind] = not self.turn.get(kind, False)
+        return "ok" if self.turn[kind] else "fail"
+
+
+def handler(words: Words, kind: str) -> type[http.server.BaseHTTPRequestHandler]:
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if kind == "http" and self.path == "/start":
+                self.send_response(302)
+                self.send_header("Location", "/end")
+                self.end_headers()
+                return
+            word = words.of(kind)
+            if word == "slow":
+                time.sleep(SLOW_SECONDS)
+            as_told = kind != "http" or (self.headers["Host"] == HOST and self.headers["X-Probe"] == "yes")
+            self.send_response(200 if word == "ok" and as_told else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Answer
+
+
+def serve_http(words: Words, kind: str, port: int, certificate: str = "") -> None:
+    server = http.server.ThreadingHTTPServer(("", port), handler(words, kind))
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.serve_forever()
+
+
+def serve_tcp(words: Words, port: int) -> None:
+    """A listener that is there, is not, or has no room for one more connection."""
+    while True:
+        word = (words.directory / "tcp").read_text().strip()
+        if word == "fail":
+            time.sleep(0.02)
+            continue
+        with socket.socket() as listener, contextlib.ExitStack() as stuck:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("", port))
+            listener.listen(0 if word == "slow" else 16)
+            listener.settimeout(0.02)
+            if word == "slow":
+                for _ in range(4):  # what more than these asks is not answered at all
+                    waiting = stuck.enter_context(socket.socket())
+                    waiting.setblocking(False)
+                    waiting.connect_ex(("127.0.0.1", port))
+            while (words.directory / "tcp").read_text().strip() == word:
+                if word == "slow":
+                    time.sleep(0.02)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    listener.accept()[0].close()
+                    if word == "flap":
+                        break
+        if word == "flap":
+            time.sleep(1.5)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def serve_grpc(words: Words, port: int) -> None:
+    """The health service, as far as a probe asks it."""
+    listener = socket.create_server(("", port))
+
+    def answer(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            peer.recv(4096)
+            word = words.of("grpc")
+            if word == "slow":
+                time.sleep(SLOW_SECONDS)
+            status = b"\x08\x01" if word == "ok" else b"\x08\x02"
+            data = b"\0" + len(status).to_bytes(4, "big") + status
+            peer.sendall(frame(4, 0, 0) + frame(1, 4, 1, b"\x88") + frame(0, 0, 1, data) + frame(1, 5, 1))
+
+    while True:
+        threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+
+def execute(words: Words) -> int:
+    """The exec probe, a process each time: its turn is kept in a file."""
+    word = (words.directory / "exec").read_text().strip()
+    if word == "slow":
+        time.sleep(SLOW_SECONDS)
+    if word == "flap":
+        turn = pathlib.Path("/tmp/turn")
+        if turn.exists():
+            turn.unlink()
+            return 1
+        turn.touch()
+        return 0
+    return 0 if word == "ok" else 1
+
+
+def main() -> None:
+    words = Words(sys.argv[1])
+    if sys.argv[2:] == ["exec"]:
+        sys.exit(execute(words))
+    for serve in (
+        lambda: serve_http(words, "http", 8000),
+        lambda: serve_http(words, "https", 8001, sys.argv[2]),
+        lambda: serve_tcp(words, 8002),
+        lambda: serve_grpc(words, 8003),
+    ):
+        threading.Thread(target=serve, daemon=True).start()
+    if os.getpid() == 1:
+        import signal
+
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
