@@ -32,8 +32,9 @@ e2e: venv  ## real packets, real processes, stock clients
 golden: venv  ## replay the recordings of a real API server (beside the checkout, in ../shared)
 	$(BIN)/python -m pytest -rs -m "golden and not soak" tests
 
-test: check  ## what CI runs: check, every test but the soak
+test: check  ## what CI runs: check, every test but the soak, 200 histories
 	$(BIN)/python -m pytest -rs -m "not soak" tests
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
 soak: test  ## full counts of kills, fuzz and seeds
 	$(BIN)/python -m pytest -rs -m soak tests
