@@ -705,6 +705,32 @@ def test_webhooks_and_roles_know_custom_kinds() -> None:
     with_http(run, replace(SETTINGS, authorization="RBAC"))
 
 
+def test_webhooks_see_the_version_their_rules_name() -> None:
+    """matchPolicy Equivalent: a write of another version reaches a webhook as one of the version that it asks for."""
+    paint = patching({"op": "replace", "path": "/spec/colour", "value": "grey"})
+
+    async def run(s: ApiServer, http: Http) -> None:
+        await serve(http)
+        async with hooked(lambda path, request: paint) as hook:
+            rules = [rule("CREATE UPDATE DELETE", "gadgets", "factory.example.com", apiVersions=["v1"])]
+            exact = hook.config("exact.example.com", "/exact", rules=rules, matchPolicy="Exact")
+            any_version = hook.config("any.example.com", "/any", rules=rules)
+            await configure(s.client, MUTATING_WEBHOOK_CONFIGURATION, exact, any_version)
+            status, _, made = await http.request("POST", OLDER, gadget("a", "v1beta1"))
+            assert status == 201 and made["apiVersion"].endswith("/v1beta1") and made["spec"]["colour"] == "grey", made
+            assert await http.request("DELETE", f"{OLDER}/a") and len(hook.asked) == 2
+            for (path, request), (new, old) in zip(hook.asked, (("object", None), (None, "oldObject")), strict=True):
+                assert path.startswith("/any")
+                assert (request["kind"]["version"], request["requestKind"]["version"]) == ("v1", "v1beta1")
+                assert (request["resource"]["version"], request["requestResource"]["version"]) == ("v1", "v1beta1")
+                given = {side: request[side] and request[side]["apiVersion"] for side in ("object", "oldObject")}
+                assert given == {s: "factory.example.com/v1" if s in (new, old) else None for s in given}
+            await http.request("POST", GADGETS, gadget("b"))
+            assert [path.partition("?")[0] for path, _ in hook.asked[2:]] == ["/exact", "/any"]
+
+    with_http(run)
+
+
 def test_a_webhook_converts_between_versions() -> None:
     """v1beta1 says `color`, v1 `colour`: reads, lists, watches, Tables and writes of both; a webhook that fails."""
     broken = False

@@ -28,7 +28,7 @@ from kubesvc.apiserver.__main__ import make_certificate
 from kubesvc.apiserver.admission import asked_of
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.options import WriteOptions
-from kubesvc.apiserver.webhooks import BadAnswer, matches, resource_matches, verdict_of
+from kubesvc.apiserver.webhooks import BadAnswer, aim, resource_matches, verdict_of
 from kubesvc.client.interface import Client
 
 from .running import SETTINGS, Http, config_map, pod, running, with_http
@@ -68,7 +68,7 @@ MATCHES: tuple[Any, ...] = (
 
 @pytest.mark.parametrize(("sentence", "webhook", "asked", "wanted"), MATCHES, ids=[m[0] for m in MATCHES])
 def test_who_is_asked(sentence: str, webhook: Any, asked: Any, wanted: bool) -> None:
-    assert matches(webhook, asked, {"a": "b"}) is wanted
+    assert (aim(webhook, asked, {"a": "b"}) is asked.kind) is wanted
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class CustomForm:
         """Stored values of other versions, and what the webhook made of them for this one."""
         self.readers: Mapping[str, Callable[[Any], str]] = {}
         """What field selectors of any version of the definition read."""
+        self.siblings: tuple[Kind, ...] = ()
+        """The kinds of the other versions, in which these objects can be seen as well."""
 
     @cached_property
     def structural(self) -> Structural:
@@ -212,6 +214,7 @@ def custom_kinds(definition: Object) -> tuple[Kind, ...]:
     for kind in kinds:
         assert kind.custom is not None
         kind.custom.readers = readers
+        kind.custom.siblings = tuple(k for k in kinds if k is not kind)
     return kinds
 
 

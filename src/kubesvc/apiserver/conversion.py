@@ -37,6 +37,7 @@ class Conversions:
     def __init__(self, webhooks: Webhooks, random: Random) -> None:
         self.webhooks = webhooks
         self.random = random
+        webhooks.convert = self.between
 
     async def ready(self, kind: Kind, values: Iterable[bytes]) -> None:
         """Have these stored values at hand in the version of `kind`. ApiError if its webhook does not do it."""
@@ -61,6 +62,14 @@ class Conversions:
         if custom.api_version == custom.stored_api_version:
             return typed
         return (await self.convert(kind, custom, custom.stored_api_version, [typed]))[0]
+
+    async def between(self, kind: Kind, wanted: Kind, obj: Object) -> Object:
+        """An object of one version of a custom kind as one of another. ApiError."""
+        custom = kind.custom
+        typed = {**obj, "apiVersion": kind.api_version, "kind": kind.name}
+        if custom is None or custom.webhook is None:
+            return {**typed, "apiVersion": wanted.api_version}
+        return (await self.convert(kind, custom, wanted.api_version, [typed]))[0]
 
     async def convert(self, kind: Kind, custom: CustomForm, version: str, objects: list[Object]) -> list[Object]:
         uid = new_uid(self.random)

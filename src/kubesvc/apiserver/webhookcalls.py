@@ -31,7 +31,7 @@ from .bookkeeping import new_uid
 from .cache import Cache, Event
 from .nodedoors import NodeDialer, NodeRefused, dial
 from .storage import decode
-from .webhooks import Asked, BadAnswer, Verdict, denial_of, failure_of, matches, review_of, verdict_of
+from .webhooks import Asked, BadAnswer, Verdict, aim, denial_of, failure_of, review_of, verdict_of
 
 log = logging.getLogger("kubesvc.apiserver")
 
@@ -54,6 +54,17 @@ class Unreachable(Exception):
     """A webhook could not be asked; the text says why."""
 
 
+class Aimed(NamedTuple):
+    """A webhook, and the kind as which it is told of a write."""
+
+    webhook: Object
+    kind: Kind
+
+
+async def unconverted(kind: Kind, wanted: Kind, obj: Object) -> Object:
+    raise NotImplementedError(f"nobody converts {kind.resource}")
+
+
 class Webhooks:
     """All webhooks of a server. `dialer`: the way into nodes, behind which Services answer."""
 
@@ -62,6 +73,8 @@ class Webhooks:
         self.random = random
         self.dialer: NodeDialer | None = None
         self.known: dict[Kind, tuple[Object, ...]] = {}
+        self.convert = unconverted
+        """Makes an object of one kind one of another version of it."""
         for kind in (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION):
             cache.of(kind).sinks.append(self.forget(kind))
 
@@ -84,7 +97,7 @@ class Webhooks:
         """Whether there is nobody to ask."""
         return not (self.webhooks(MUTATING_WEBHOOK_CONFIGURATION) or self.webhooks(VALIDATING_WEBHOOK_CONFIGURATION))
 
-    def asked_about(self, kind: Kind, asked: Asked) -> list[Object]:
+    def asked_about(self, kind: Kind, asked: Asked) -> list[Aimed]:
         found = self.webhooks(kind)
         if not found:
             return []
@@ -95,38 +108,50 @@ class Webhooks:
         elif asked.kind.namespaced:
             item = self.cache.of(NAMESPACE).get("", asked.namespace)
             labels = dict(item.labels) if item is not None else {}
-        return [w for w in found if matches(w, asked, labels)]
+        aimed = ((w, aim(w, asked, labels)) for w in found)
+        return [Aimed(w, kind) for w, kind in aimed if kind is not None]
 
     # ------------------------------------------------------------------ asking
+
+    async def seen_as(self, asked: Asked, kind: Kind) -> Asked:
+        """A write as one of another version of its kind."""
+        if kind is asked.kind:
+            return asked
+        new, old = [None if o is None else await self.convert(asked.kind, kind, o) for o in (asked.new, asked.old)]
+        return asked._replace(seen_as=kind, new=new, old=old)
 
     async def mutate(self, asked: Asked, warnings: list[str]) -> Object | None:
         """The new object as mutating webhooks want it; None if none changed anything. Raises what they refuse with."""
         found = self.asked_about(MUTATING_WEBHOOK_CONFIGURATION, asked)
-        current, again = asked, []
-        changed_by: Object | None = None
+        current = asked
+        again: list[Aimed] = []
+        changed_by: Aimed | None = None
         for webhook in found:
             after = await self.change(webhook, current, warnings)
             if after is not None:
                 current, changed_by = current._replace(new=after), webhook
                 # Whoever was asked before may want to see what became of the object.
                 seen = found[: found.index(webhook)]
-                again += [w for w in seen if w.get("reinvocationPolicy") == "IfNeeded" and w not in again]
+                again += [w for w in seen if w.webhook.get("reinvocationPolicy") == "IfNeeded" and w not in again]
         for webhook in again:
             if webhook is not changed_by:
                 after = await self.change(webhook, current, warnings)
                 current = current._replace(new=after) if after is not None else current
         return current.new if current is not asked else None
 
-    async def change(self, webhook: Object, asked: Asked, warnings: list[str]) -> Object | None:
-        verdict = await self.ask(webhook, asked, warnings, mutating=True)
-        if verdict is None or not verdict.patch or asked.new is None:
+    async def change(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Object | None:
+        seen = await self.seen_as(asked, aimed.kind)
+        verdict = await self.ask(aimed.webhook, seen, warnings, mutating=True)
+        if verdict is None or not verdict.patch or seen.new is None:
             return None
-        typed = {"apiVersion": asked.kind.api_version, "kind": asked.kind.name, **asked.new}
+        typed = {"apiVersion": aimed.kind.api_version, "kind": aimed.kind.name, **seen.new}
         try:
             patched = jsonpatch.apply(typed, verdict.patch)
+            if aimed.kind is not asked.kind:
+                patched = await self.convert(aimed.kind, asked.kind, patched)
             obj = decode_plain(patched, asked.kind, "Ignore").obj
         except (jsonpatch.PatchFailed, ApiError, RecursionError) as e:
-            raise failure_of(webhook.get("name") or "", f"its patch cannot be applied: {e}") from None
+            raise failure_of(aimed.webhook.get("name") or "", f"its patch cannot be applied: {e}") from None
         asked.kind.default(obj)
         return None if obj == asked.new else obj
 
@@ -135,12 +160,13 @@ class Webhooks:
         found = self.asked_about(VALIDATING_WEBHOOK_CONFIGURATION, asked)
         if not found:
             return
-        answers = await asyncio.gather(
-            *(self.ask(w, asked, warnings, mutating=False) for w in found), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(self.judge(w, asked, warnings) for w in found), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
+
+    async def judge(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Verdict | None:
+        return await self.ask(aimed.webhook, await self.seen_as(asked, aimed.kind), warnings, mutating=False)
 
     async def ask(self, webhook: Object, asked: Asked, warnings: list[str], *, mutating: bool) -> Verdict | None:
         """One webhook's verdict; None if it could not be asked and need not be. ApiError if it refuses."""

@@ -36,6 +36,8 @@ class Asked(NamedTuple):
     old: Object | None
     dry_run: bool
     options: Object
+    seen_as: Kind | None = None
+    """The kind whose form `new` and `old` have; None: `kind`, to which the write was sent."""
 
 
 class BadAnswer(ValueError):
@@ -51,29 +53,38 @@ class Verdict(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def matches(webhook: Object, asked: Asked, namespace_labels: Mapping[str, str] | None) -> bool:
-    """Whether a webhook is asked. namespace_labels: of the write's namespace; None for objects that are in none."""
+def aim(webhook: Object, asked: Asked, namespace_labels: Mapping[str, str] | None) -> Kind | None:
+    """The kind as which a webhook is told of a write; None if it is not asked. That is the kind of the write if a rule
+    names it, else another version of it that a rule names, unless the webhook's matchPolicy is Exact.
+
+    namespace_labels: of the write's namespace; None for objects that are in none
+    """
     if asked.kind.group == GROUP:
-        return False  # nobody may lock everybody out
-    if not any(rule_matches(rule, asked) for rule in webhook.get("rules") or ()):
-        return False
+        return None  # nobody may lock everybody out
+    kinds = [asked.kind]
+    if asked.kind.custom is not None and webhook.get("matchPolicy") != "Exact":
+        kinds += asked.kind.custom.siblings
+    rules = webhook.get("rules") or ()
+    kind = next((k for k in kinds if any(rule_matches(rule, asked, k) for rule in rules)), None)
+    if kind is None:
+        return None
     if namespace_labels is not None and not selects(webhook.get("namespaceSelector"), namespace_labels):
-        return False
+        return None
     selector = webhook.get("objectSelector")
-    return any(
+    selected = any(
         selects(selector, (obj.get("metadata") or {}).get("labels") or {})
         for obj in (asked.new, asked.old)
         if obj is not None
     )
+    return kind if selected else None
 
 
 def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     return not selector or label_selector_of(selector).matches(labels)
 
 
-def rule_matches(rule: Object, asked: Asked) -> bool:
-    """Operations, group, version, resource and scope."""
-    kind = asked.kind
+def rule_matches(rule: Object, asked: Asked, kind: Kind) -> bool:
+    """Operations, group, version, resource and scope, were the write one of `kind`."""
     scope = rule.get("scope") or "*"
     if scope != "*" and (scope == "Namespaced") is not kind.namespaced:
         return False
@@ -99,18 +110,16 @@ def resource_matches(pattern: str, plural: str, subresource: str) -> bool:
 
 def review_of(asked: Asked, uid: str, user: User, version: str = "v1") -> Object:
     """The AdmissionReview that a webhook is sent."""
-    kind = asked.kind
-    of_kind = {"group": kind.group, "version": kind.version, "kind": kind.name}
-    of_resource = {"group": kind.group, "version": kind.version, "resource": kind.plural}
+    kind = asked.seen_as or asked.kind
     info: Object = {"username": user.name, "groups": list(user.groups)}
     if user.uid:
         info["uid"] = user.uid
     if user.extra:
         info["extra"] = {k: list(v) for k, v in user.extra.items()}
-    request: Object = {"uid": uid, "kind": of_kind, "resource": of_resource}
+    request: Object = {"uid": uid, "kind": kind_named(kind), "resource": resource_named(kind)}
     if asked.subresource:
         request["subResource"] = asked.subresource
-    request |= {"requestKind": of_kind, "requestResource": of_resource}
+    request |= {"requestKind": kind_named(asked.kind), "requestResource": resource_named(asked.kind)}
     if asked.subresource:
         request["requestSubResource"] = asked.subresource
     if asked.name:
@@ -127,6 +136,14 @@ def review_of(asked: Asked, uid: str, user: User, version: str = "v1") -> Object
         "options": asked.options,
     }
     return {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+
+
+def kind_named(kind: Kind) -> Object:
+    return {"group": kind.group, "version": kind.version, "kind": kind.name}
+
+
+def resource_named(kind: Kind) -> Object:
+    return {"group": kind.group, "version": kind.version, "resource": kind.plural}
 
 
 def verdict_of(raw: bytes, uid: str, *, mutating: bool) -> Verdict:
