@@ -11,7 +11,7 @@ from . import Failure, up
 
 ELSEWHERE = (
     "nodes", "simulated_nodes", "zones", "images", "registry_mirror", "images_map", "controllers", "cluster_cidr",
-    "load_balancer_range", "node_monitor_grace_period",
+    "load_balancer_range", "node_monitor_grace_period", "proxy_mode", "runtime", "explain_slices", "service_warnings",
 )  # fmt: skip
 """Options of `up` that nodes and controllers follow, and nothing here."""
 

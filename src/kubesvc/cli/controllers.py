@@ -20,7 +20,7 @@ from kubesvc.clock import Clock, Random
 from . import Failure
 from .alone import Part, add_part_arguments, run_part
 from .electing import add_election_arguments, elected
-from .up import comma
+from .flags import comma
 
 if TYPE_CHECKING:
     from kubesvc.client import Client

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
-from .up import count
+from .flags import count
 
 if TYPE_CHECKING:
     from kubesvc.dns import DnsSettings

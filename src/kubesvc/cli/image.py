@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import Failure
+from .flags import mirror
 from .target import add_name, instance_paths
-from .up import mirror
 
 if TYPE_CHECKING:
     from kubesvc.node.imagestore import ImageStore

@@ -19,8 +19,8 @@ from kubesvc.instance.paths import state_home
 
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
+from .flags import comma
 from .runtimes import add_runtime, checked_runtime
-from .up import comma
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

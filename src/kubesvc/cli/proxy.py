@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
 from .cluster import CANNOT_TELL, Cluster, open_cluster
-from .up import comma
+from .flags import comma
 
 if TYPE_CHECKING:
     from kubesvc.client import Client

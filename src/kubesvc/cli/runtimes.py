@@ -10,7 +10,7 @@ from pathlib import Path
 from . import Failure
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
+def add_runtime(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--runtime", type=runtime, default=None, metavar="cri=unix:///PATH",
         help="have a container runtime make the containers (CRI v1: containerd, CRI-O), with real images; as root",

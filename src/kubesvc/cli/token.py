@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from kubesvc.clock import RealClock, fresh_letters, rfc3339
 
 from . import WRONG_USAGE, Failure
+from .flags import duration
 from .target import add_name, instance_paths, running
-from .up import duration
 
 if TYPE_CHECKING:
     from kubesvc.api.meta import Object

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 from kubesvc.clock import Random, RealClock, fresh_token
 
 from . import WRONG_USAGE, Failure
+from .flags import port
 from .target import add_target
-from .up import first_of, port
+from .up import first_of
 
 if TYPE_CHECKING:
     from kubesvc.web.feed import Feed

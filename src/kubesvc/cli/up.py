@@ -12,7 +12,6 @@ import ipaddress
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,8 +26,26 @@ from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, writ
 from kubesvc.instance.wiring import NODE_NETWORK
 
 from . import Failure
+from .flags import (
+    address,
+    bind_address,
+    comma,
+    count,
+    duration,
+    issuer,
+    mirror,
+    modes,
+    networks,
+    pool,
+    port,
+    port_range,
+    token_life,
+    truth,
+)
 from .runtimes import add_runtime, checked_runtime
 from .target import add_name, instance_paths
+
+Group = argparse._ArgumentGroup
 
 DETACHED_PATIENCE_SECONDS = 90.0
 USUAL = ("*", "service-events")
@@ -36,227 +53,153 @@ USUAL = ("*", "service-events")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} [options]"
     add_name(parser)
-    parser.add_argument("--nodes", type=count, default=1, metavar="N", help="real nodes (default: 1; 0: API only)")
-    parser.add_argument(
-        "--simulated-nodes", type=count, default=0, metavar="N", help="further nodes whose Pods are simulated"
-    )
-    parser.add_argument("--zones", type=comma, default=(), metavar="A,B", help="zones of the nodes, in turn")
-    parser.add_argument(
-        "--store",
-        default="",
-        metavar="PATH|memory|etcd://…",
-        help="where objects are kept (default: the instance's own file); in an etcd several API servers share them: "
-        "etcd://HOST:PORT[,HOST:PORT][/PREFIX], or etcds://…?cacert=FILE&cert=FILE&key=FILE",
-    )
-    parser.add_argument("--port", type=port, default=0, metavar="PORT", help="of the API server (default: any free)")
-    parser.add_argument(
-        "--bind-address", type=bind_address, default="", metavar="IP",
-        help="where the API answers, so that other machines can join (docs/join.md; default: loopback)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--advertise-address", type=address, default="", metavar="IP", help="of this API server, for clients in Pods"
-    )
     parser.add_argument("--detach", action="store_true", help="run in the background until `kubesvc down`")
     parser.add_argument(
-        "--images", default="stand-ins", choices=("stand-ins", "registries", "offline"),
-        help="what this machine can stand in for runs at once, all else is pulled (stand-ins, the default); pull "
-        "everything (registries); pull nothing (offline)",
+        "--store", default="", metavar="PATH|memory|etcd://…",
+        help="where objects are kept (default: the instance's own file); in an etcd several API servers share them: "
+        "etcd://HOST:PORT[,HOST:PORT][/PREFIX], or etcds://…?cacert=FILE&cert=FILE&key=FILE",
     )  # fmt: skip
-    parser.add_argument(
-        "--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL",
-        help="ask there instead: docker.io=http://127.0.0.1:5000",
-    )  # fmt: skip
-    parser.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
-    add_runtime(parser)
-    parser.add_argument(
-        "--controllers",
-        type=comma,
-        default=USUAL,
-        metavar="*,NAME,-NAME",
-        help="which to run (default: *,service-events)",
-    )
-    parser.add_argument("--authorization-mode", type=modes, default="Node,RBAC", metavar="MODE[,MODE]")
-    parser.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
-    parser.add_argument("--anonymous-auth", type=truth, default=None, metavar="true|false")
-    parser.add_argument("--service-cluster-ip-range", type=networks, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]")
-    parser.add_argument("--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST")
-    parser.add_argument("--cluster-cidr", type=networks, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]")
-    parser.add_argument(
-        "--load-balancer-range", type=pool, default=("172.31.0.0/24",), metavar="CIDR|none",
-        help="addresses for Services of type LoadBalancer (default: 172.31.0.0/24)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--node-monitor-grace-period", type=duration, default=50.0, metavar="DURATION",
-        help="how long a node may be silent before it counts as gone (default: 50s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--proxy-mode",
-        choices=("auto", "nftables", "iptables", "userspace"),
-        default="auto",
-        help="how nodes steer packets (auto: the first of the others that works; `kubesvc status` says which and why)",
-    )
-    parser.add_argument("--max-requests-inflight", type=count, default=400, metavar="N", help="0: no limit")
-    parser.add_argument("--max-mutating-requests-inflight", type=count, default=200, metavar="N", help="0: no limit")
-    parser.add_argument(
-        "--audit-log", "--audit-log-path", default="", metavar="FILE", help="one line of JSON per request"
-    )
-    parser.add_argument(
-        "--audit-level",
-        default="Metadata",
-        choices=("Metadata", "Request", "RequestResponse"),
-        help="Request: bodies too; RequestResponse: answers too",
-    )
-    parser.add_argument("--audit-policy-file", default="", metavar="FILE", help="rules that say what is logged")
-    parser.add_argument(
-        "--audit-log-maxsize", type=count, default=0, metavar="MB", help="size at which the log is put aside (0: 100)"
-    )
-    parser.add_argument("--audit-log-maxbackup", type=count, default=0, metavar="N", help="logs kept aside (0: all)")
-    parser.add_argument("--audit-log-maxage", type=count, default=0, metavar="DAYS", help="and for how long (0: ever)")
-    parser.add_argument(
-        "--service-account-issuer", type=issuer, action="append", default=[], metavar="URL",
-        help="whose name service account tokens carry; given again, whose tokens are taken too "
-        "(default: https://kubernetes.default.svc)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--service-account-max-token-expiration", type=token_life, default=0, metavar="DURATION",
-        help="longest life of a token, from 1h (default: as long as is asked for)",
-    )  # fmt: skip
-    parser.add_argument("--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
-    parser.add_argument("--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]")
-    parser.add_argument(
-        "--service-warnings",
-        type=truth,
-        default=True,
-        metavar="true|false",
-        help="warn whoever writes a Service that selects nothing (default: true)",
-    )
     parser.add_argument(
         "--web", type=port, nargs="?", const=0, metavar="PORT",
         help="serve the live picture as a web page on loopback; the link is printed (docs/web.md)",
     )  # fmt: skip
-    parser.add_argument(
-        "--explain-slices", action="store_true",
-        help="say on every EndpointSlice what was decided about each Pod (annotation kubesvc.dev/decisions)",
-    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     parser.add_argument("--until-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    add_nodes(parser.add_argument_group("nodes"))
+    add_images(parser.add_argument_group("what runs in Pods"))
+    add_networks(parser.add_argument_group("addresses"))
+    add_controllers(parser.add_argument_group("controllers"))
+    add_access(parser.add_argument_group("the API server: who may what"))
+    add_limits(parser.add_argument_group("the API server: load and records"))
 
 
-def count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: must not be negative")
-    return number
+def add_nodes(group: Group) -> None:
+    group.add_argument("--nodes", type=count, default=1, metavar="N", help="real nodes (default: 1; 0: API only)")
+    group.add_argument(
+        "--simulated-nodes", type=count, default=0, metavar="N", help="further nodes whose Pods are simulated"
+    )
+    group.add_argument("--zones", type=comma, default=(), metavar="A,B", help="zones of the nodes, in turn")
+    group.add_argument(
+        "--proxy-mode", choices=("auto", "nftables", "iptables", "userspace"), default="auto",
+        help="how nodes steer packets (auto: the first of the others that works; `kubesvc status` says which and why)",
+    )  # fmt: skip
 
 
-def mirror(text: str) -> tuple[str, str]:
-    """A registry, and the base address to ask instead of it."""
-    registry, _, url = text.partition("=")
-    if not registry or "/" in registry or not re.fullmatch(r"https?://[^/\s]+/?", url):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be REGISTRY=URL, such as docker.io=http://127.0.0.1:5000")
-    return registry, url
+def add_images(group: Group) -> None:
+    group.add_argument(
+        "--images", default="stand-ins", choices=("stand-ins", "registries", "offline"),
+        help="what this machine can stand in for runs at once, all else is pulled (stand-ins, the default); pull "
+        "everything (registries); pull nothing (offline)",
+    )  # fmt: skip
+    group.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
+    group.add_argument(
+        "--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL",
+        help="ask there instead: docker.io=http://127.0.0.1:5000",
+    )  # fmt: skip
+    add_runtime(group)
 
 
-def duration(text: str) -> float:
-    """Seconds of a duration as upstream's flags have them: 50s, 1m30s, 500ms."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
-    if not parts or "".join(n + u for n, u in parts) != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a duration such as 50s or 1m30s")
-    return sum(float(number) * units[unit] for number, unit in parts)
+def add_networks(group: Group) -> None:
+    group.add_argument("--port", type=port, default=0, metavar="PORT", help="of the API server (default: any free)")
+    group.add_argument(
+        "--bind-address", type=bind_address, default="", metavar="IP",
+        help="where the API answers, so that other machines can join (docs/join.md; default: loopback)",
+    )  # fmt: skip
+    group.add_argument(
+        "--advertise-address", type=address, default="", metavar="IP", help="of this API server, for clients in Pods"
+    )
+    group.add_argument(
+        "--service-cluster-ip-range", type=networks, default=("10.96.0.0/16",), metavar="CIDR[,CIDR]",
+        help="ClusterIPs, one range of each family (default: 10.96.0.0/16)",
+    )  # fmt: skip
+    group.add_argument(
+        "--service-node-port-range", type=port_range, default=(30000, 32767), metavar="FIRST-LAST",
+        help="node ports (default: 30000-32767)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cluster-cidr", type=networks, default=("10.244.0.0/16",), metavar="CIDR[,CIDR]",
+        help="Pods' addresses, one range of each family (default: 10.244.0.0/16)",
+    )  # fmt: skip
+    group.add_argument(
+        "--load-balancer-range", type=pool, default=("172.31.0.0/24",), metavar="CIDR|none",
+        help="addresses for Services of type LoadBalancer (default: 172.31.0.0/24)",
+    )  # fmt: skip
 
 
-def issuer(text: str) -> str:
-    """A name for tokens, as upstream takes it: a text, or with a colon a URL."""
-    if not text or (":" in text and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x1f]+", text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a URL such as https://kubernetes.default.svc")
-    return text
+def add_controllers(group: Group) -> None:
+    group.add_argument(
+        "--controllers", type=comma, default=USUAL, metavar="*,NAME,-NAME",
+        help="which to run (default: *,service-events)",
+    )  # fmt: skip
+    group.add_argument(
+        "--node-monitor-grace-period", type=duration, default=50.0, metavar="DURATION",
+        help="how long a node may be silent before it counts as gone (default: 50s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--explain-slices", action="store_true",
+        help="say on every EndpointSlice what was decided about each Pod (annotation kubesvc.dev/decisions)",
+    )  # fmt: skip
+    group.add_argument(
+        "--service-warnings", type=truth, default=True, metavar="true|false",
+        help="warn whoever writes a Service that selects nothing (default: true)",
+    )  # fmt: skip
 
 
-def token_life(text: str) -> int:
-    """Seconds that a token may live at most."""
-    seconds = duration(text) if text != "0" else 0.0
-    if seconds and not 3600 <= seconds <= 1 << 32:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be from 1h to 2^32 seconds")
-    return int(seconds)
+def add_access(group: Group) -> None:
+    group.add_argument(
+        "--authorization-mode", type=modes, default="Node,RBAC", metavar="MODE[,MODE]",
+        help="of Node, RBAC, AlwaysAllow (default: Node,RBAC)",
+    )  # fmt: skip
+    group.add_argument("--token-auth-file", default="", metavar="FILE", help='lines of token,user,uid,"groups"')
+    group.add_argument(
+        "--anonymous-auth", type=truth, default=None, metavar="true|false",
+        help="let nobody in particular ask for anything (default: for health and version only)",
+    )  # fmt: skip
+    group.add_argument(
+        "--service-account-issuer", type=issuer, action="append", default=[], metavar="URL",
+        help="whose name service account tokens carry; given again, whose tokens are taken too "
+        "(default: https://kubernetes.default.svc)",
+    )  # fmt: skip
+    group.add_argument(
+        "--service-account-max-token-expiration", type=token_life, default=0, metavar="DURATION",
+        help="longest life of a token, from 1h (default: as long as is asked for)",
+    )  # fmt: skip
+    group.add_argument(
+        "--enable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]", help="beside the usual ones"
+    )
+    group.add_argument(
+        "--disable-admission-plugins", type=comma, default=(), metavar="NAME[,NAME]", help="of the usual ones"
+    )
 
 
-MODES = ("AlwaysAllow", "Node", "RBAC")
-
-
-def modes(text: str) -> str:
-    """Authorization modes; an unknown one must never mean that everybody may do everything."""
-    unknown = [mode for mode in comma(text) if mode not in MODES]
-    if unknown or not set(comma(text)) - {"Node"}:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be of {', '.join(MODES)}, and not Node alone")
-    return text
-
-
-def port(text: str) -> int:
-    number = count(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"{text}: must be from 0 to 65535")
-    return number
-
-
-def address(text: str) -> str:
-    """An IP address; none stays none."""
-    try:
-        return str(ipaddress.ip_address(text)) if text else ""
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-
-def bind_address(text: str) -> str:
-    """One address of this machine; a wildcard would name no place to join."""
-    found = address(text)
-    if found and ipaddress.ip_address(found).is_unspecified:
-        raise argparse.ArgumentTypeError(f"{text}: must be one address of this machine, which others reach")
-    return found
-
-
-def networks(text: str) -> tuple[str, ...]:
-    """One or two networks, of different families."""
-    found = comma(text)
-    try:
-        families = [ipaddress.ip_network(part).version for part in found]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    if not 1 <= len(found) <= 2 or len(set(families)) != len(families):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be one network, or one of each family")
-    return found
-
-
-def pool(text: str) -> tuple[str, ...]:
-    """A network whose addresses are given to load balancers; the network between nodes is IPv4."""
-    if text == "none":
-        return ()
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}; must be an IPv4 network, or none") from None
-    if network.prefixlen < 16:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a /16 or smaller")
-    return (text,)
-
-
-def comma(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be true or false")
-    return text == "true"
-
-
-def port_range(text: str) -> tuple[int, int]:
-    first, dash, last = text.partition("-")
-    if not dash or not first.isdigit() or not last.isdigit() or not 1 <= int(first) <= int(last) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be FIRST-LAST, ports from 1 to 65535")
-    return int(first), int(last)
+def add_limits(group: Group) -> None:
+    group.add_argument(
+        "--max-requests-inflight",
+        type=count,
+        default=400,
+        metavar="N",
+        help="reads at once (default: 400; 0: no limit)",
+    )
+    group.add_argument(
+        "--max-mutating-requests-inflight", type=count, default=200, metavar="N",
+        help="writes at once (default: 200; 0: no limit)",
+    )  # fmt: skip
+    group.add_argument(
+        "--audit-log", "--audit-log-path", default="", metavar="FILE", help="one line of JSON per request"
+    )
+    group.add_argument(
+        "--audit-level", default="Metadata", choices=("Metadata", "Request", "RequestResponse"),
+        help="Request: bodies too; RequestResponse: answers too",
+    )  # fmt: skip
+    group.add_argument("--audit-policy-file", default="", metavar="FILE", help="rules that say what is logged")
+    group.add_argument(
+        "--audit-log-maxsize", type=count, default=0, metavar="MB", help="size at which the log is put aside (0: 100)"
+    )
+    group.add_argument("--audit-log-maxbackup", type=count, default=0, metavar="N", help="logs kept aside (0: all)")
+    group.add_argument("--audit-log-maxage", type=count, default=0, metavar="DAYS", help="and for how long (0: ever)")
 
 
 def options_of(args: argparse.Namespace) -> UpOptions:
