@@ -215,7 +215,15 @@ def test_metrics_have_upstreams_names() -> None:
         assert lines[f'apiserver_request_total{{code="404",component="apiserver",{get}}}'] == "1"
         assert lines[f'apiserver_request_duration_seconds_bucket{{{post},le="+Inf"}}'] == "1"
         assert lines[f"apiserver_request_duration_seconds_count{{{post}}}"] == "1"
-        assert int(lines['etcd_request_duration_seconds_count{operation="commit"}']) > 0
+        await http.request("POST", CONFIGS, config_map("b"))
+        await http.request("PUT", f"{CONFIGS}/b", {**config_map("b"), "data": {"other": "x"}})
+        await http.request("DELETE", f"{CONFIGS}/b")
+        again = (await http.request("GET", "/metrics"))[2]
+        stored = {"create": 2, "update": 1, "delete": 1}
+        for operation, count in stored.items():
+            name = f'etcd_request_duration_seconds_count{{operation="{operation}",group="",resource="configmaps"}}'
+            assert f"{name} {count}\n" in again
+        assert 'etcd_request_duration_seconds_count{operation="list",group="",resource=""}' in again
         assert lines['apiserver_storage_objects{resource="configmaps"}'] == "1"
         labels = 'group="",version="v1",resource="configmaps"'
         assert lines[f"apiserver_watch_events_total{{{labels}}}"] == "1"

@@ -68,7 +68,7 @@ class ApiServer:
     def __init__(
         self, store: Store, settings: ApiServerSettings, clock: Clock, random: Random, *, token_key: bytes = b""
     ) -> None:
-        self.store = store = ApiStore(store)
+        self.store = store = ApiStore(store, clock)
         self.settings = settings
         self.clock = clock
         self.random = random
@@ -134,7 +134,7 @@ class ApiServer:
     def _measure(self) -> None:
         """Register what is read at each scrape."""
         gauge, counter = self.metrics.gauge, self.metrics.counter
-        self.registry.committed = lambda seconds: self.metrics.store.observe(("commit",), seconds)
+        self.store.answered = self.metrics.stored
         gauge("apiserver_registered_watchers", "Open watches.", lambda: len(self.watches.open))
         gauge(
             "apiserver_longrunning_requests",

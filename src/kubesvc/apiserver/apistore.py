@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from kubesvc.api.errors import ApiError, Timeout, TooManyRequests
+from kubesvc.clock import Clock
 from kubesvc.store import (
     Busy,
     Change,
     Compacted,
+    Delete,
     Entry,
     FutureRevision,
     Moved,
@@ -50,12 +52,26 @@ def translated() -> Iterator[None]:
         raise refusal_of(error) from error
 
 
-class ApiStore:
-    """`Store` over another one, whose failures are raised as ApiError."""
+def unheard(operation: str, key: str, seconds: float) -> None:
+    """Nobody is told."""
 
-    def __init__(self, store: Store) -> None:
+
+def name_of(operation: Operation) -> str:
+    """What a write is counted as, by its first operation."""
+    if isinstance(operation, Delete):
+        return "delete"
+    return "update" if operation.expect else "create"
+
+
+class ApiStore:
+    """`Store` over another one, whose failures are raised as ApiError, and whose answers are timed."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.shared = store.shared
+        self.clock = clock
+        self.answered: Callable[[str, str, float], None] = unheard
+        """Told of each answer: what was done, to which key, and the seconds it took."""
 
     async def start(self) -> None:
         await self.store.start()
@@ -80,16 +96,26 @@ class ApiStore:
             return await self.store.revision()
 
     async def commit(self, *operations: Operation) -> int:
+        began = self.clock.monotonic()
         with translated():
-            return await self.store.commit(*operations)
+            revision = await self.store.commit(*operations)
+        if operations:
+            self.answered(name_of(operations[0]), operations[0].key, self.clock.monotonic() - began)
+        return revision
 
     async def get(self, key: str) -> Entry | None:
+        began = self.clock.monotonic()
         with translated():
-            return await self.store.get(key)
+            found = await self.store.get(key)
+        self.answered("get", key, self.clock.monotonic() - began)
+        return found
 
     async def scan(self, prefix: str, *, start: str = "", limit: int = 0, at: int = 0) -> Page:
+        began = self.clock.monotonic()
         with translated():
-            return await self.store.scan(prefix, start=start, limit=limit, at=at)
+            page = await self.store.scan(prefix, start=start, limit=limit, at=at)
+        self.answered("list", prefix, self.clock.monotonic() - began)
+        return page
 
     def subscribe(self, prefix: str, sink: Callable[[list[Change]], None]) -> Callable[[], None]:
         with translated():

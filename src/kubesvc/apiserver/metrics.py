@@ -153,6 +153,11 @@ class Metrics:
         if size and labels[5] in ("GET", "LIST"):
             self.sizes.observe(labels[1:], size)
 
+    def stored(self, operation: str, key: str, seconds: float) -> None:
+        """Count one answer of the store, by the kind that its key, or the beginning of keys, is about."""
+        _, _, group, resource, *_ = (*key.split("/", 4), "", "", "", "")
+        self.store.observe((operation, "" if group == "core" else group, resource), seconds)
+
     def gauge(self, name: str, text: str, read: Callable[[], Reading], *labels: str) -> None:
         """Register a value that is read at each scrape; a mapping gives one value for each set of values of `labels`,
         a text for a single label."""
@@ -176,8 +181,8 @@ class Metrics:
         lines += [f"# HELP {name} Bytes of answers to readers.", f"# TYPE {name} histogram"]
         lines += self.sizes.lines(name, REQUEST_LABELS[1:])
         name = "etcd_request_duration_seconds"
-        lines += [f"# HELP {name} Seconds a write to the store took.", f"# TYPE {name} histogram"]
-        lines += self.store.lines(name, ("operation",))
+        lines += [f"# HELP {name} Seconds in which the store answered.", f"# TYPE {name} histogram"]
+        lines += self.store.lines(name, ("operation", "group", "resource"))
         name = "apiserver_watch_events_sizes"
         lines += [f"# HELP {name} Bytes of events sent to watchers.", f"# TYPE {name} histogram"]
         lines += self.events.lines(name, EVENT_LABELS)

@@ -15,7 +15,7 @@ import msgspec
 
 from kubesvc.api import fields
 from kubesvc.api.errors import ApiError, BadRequest, MethodNotAllowed
-from kubesvc.api.kind import Kind, Situation, nothing
+from kubesvc.api.kind import Kind, Situation
 from kubesvc.api.kinds import KINDS, NAMESPACE
 from kubesvc.api.meta import Object, metadata
 from kubesvc.api.objectmeta import validate_metadata, validate_metadata_update
@@ -153,8 +153,6 @@ class Registry:
         self.situation = Situation(families=settings.families)
         self.advisers: dict[Kind, Callable[[Object, Object | None], Iterable[str]]] = {}
         """Asked for further warnings about what is written of a kind, with what was there before; none unless set."""
-        self.committed: Callable[[float], None] = nothing
-        """Told how many seconds each write to the store took."""
         self.admission = Admission(settings, cache, clock, random)
         self.conversions = Conversions(self.admission.webhooks, random)
         self.guards = QuotaGuards(store)
@@ -440,10 +438,7 @@ class Registry:
         it reserved is given back, so nobody may leave in between.
         """
         if reservation is None:
-            began = self.clock.monotonic()
-            revision = await self.store.commit(operation, *guards)
-            self.committed(self.clock.monotonic() - began)
-            return revision
+            return await self.store.commit(operation, *guards)
         task = asyncio.ensure_future(self._commit_reserved(reservation, manager, operation, guards))
         try:
             return await asyncio.shield(task)
@@ -454,7 +449,6 @@ class Registry:
     async def _commit_reserved(
         self, reservation: Reservation, manager: str, operation: Operation, guards: Sequence[Operation]
     ) -> int:
-        began = self.clock.monotonic()
         ports = reservation.guards if self.store.shared else ()
         try:
             revision = await self.store.commit(operation, *self._companions(reservation, manager), *ports, *guards)
@@ -463,7 +457,6 @@ class Registry:
                 reservation.rollback()
             raise
         reservation.confirm()
-        self.committed(self.clock.monotonic() - began)
         return revision
 
     async def _reserve_create(
