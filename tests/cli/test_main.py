@@ -50,7 +50,7 @@ WRONG = (
     (("frob",), "'frob' is no command"),
     (("statsu",), "did you mean 'status'?"),
     (("up", "--node", "2"), "unrecognized arguments: --node"),  # options are never abbreviated
-    (("up", "--nodes", "-1"), "must not be negative"),
+    (("up", "--nodes", "-1"), "must be a whole number, 0 or more"),
     (("up", "--nodes", "201"), "at most 200 nodes"),
     (("up", "--service-node-port-range", "9-3"), "must be FIRST-LAST"),
     (("up", "--port", "99999"), "must be from 0 to 65535"),
@@ -61,7 +61,7 @@ WRONG = (
     (("up", "--images-map", "/nowhere.toml"), "/nowhere.toml: no such file"),
     (("up", "--service-account-issuer", ":kube"), "must be a URL such as https://"),
     (("up", "--service-account-max-token-expiration", "59m"), "must be from 1h to 2^32 seconds"),
-    (("up", "--audit-log-maxsize", "-1"), "must not be negative"),
+    (("up", "--audit-log-maxsize", "-1"), "must be a whole number, 0 or more"),
     (("status", "--name", "No/Way"), "cannot be the name of an instance"),
     (("outside", "frob"), "invalid choice: 'frob'"),
     (("controllers", "--controllers", "nosuch"), "no controller 'nosuch'; there are "),

@@ -4,7 +4,9 @@ this machine that it is, if it is one."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,3 +58,20 @@ def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
     if record is None or record.control is None or not record.control.alive():
         instance = record = None
     return Cluster(client, namespace, str(target.kubeconfig), instance, record)
+
+
+@contextlib.asynccontextmanager
+async def asking_cluster(args: argparse.Namespace, manager: str) -> AsyncIterator[Cluster]:
+    """`open_cluster`, closed at the end; what the cluster refuses or cannot be asked is a Failure (status 2)."""
+    from kubesvc.api.errors import ApiError
+    from kubesvc.client import Unreachable
+
+    cluster = open_cluster(args, manager)
+    try:
+        yield cluster
+    except Unreachable as error:
+        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
+    except ApiError as error:
+        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
+    finally:
+        await cluster.client.close()

@@ -69,21 +69,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def rehearse(args: argparse.Namespace, name: str) -> Rehearsal:
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
+    from .cluster import asking_cluster
 
-    from .cluster import CANNOT_TELL, open_cluster
-
-    cluster = open_cluster(args, "kubesvc-rehearse")
-    try:
+    async with asking_cluster(args, "kubesvc-rehearse") as cluster:
         return await play(args, cluster, name)
-    except Unreachable as error:
-        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
-        raise Failure(text, status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehearsal:

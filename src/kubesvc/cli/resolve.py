@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import WRONG_USAGE, Failure
-from .cluster import CANNOT_TELL, Cluster, open_cluster
+from .cluster import CANNOT_TELL, Cluster, asking_cluster
 from .target import add_target
 
 if TYPE_CHECKING:
@@ -47,18 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def look(args: argparse.Namespace) -> int:
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
-
-    cluster = open_cluster(args, "kubesvc-resolve")
-    try:
+    async with asking_cluster(args, "kubesvc-resolve") as cluster:
         return await answer(args, cluster)
-    except Unreachable as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
-from .cluster import CANNOT_TELL, Cluster, open_cluster
+from .cluster import CANNOT_TELL, Cluster, asking_cluster
 from .target import add_target
 
 if TYPE_CHECKING:
@@ -41,18 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def show(args: argparse.Namespace) -> int:
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
-
-    cluster = open_cluster(args, "kubesvc-rules")
-    try:
+    async with asking_cluster(args, "kubesvc-rules") as cluster:
         return await answer(args, cluster)
-    except Unreachable as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 async def answer(args: argparse.Namespace, cluster: Cluster) -> int:

@@ -103,26 +103,16 @@ def show(scenario: Scenario) -> int:
 
 async def act(args: argparse.Namespace, scenario: Scenario) -> int:
     """start, check, fix, stop."""
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
-
-    from .cluster import CANNOT_TELL, open_cluster
+    from .cluster import asking_cluster
     from .staging import Stage, StageFailed
 
-    cluster = open_cluster(args, "kubesvc-scenario")
-    stage = Stage(cluster)
-    try:
-        await stage.find_words()
-        return await ACTS[args.action](args, stage, scenario)
-    except StageFailed as error:
-        raise Failure(str(error)) from error
-    except Unreachable as error:
-        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
-        raise Failure(text, status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster refuses: {error.message}") from error
-    finally:
-        await cluster.client.close()
+    async with asking_cluster(args, "kubesvc-scenario") as cluster:
+        stage = Stage(cluster)
+        try:
+            await stage.find_words()
+            return await ACTS[args.action](args, stage, scenario)
+        except StageFailed as error:
+            raise Failure(str(error)) from error
 
 
 async def start(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:

@@ -55,13 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def show(args: argparse.Namespace, service: str) -> int:
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
+    from .cluster import CANNOT_TELL, asking_cluster
 
-    from .cluster import CANNOT_TELL, open_cluster
-
-    cluster = open_cluster(args, "kubesvc-timeline")
-    try:
+    async with asking_cluster(args, "kubesvc-timeline") as cluster:
         if cluster.instance is not None:
             return await show_own(args, cluster, service)
         if not args.follow:
@@ -69,13 +65,6 @@ async def show(args: argparse.Namespace, service: str) -> int:
             next_ = f"kubesvc timeline svc/{service}{same_cluster(args)} --follow"
             raise Failure(f"{text}\nnext: {next_}", status=CANNOT_TELL)
         return await watch(args, cluster, service)
-    except Unreachable as error:
-        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
-        raise Failure(text, status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 def tell(args: argparse.Namespace, entries: Iterable[Entry]) -> None:

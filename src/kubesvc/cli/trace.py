@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from . import WRONG_USAGE, Failure
-from .cluster import CANNOT_TELL, Cluster, open_cluster
+from .cluster import CANNOT_TELL, Cluster, asking_cluster
 from .target import add_target
 
 if TYPE_CHECKING:
@@ -60,18 +60,8 @@ class Seen:
 
 
 async def follow(args: argparse.Namespace) -> int:
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
-
-    cluster = open_cluster(args, "kubesvc-trace")
-    try:
+    async with asking_cluster(args, "kubesvc-trace") as cluster:
         return await answer(args, cluster)
-    except Unreachable as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 async def answer(args: argparse.Namespace, cluster: Cluster) -> int:

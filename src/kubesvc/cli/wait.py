@@ -84,21 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def wait(args: argparse.Namespace, service: str, stage: Stage, timeout: float) -> tuple[Progress, float]:
     """Wait for a Service of the cluster that the options name: how far it came, and after how many seconds."""
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
+    from .cluster import asking_cluster
 
-    from .cluster import CANNOT_TELL, open_cluster
-
-    cluster = open_cluster(args, "kubesvc-wait")
-    try:
+    async with asking_cluster(args, "kubesvc-wait") as cluster:
         return await wait_on(cluster, service, stage, timeout)
-    except Unreachable as error:
-        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
-        raise Failure(text, status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
 async def wait_on(cluster: Cluster, name: str, stage: Stage, timeout: float) -> tuple[Progress, float]:
