@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import urllib.request
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
@@ -41,11 +42,11 @@ def watched(machine: None) -> Iterator[Instance]:
 
 
 def link(instance: Instance) -> str:
-    return eventually(lambda: instance.record.page)
+    return str(eventually(lambda: instance.record.page))
 
 
 def items(instance: Instance, *more: str) -> dict[str, Any]:
-    """The first message of `top --json`, once connections have been counted."""
+    """The picture of svc/web as a kept file has it."""
     file = instance.home / "kept.html"
     instance.run("top", "svc/web", "--name", instance.name, "--export", str(file), *more)
     found = re.search(r'<script type="application/json" id="moment">(.*?)</script>', file.read_text())
@@ -54,9 +55,10 @@ def items(instance: Instance, *more: str) -> dict[str, Any]:
 
 
 def test_connections_are_counted_at_the_node_by_the_endpoint_they_reach(watched: Instance) -> None:
-    before = items(watched)["traffic"]["total"] if "total" in items(watched)["traffic"] else 0
-    for _ in range(6):
-        watched.run("curl", "--name", watched.name, "-s", "http://web.default.svc.cluster.local/")
+    before = items(watched)["traffic"].get("total", 0)
+    address = watched.get("service", "web")["spec"]["clusterIP"]
+    connect = f"import socket\nfor _ in range(6): socket.create_connection(({address!r}, 80), 5).close()"
+    watched.run("shell", "--name", watched.name, "--", sys.executable, "-c", connect)
     found = eventually(lambda: (i := items(watched))["traffic"].get("total", 0) >= before + 6 and i)
     each = [found[f"traffic/web-{n}"].get("total", 0) for n in (1, 2)]
     assert sum(each) == found["traffic"]["total"]

@@ -28,6 +28,13 @@ class Counted(msgspec.Struct, frozen=True):
     partial: bool = False
 
 
+class Admitted(msgspec.Struct, frozen=True):
+    """The first line from a door."""
+
+    ok: bool = False
+    error: str = ""
+
+
 class NodeTraffic:
     """The counters of all nodes, kept up to date while `run` runs.
 
@@ -38,21 +45,25 @@ class NodeTraffic:
         self.doors = doors
         self.totals: dict[str, dict[FlowKey, int]] = {}
         """By node."""
-        self.partial = False
-
-    def trouble(self) -> str:
-        """Why connections cannot be counted; "" if they can, or if no node has said yet how it steers."""
-        modes = {report.mode for door in self.doors().values() if (report := read_report(door.parent)) is not None}
-        return (
-            "in userspace mode the kernel's table does not know which endpoint a connection went to"
-            if modes == {"userspace"}
-            else ""
-        )
+        self.lost = False
+        """Whether a node could not count all that it heard of."""
+        self.refused: dict[str, str] = {}
+        """Why a node cannot count, by node."""
 
     @property
-    def nodes(self) -> tuple[str, ...]:
-        """Those whose counters are known."""
-        return tuple(sorted(self.totals))
+    def partial(self) -> bool:
+        """Whether there were, or may have been, more connections than those in `totals`."""
+        return self.lost or bool(self.refused)
+
+    def trouble(self) -> str:
+        """Why connections cannot be counted at all; "" if they can, or if nobody has said anything yet."""
+        if self.refused and not self.totals:
+            node, said = min(self.refused.items())
+            return f"node {node} cannot count connections: {said}"
+        modes = {report.mode for door in self.doors().values() if (report := read_report(door.parent)) is not None}
+        if modes == {"userspace"}:
+            return "in userspace mode the kernel's table does not know which endpoint a connection went to"
+        return ""
 
     async def run(self) -> None:
         """Listen at every node's door until cancelled; a node that goes and comes is listened to anew."""
@@ -69,21 +80,25 @@ class NodeTraffic:
 
     async def listen(self, name: str, path: Path) -> None:
         """Follow one node's counters until its door closes."""
-        decoder = msgspec.json.Decoder(Counted)
         try:
             reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_BYTES)
-        except OSError:
+        except OSError as error:
+            self.refused[name] = error.strerror or str(error)
             return
+        decoder = msgspec.json.Decoder(Counted)
         try:
             writer.write(b"connections\n")
-            if b'"ok"' not in await reader.readline():
+            admitted = msgspec.json.decode(await reader.readline() or b"{}", type=Admitted)
+            if not admitted.ok:
+                self.refused[name] = admitted.error or "its door has closed"
                 return
+            self.refused.pop(name, None)
             known = self.totals[name] = {}
             while line := await reader.readline():
                 counted = decoder.decode(line)
                 for *key, total in counted.totals:
                     known[tuple(key)] = total  # type: ignore[index]
-                self.partial |= counted.partial
+                self.lost |= counted.partial
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             log.debug("counters of node %s: %s", name, error)
         finally:

@@ -155,7 +155,7 @@ class Feed:
             self._wake.set()
             self.draw(key)
         told: dict[str, dict[str, Any]] = {"items": {}, "services": {}, "entries": {}}
-        first, seen = True, -1
+        first, seen, uncounted = True, -1, self.uncounted
         try:
             while True:
                 if seen != self.version:
@@ -169,6 +169,8 @@ class Feed:
                         if dropped:
                             message[f"{part}Gone"] = dropped
                     told = now
+                    if uncounted != self.uncounted:
+                        message["uncounted"] = uncounted = self.uncounted
                     if first:
                         yield self.heading(key) | message
                         first = False
@@ -254,8 +256,6 @@ class Feed:
 
     async def begin(self) -> None:
         """Open the caches of all kinds that may be read; the others are gaps."""
-        if self.traffic is not None and (trouble := self.traffic.trouble()):
-            self.traffic, self.uncounted = None, trouble
         gaps = []
         for kind in READ:
             try:
@@ -384,6 +384,10 @@ class Feed:
         """Connections, and the lines of the timeline."""
         while True:
             now, changed = self.clock.monotonic(), self.moves.read()
+            if self.traffic is not None and (trouble := self.traffic.trouble()) != self.uncounted:
+                self.uncounted = trouble
+                for key in list(self.shown):
+                    self.draw(key)
             for shown in list(self.shown.values()):
                 if shown.picture is not None and self.traffic is not None:
                     shown.totals = model.totals_of(shown.picture, self.traffic.totals.values())

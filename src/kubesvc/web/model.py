@@ -26,6 +26,8 @@ from kubesvc.why.diagnosis import Diagnosis, Finding, PodReport
 from kubesvc.why.ports import port_text
 from kubesvc.why.snapshot import Snapshot
 
+MOST_ROWS = 1000
+"""Pods in one picture: those that are out first."""
 MOST_PLACES = 20
 """Nodes whose own view is worked out where views differ; of further ones the picture says nothing."""
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
@@ -327,9 +329,10 @@ def picture_of(
     slices = sorted(
         snapshot.slices.get((service.namespace, service.name), ()), key=lambda s: (s.address_type, natural(s.name))
     )
-    rows = rows_of(service, slices, diagnosis)
+    every = rows_of(service, slices, diagnosis)
+    rows = every if len(every) <= MOST_ROWS else sorted(every, key=lambda r: r.taken)[:MOST_ROWS]
     rules = rules_of(service, slices, snapshot)
-    items: dict[str, Item] = {"service": service_item(service, diagnosis, rows, rules_on)}
+    items: dict[str, Item] = {"service": service_item(service, diagnosis, every, len(rows), rules_on)}
     if (gap := gap_of(service, diagnosis, slices, rows)) is not None:
         items["gap"] = gap
         code = gap.finding.code if gap.finding else ""
@@ -343,7 +346,9 @@ def picture_of(
     return Picture(items, fronts_of(service, snapshot), targets), diagnosis
 
 
-def service_item(service: Service, d: Diagnosis, rows: Sequence[Row], rules_on: Sequence[str]) -> ServiceItem:
+def service_item(
+    service: Service, d: Diagnosis, rows: Sequence[Row], drawn: int, rules_on: Sequence[str]
+) -> ServiceItem:
     spec = service.spec
     address = spec.external_name if spec.type == "ExternalName" else spec.cluster_ip
     return ServiceItem(
@@ -354,7 +359,7 @@ def service_item(service: Service, d: Diagnosis, rows: Sequence[Row], rules_on: 
         d.status, d.verdict,
         tuple(finding_item(f) for f in d.findings),
         tuple(LinkItem(link.name, link.state, link.text) for link in d.chain),
-        d.gaps,
+        (*d.gaps, *((f"{len(rows) - drawn} further Pods are not drawn",) if drawn < len(rows) else ())),
         sum(r.takes_traffic for r in d.pods) if d.pods else sum(r.taken for r in rows),
         len(rows), tuple(rules_on),
     )  # fmt: skip

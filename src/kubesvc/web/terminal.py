@@ -269,7 +269,7 @@ def overview_keys(services: Mapping[str, Summary], words: str = "") -> list[str]
 
 
 def screen(lines: Sequence[str], width: int, height: int) -> str:
-    """Lines as a full screen: each is cleared before it is written, for behind the last column the cursor stands on it."""
+    """Lines as a full screen; each is cleared before it is written: behind the last column a cursor stands on it."""
     kept = [line if shown_width(line) <= width else fit(ESCAPE.sub("", line), width) for line in lines[:height]]
     body = "".join(f"\x1b[{i};1H\x1b[K{line}" for i, line in enumerate(kept, 1))
     return body + ("\x1b[J" if len(kept) < height else "")

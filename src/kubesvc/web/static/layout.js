@@ -5,13 +5,13 @@
 
 import { COLLATOR } from "./words.js";
 
-export const MOST_ROWS = 24;
+export const MOST_ROWS = 12;
 const ROW = 54, GREY_ROW = 74, ROW_GAP = 12, SERVICE = 138, SLICE = 84, TOP = 46, TILE = 15, PITCH = 20, HEAD = 30, REASON = 62;
 const NARROWEST = 980;
 
 function columns(width, tiled) {
   const gap = width > 1250 ? 64 : 52;
-  const shares = tiled ? [0.18, 0.16, 0.35, 0.17, 0.14] : [0.19, 0.17, 0.27, 0.2, 0.17];
+  const shares = tiled ? [0.17, 0.16, 0.35, 0.17, 0.15] : [0.19, 0.17, 0.27, 0.2, 0.17];
   const room = width - gap * (shares.length - 1);
   let x = 0;
   return shares.map((share) => {

@@ -154,7 +154,13 @@ export class PictureView {
       return made;
     };
     if (place.form === "tile") return element;
-    if (place.form === "block") { part("title", "p", "block-title"); part("legend", "p", "block-legend"); return element; }
+    if (place.form === "block") { part("title", "p", "block-title"); 
+      const legend = part("legend", "p", "block-legend");
+      legend.append("idle");
+      for (let heat = 0; heat < 5; heat++) legend.append(Object.assign(make("i", "swatch"), { style: `background: var(--heat${heat})` }));
+      legend.append("busy");
+      return element;
+    }
     part("title", "span", "title");
     if (item.kind === "service") {
       part("type", "span", "badge");
@@ -187,7 +193,7 @@ export class PictureView {
       setClass(element, `block ${group.state}`);
       element.setAttribute("aria-hidden", "true");
       const count = group.pods.length;
-      setText(p.legend, group.state === "live" && !state.uncounted ? "darker: busier" : "");
+      p.legend.hidden = group.state !== "live" || Boolean(state.uncounted);
       setText(p.title, group.state === "live" ? `${plural(count, "Pod")} ${count === 1 ? "takes" : "take"} traffic` : `${plural(count, "Pod")} out: ${group.reason || "not listed"}`);
       return;
     }
@@ -384,7 +390,7 @@ export class TableView {
 
   draw(state) {
     const service = state.items.get("service");
-    setText(this.caption, service ? `svc/${service.name}: ${service.verdict}` : "");
+    setText(this.caption, service ? `Pods of svc/${service.name}` : "");
     const into = new Map();
     for (const edge of state.items.values()) {
       if (edge.kind === "edge" && edge.target.startsWith("pod/")) {
@@ -450,9 +456,10 @@ export function detailsOf(id, state) {
   } else if (item.kind === "gap") {
     title = "Nobody answers";
   }
-  if (grey) facts.unshift([grey.state === "grey" ? "Why grey" : "Why unknown", grey.reason + (grey.code ? ` (${grey.code})` : "")]);
+  const same = grey && finding && grey.code === finding.code;
+  if (grey) facts.unshift([grey.state === "grey" ? "Why grey" : "Why unknown", (same ? finding.text : grey.reason) + (grey.code ? ` (${grey.code})` : "")]);
   if (finding) {
-    if (!grey || grey.reason !== finding.text) facts.push(["Cause", `${finding.text} (${finding.code})`]);
+    if (!same) facts.push(["Cause", `${finding.text} (${finding.code})`]);
     for (const seen of finding.seen || []) facts.push(["Seen", seen]);
   }
   return { title, facts, finding };

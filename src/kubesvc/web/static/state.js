@@ -16,11 +16,11 @@ export function apply(state, message) {
     if (message.key !== state.key) state.samples.clear();
     state.label = message.label || "";
     state.key = message.key || "";
-    state.uncounted = message.uncounted || "";
     state.gaps = message.gaps || [];
     for (const table of ["items", "services", "entries"]) state[table].clear();
     changed.services = changed.entries = true;
   }
+  if ("uncounted" in message) state.uncounted = message.uncounted;
   if (message.at) state.at = message.at;
   for (const table of ["items", "services", "entries"]) {
     for (const id of message[`${table}Gone`] || []) {
