@@ -6,6 +6,8 @@ The runtime has root, state and socket in a directory of its own, our CNI plugin
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.node.images import STANDINS
 from tests.node.imagemaking import docker_save
 from tests.node.scenario_images import small_layer
@@ -213,6 +217,26 @@ def web(name: str, replicas: int) -> list[dict[str, Any]]:
     return [deployment, service]
 
 
+@contextlib.contextmanager
+def kubectl(instance: Instance, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """kubectl in the background for at most 20 s, its two outputs as one."""
+    program = find_kubectl()
+    assert program is not None
+    environment = {**instance.environment(), "KUBECONFIG": str(instance.root / "kubeconfig")}
+    process = subprocess.Popen(
+        [str(program), *words], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    patience = threading.Timer(20.0, process.kill)
+    patience.start()
+    try:
+        yield process
+    finally:
+        patience.cancel()
+        process.kill()
+        process.communicate()
+
+
 def status_of(instance: Instance, name: str) -> dict[str, Any]:
     found: dict[str, Any] = instance.get("pod", name)["status"]["containerStatuses"][0]
     return found
@@ -272,6 +296,40 @@ def test_a_container_is_what_its_pod_says(instance: Instance, runtime: Container
     instance.kubectl("delete", "pod", "said")
     eventually(lambda: runtime.containers() == [])
     assert [m for m in Path("/proc/self/mountinfo").read_text().splitlines() if f" {instance.root}/" in m] == []
+
+
+def test_streams_of_a_running_container(instance: Instance, runtime: Containerd) -> None:
+    """attach with and without stdin, a terminal, logs that follow, `kubectl run -i`."""
+    ticks = pod("ticks", "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.1; done")
+    asking = pod("asking", "while read x; do echo got $x >&2; done; exit 4", stdin=True)
+    instance.apply(ticks, asking)
+    eventually(lambda: all(condition(instance.get("pod", n), "Ready") == "True" for n in ("ticks", "asking")))
+    with kubectl(instance, "attach", "ticks") as attached:
+        assert attached.stdout is not None
+        heard = iter(attached.stdout.readline, "")
+        assert len(list(itertools.islice((line for line in heard if line.startswith("tick ")), 3))) == 3
+    with kubectl(instance, "logs", "-f", "--tail=1", "ticks") as followed:
+        assert followed.stdout is not None
+        seen = [int(followed.stdout.readline().removeprefix("tick ")) for _ in range(5)]
+        assert seen == list(range(seen[0], seen[0] + 5))
+    for word in ("hello", "again"):  # without stdinOnce it reads on when its client has left
+        with kubectl(instance, "attach", "-i", "asking") as talk:
+            assert talk.stdin is not None and talk.stdout is not None
+            talk.stdin.write(f"{word}\n")
+            talk.stdin.flush()
+            heard = iter(talk.stdout.readline, "")
+            assert any(line == f"got {word}\n" for line in heard)
+    terminal = instance.kubectl("exec", "ticks", "--", "sh", "-c", "[ -t 0 ] || echo none").strip()
+    assert terminal == "none"
+    override = {"spec": {"containers": [{"name": "once", "image": "localhost/shop:1", "imagePullPolicy": "Never",
+                "args": ["cat; exit 5"], "stdin": True, "stdinOnce": True}]}}  # fmt: skip
+    once = instance.try_kubectl(
+        "run", "once", "-i", "--rm", "--restart=Never", "--image=localhost/shop:1", "--overrides", json.dumps(override),
+        stdin="through and through\n",
+    )  # fmt: skip
+    assert "through and through" in once.stdout and once.returncode == 5, once
+    instance.kubectl("delete", "pods", "--all")
+    eventually(lambda: runtime.containers() == [])
 
 
 def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Containerd) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kubesvc.api.container import Container
-from kubesvc.clock import Clock
+from kubesvc.clock import Clock, Random
 
 from ..logs import LogFile
 from ..output import ContainerOutput
 from ..settings import NodeSettings
+from .attach import Connect, CriAttachment
 from .client import CriClient, RuntimeProblem
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,26 @@ class RuntimeOutput(ContainerOutput):
     """The streams of one container's runs. `id` is the runtime's for the run that goes on."""
 
     def __init__(
-        self, directory: Path, container: Container, clock: Clock, settings: NodeSettings, client: CriClient
+        self,
+        directory: Path,
+        container: Container,
+        clock: Clock,
+        settings: NodeSettings,
+        client: CriClient,
+        connect: Connect,
+        random: Random,
     ) -> None:
         super().__init__(directory, container, clock, settings)
         self.client = client
+        self.connect = connect
+        self.random = random
         self.id = ""
+
+    async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stdin: bool) -> None:
+        attachment = CriAttachment(
+            self.client, self.id, self.connect, self.random, container=self.container, stdin=stdin
+        )
+        await attachment.run(reader, writer)
 
     def open(self, attempt: int, *, running: bool = False) -> None:
         self.attempt = attempt

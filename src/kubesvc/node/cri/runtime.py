@@ -283,9 +283,23 @@ class CriRuntime:
     # -- containers ---------------------------------------------------------------------------------------------------
 
     def output(self, directory: Path, container: Container) -> RuntimeOutput:
-        found = RuntimeOutput(directory, container, self.node.clock, self.node.settings, self.client)
+        node = self.node
+        found = RuntimeOutput(directory, container, node.clock, node.settings, self.client, self.connect, node.random)
         self.outputs.add(found)
         return found
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to an address that the runtime has named, in its network. OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        pid = await asyncio.to_thread(peer_of, self.path)
+        raw = await self.node.spawner.call(lambda: socket.socket(family), inside=pid, kinds=("net",))
+        raw.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(raw, (host, port))
+        except OSError:
+            raw.close()
+            raise
+        return raw
 
     async def launch(
         self, runner: ContainerRunner, image: Image, environment: Mapping[str, str], mounts: Sequence[Mount]
@@ -403,13 +417,17 @@ def id_of(container_id: str) -> str:
     return container_id.rpartition("//")[2]
 
 
-def shares_network(path: Path) -> bool:
-    """Whether the process behind a socket is in our network namespace."""
+def peer_of(path: Path) -> int:
+    """The process that listens on a unix socket. OSError."""
     with socket.socket(socket.AF_UNIX) as asked:
         asked.connect(str(path))
-        pid = int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+        return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+
+
+def shares_network(path: Path) -> bool:
+    """Whether the process behind a socket is in our network namespace."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+        return os.readlink(f"/proc/{peer_of(path)}/ns/net") == os.readlink("/proc/self/ns/net")
     except OSError:
         return False
 
