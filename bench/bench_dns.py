@@ -21,7 +21,9 @@ from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.meta import typed
 from kubesvc.api.namespace import Namespace
 from kubesvc.api.service import Service
+from kubesvc.clock import RealClock
 from kubesvc.dns import Snapshot, Zone, wire
+from kubesvc.dns.durations import Durations
 from kubesvc.dns.listeners import UdpListener, bound_socket
 from kubesvc.dns.responder import Responder
 from kubesvc.dns.wire import Message, Question
@@ -87,7 +89,7 @@ def serve(pipe: Connection, churn: int) -> None:
     async def main() -> None:
         snapshot = cluster()
         sock = bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0)
-        listener = UdpListener(sock, Responder(snapshot, Zone()))
+        listener = UdpListener(sock, Responder(snapshot, Zone()), Durations(RealClock().monotonic))
         listener.start()
         pipe.send(sock.getsockname())
         begin = time.process_time()

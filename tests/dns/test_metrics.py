@@ -20,7 +20,8 @@ import pytest
 
 from kubesvc.clock import rfc3339_micro
 from kubesvc.dns import DnsServer
-from kubesvc.dns.listeners import AT_ONCE, SHARE, WAITING_SHARE, UdpListener
+from kubesvc.dns.durations import BOUNDS, Durations
+from kubesvc.dns.listeners import AT_ONCE, SHARE, WAITING_SHARE, TcpListener, UdpListener, bound_socket
 from kubesvc.dns.metrics import DnsMetrics, Programming
 from kubesvc.dns.records import Zone
 from kubesvc.dns.responder import Answered, Responder
@@ -39,7 +40,7 @@ def asked(to: Responder, name: str, type_: str = "A", times: int = 1, *, tcp: bo
 
 def made() -> tuple[Responder, DnsMetrics]:
     to = Responder(snapshot_of(*SHOP), Zone())
-    return to, DnsMetrics(to, Programming(0.0), "dns://:53", lambda: (7, 1))
+    return to, DnsMetrics(to, Programming(0.0), "dns://:53", lambda: (7, 1), Durations(lambda: 0.0))
 
 
 def test_kept_responses_count_as_well() -> None:
@@ -64,6 +65,48 @@ def test_what_is_forgotten_stays_counted(monkeypatch: pytest.MonkeyPatch) -> Non
         asked(to, f"n{i}.{S}", times=3)
     requests, responses = to.totals()
     assert sum(requests.values()) == sum(responses.values()) == 21
+
+
+def test_every_answer_is_timed() -> None:
+    """By UDP and TCP, those of this server and those of others; what gets no answer is not counted."""
+
+    class Slow:
+        def answer(self, query: bytes, tcp: bool = False) -> Answered:
+            if query == b"none":
+                return None
+            if query != b"later":
+                return query
+
+            async def later() -> bytes:
+                await asyncio.sleep(0.01)
+                return query
+
+            return later
+
+    async def main() -> None:
+        durations = Durations(time.monotonic)
+        udp_listener = UdpListener(bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0), Slow(), durations)
+        tcp_listener = TcpListener(bound_socket(socket.SOCK_STREAM, "127.0.0.1", 0), Slow(), durations=durations)
+        udp_listener.start()
+        await tcp_listener.start()
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.setblocking(False)
+            s.connect(udp_listener.sock.getsockname())
+            for query in (b"now", b"none", b"later"):
+                s.send(query)
+            assert [await loop.sock_recv(s, 99) for _ in range(2)] == [b"now", b"later"]
+        reader, writer = await asyncio.open_connection(*tcp_listener.sock.getsockname())
+        for query in (b"now", b"later"):
+            writer.write(len(query).to_bytes(2, "big") + query)
+        assert await reader.readexactly(12) == b"\0\3now\0\5later"
+        writer.close()
+        udp_listener.close()
+        await tcp_listener.close()
+        assert sum(durations.counts) == 4 and durations.sum >= 0.02
+        assert sum(durations.counts[: BOUNDS.index(0.008) + 1]) == 2, "two of them waited for ten milliseconds"
+
+    asyncio.run(main())
 
 
 def test_programming_time_by_kind_of_service() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .durations import Durations
 from .responder import Answers
 
 DATAGRAM_BYTES = 4096
@@ -70,9 +71,11 @@ class UdpListener:
     when there is no time left for them.
     """
 
-    def __init__(self, sock: socket.socket, responder: Answers) -> None:
+    def __init__(self, sock: socket.socket, responder: Answers, durations: Durations | None = None) -> None:
+        """durations: told how long each answer took, if anybody wants to know"""
         self.sock = sock
         self.responder = responder
+        self.durations = durations
         self.tasks: set[asyncio.Task[None]] = set()
         self.dropped = 0
         """Responses that were not sent: the socket's buffer was full, or the client is out of reach."""
@@ -92,7 +95,7 @@ class UdpListener:
         self.sock.close()
 
     def _drain(self) -> None:
-        receive, reply = self.sock.recvfrom, self._reply
+        receive, reply = self.sock.recvfrom, self._reply if self.durations is None else self._reply_timed
         seen: dict[str, int] = {}
         late: list[tuple[bytes, Any]] = []
         answered = 0
@@ -120,15 +123,25 @@ class UdpListener:
                 reply(query, client)
             self.limited += len(late) - min(room, len(late))
 
-    def _reply(self, query: bytes, client: Any) -> None:
+    def _reply(self, query: bytes, client: Any) -> bool:
+        """Answer now, or see to it that it is answered later; whether it was now."""
         response = self.responder.answer(query)
         if type(response) is bytes:
             try:
                 self.sock.sendto(response, client)
             except OSError:
                 self.dropped += 1
-        elif callable(response):
+            return True
+        if callable(response):
             self._later(response, client)
+        return False
+
+    def _reply_timed(self, query: bytes, client: Any) -> None:
+        durations = self.durations
+        assert durations is not None
+        started = durations.monotonic()
+        if self._reply(query, client):
+            durations.since(started)
 
     def _later(self, response: Callable[[], Any], client: Any) -> None:
         source = client[0]
@@ -136,6 +149,8 @@ class UdpListener:
             self.limited += 1
             return
         self.waiting[source] = self.waiting.get(source, 0) + 1
+        durations = self.durations
+        started = durations.monotonic() if durations else 0.0
 
         async def send() -> None:
             try:
@@ -148,6 +163,8 @@ class UdpListener:
                 self.sock.sendto(answer, client)
             except OSError:
                 self.dropped += 1
+            if durations:
+                durations.since(started)
 
         task = asyncio.get_running_loop().create_task(send())
         self.tasks.add(task)
@@ -158,10 +175,18 @@ class TcpListener:
     """Answers connections: any number of queries on each, answers as they are ready (DNS-47)."""
 
     def __init__(
-        self, sock: socket.socket, responder: Answers, *, connections: int = 256, idle_seconds: float = 10.0
+        self,
+        sock: socket.socket,
+        responder: Answers,
+        *,
+        connections: int = 256,
+        idle_seconds: float = 10.0,
+        durations: Durations | None = None,
     ) -> None:
-        """connections: most at a time, further ones are closed at once; idle_seconds: without a whole query, closed"""
+        """connections: most at a time, further ones are closed at once; idle_seconds: without a whole query, closed;
+        durations: as for UDP"""
         self.sock = sock
+        self.durations = durations
         self.responder = responder
         self.connections = connections
         self.idle_seconds = idle_seconds
@@ -201,10 +226,13 @@ class TcpListener:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: asyncio.TaskGroup
     ) -> None:
         room = asyncio.Semaphore(PIPELINE)
+        durations = self.durations
 
-        async def later(response: Callable[[], Any]) -> None:
+        async def later(response: Callable[[], Any], started: float) -> None:
             try:
                 self._write(writer, await response())
+                if durations:
+                    durations.since(started)
             finally:
                 room.release()
 
@@ -215,14 +243,17 @@ class TcpListener:
                     query = await reader.readexactly(length)
             except (asyncio.IncompleteReadError, TimeoutError):
                 return  # it asks no more; what is under way is still answered
+            started = durations.monotonic() if durations else 0.0
             response = self.responder.answer(query, tcp=True)
             if isinstance(response, bytes):
                 self._write(writer, response)
+                if durations:
+                    durations.since(started)
             elif response is None:
                 return  # not a query: nothing sensible will follow
             else:
                 await room.acquire()
-                group.create_task(later(response))
+                group.create_task(later(response, started))
             async with asyncio.timeout(self.idle_seconds):
                 await writer.drain()  # a client that does not read holds up only itself
 

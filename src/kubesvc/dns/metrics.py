@@ -1,7 +1,8 @@
 """What the DNS server counts, under CoreDNS' names where it has one (DNS-57), and the ports where that and its health
 are read: /health on 8080, /ready on 8181, /metrics on 9153.
 
-Counting costs the hot path nothing: kept responses count their own use, and are asked when somebody reads.
+Counting costs the hot path little: kept responses count their own use, and are asked when somebody reads; only the time
+an answer takes is looked at each time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.service import Service
 from kubesvc.clock import parse_rfc3339
 
+from .durations import BOUNDS, Durations
 from .responder import Responder
 
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
@@ -67,11 +69,18 @@ class DnsMetrics:
 
     server:  what the label `server` says, dns://:53
     dropped: how many datagrams got no answer: limited per source, or not to be sent
+    durations: how long answers took
     """
 
     def __init__(
-        self, responder: Responder, programming: Programming, server: str, dropped: Callable[[], tuple[int, int]]
+        self,
+        responder: Responder,
+        programming: Programming,
+        server: str,
+        dropped: Callable[[], tuple[int, int]],
+        durations: Durations,
     ) -> None:
+        self.durations = durations
         self.responder = responder
         self.programming = programming
         self.server = server
@@ -92,6 +101,13 @@ class DnsMetrics:
         yield from head(name, "counter", "Responses.")
         for (rcode, plugin), count in sorted(responses.items()):
             yield f'{name}{{{where},rcode="{rcode}",plugin="{plugin}"}} {count}'
+        name, total = "coredns_dns_request_duration_seconds", 0
+        yield from head(name, "histogram", "Time from a query to its answer.")
+        for bound, count in zip((*(f"{b:.12g}" for b in BOUNDS), "+Inf"), self.durations.counts, strict=True):
+            total += count
+            yield f'{name}_bucket{{{where},le="{bound}"}} {total}'
+        yield f"{name}_sum{{{where}}} {self.durations.sum:.12g}"
+        yield f"{name}_count{{{where}}} {total}"
         counts = self.responder.counts
         yield from single("coredns_panics_total", "Queries that met a bug.", counts["panics"])
         forwarder = self.responder.forwarder

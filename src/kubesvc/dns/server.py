@@ -12,6 +12,7 @@ from kubesvc.api.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE
 from kubesvc.client import Client, InformerFactory
 from kubesvc.clock import Clock, Random
 
+from .durations import Durations
 from .forward import ForwardSettings, UpstreamForwarder
 from .listeners import TcpListener, UdpListener, bound_socket
 from .metrics import DnsMetrics, Page, Programming, health_page, metrics_page, ready_page, serve_page
@@ -127,11 +128,13 @@ class DnsServer:
         self.udp: list[UdpListener] = []
         self.tcp: list[TcpListener] = []
         self.programming = Programming(clock.now())
+        self.durations = Durations(clock.monotonic)
         self.metrics = DnsMetrics(
             self.responder,
             self.programming,
             f"dns://:{settings.addresses[0][1]}",
             lambda: (sum(u.limited for u in self.udp), sum(u.dropped for u in self.udp)),
+            self.durations,
         )
         self.listening = asyncio.Event()
         """Set once the sockets are bound; `addresses` then tells where."""
@@ -194,13 +197,14 @@ class DnsServer:
         try:
             for address, port in settings.addresses:
                 udp, tcp = bound_pair(address, port, shared=settings.shared)
-                self.udp.append(UdpListener(udp, self.responder))
+                self.udp.append(UdpListener(udp, self.responder, self.durations))
                 self.tcp.append(
                     TcpListener(
                         tcp,
                         self.responder,
                         connections=settings.tcp_connections,
                         idle_seconds=settings.tcp_idle_seconds,
+                        durations=self.durations,
                     )
                 )
         except Exception:
