@@ -39,6 +39,7 @@ from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
 
 if TYPE_CHECKING:
+    from kubesvc.instance.remotedoor import RemoteDoors
     from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
     from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.server import Listener
@@ -289,10 +290,30 @@ class Doors:
     """The doors of this instance's nodes, for the API server's streams."""
 
     def __init__(self, control: Control) -> None:
+        self.control = control
         self.paths = control.paths
         self.record = control.record
+        self.remote: RemoteDoors | None = None
+
+    async def open_remote(self, node: str) -> socket.socket:
+        """The door of a node that has joined, at its own address."""
+        from kubesvc.api.kinds import NODE
+        from kubesvc.api.node import Node
+        from kubesvc.instance.remotedoor import RemoteDoors
+
+        server, pki = self.control.server, self.control.pki
+        item = server.cache.of(NODE).get("", node) if server is not None else None
+        found = item.typed() if item is not None else None
+        address = found.status.address("InternalIP") if isinstance(found, Node) else ""
+        if not isinstance(found, Node) or not address or pki is None:
+            raise OSError(errno.EHOSTUNREACH, "it tells no address")
+        if self.remote is None:
+            self.remote = RemoteDoors(pki)
+        return await self.remote.open(node, address, found.status.daemon_endpoints.kubelet_endpoint.port)
 
     async def open(self, node: str) -> socket.socket:
+        if not any(n.name == node for n in self.record.nodes):
+            return await self.open_remote(node)
         if any(n.name == node and n.state != "running" for n in self.record.nodes):
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -448,7 +469,9 @@ async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFa
     counts = traffic if control.options.nodes else None
     uncounted = "" if control.options.nodes else "this instance has no nodes of its own, so nobody counts connections"
     lines = Journals(control.paths.root)
-    feed = Feed(factory, control.clock, f"instance {control.paths.name}", traffic=counts, uncounted=uncounted, lines=lines)
+    feed = Feed(
+        factory, control.clock, f"instance {control.paths.name}", traffic=counts, uncounted=uncounted, lines=lines
+    )
     server = PageServer(feed, fresh_token(TOKEN_BYTES))
 
     def started(link: str) -> None:

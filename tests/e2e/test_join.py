@@ -42,6 +42,20 @@ for url in sys.argv[1:]:
 """
 
 
+KNOCK = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 10250), 3)
+s.settimeout(8)
+s.sendall(b"log default x c {}\\n")
+try:
+    while s.recv(4096):  # its greeting, which asks for a proof
+        pass
+except ConnectionError:
+    pass
+print("closed")
+"""
+
+
 @dataclass
 class Control(Instance):
     """A control plane in a namespace of its own."""
@@ -237,6 +251,7 @@ def test_machines_join_and_are_nodes(wired: tuple[Control, list[Joiner]]) -> Non
     assert len({n["spec"]["podCIDR"] for n in nodes.values()}) == 2
 
     traffic(control, (first, second))
+    streams(control, (first, second))
     only_what_concerns_them(control, first, second)
     revoked(control, first, bootstrap, id)
     left(control, (first, second))
@@ -295,6 +310,21 @@ def traffic(control: Control, joiners: Sequence[Joiner]) -> None:
     for joiner in joiners:
         eventually(lambda joiner=joiner: joiner.python(FETCH, *urls) == ["200"] * len(urls))  # type: ignore[misc]
         assert joiner.python(ASK, "web.default.svc.cluster.local", "10.96.0.10") == [address]
+
+
+def streams(control: Control, joiners: Sequence[Joiner]) -> None:
+    """Logs, commands and ports of Pods on another machine; and nobody but the API server gets in there."""
+    for joiner in joiners:
+        on = f"--field-selector=spec.nodeName={joiner.node}"
+        (pod, *_) = control.get("pods", "-l", "app=web", on)["items"]
+        name = pod["metadata"]["name"]
+        assert "GET / " in eventually(lambda name=name: control.kubectl("logs", name))  # type: ignore[misc]
+        assert control.kubectl("exec", name, "--", "cat", "/etc/hostname").strip() == name
+        done = control.try_kubectl("exec", name, "--", "sh", "-c", "exit 3")
+        assert done.returncode == 3, done.stderr
+        assert "nginx" in control.kubectl("get", "--raw", f"/api/v1/namespaces/default/pods/{name}/proxy/")
+    address = ADDRESSES[joiners[0].node]
+    assert joiners[1].python(KNOCK, address) == ["closed"]
 
 
 def only_what_concerns_them(control: Control, first: Joiner, second: Joiner) -> None:

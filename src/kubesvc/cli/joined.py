@@ -287,6 +287,7 @@ async def be_node(
         group.create_task(agent.run())
         if not args.simulated:
             group.create_task(pull_images(place, clock))
+            group.create_task(open_door(place, addresses[0]))
         group.create_task(announce(agent.ready, place, addresses[0], client))
         if args.with_proxy and not args.simulated:
             group.create_task(steer(args, place, facts, client, clock, random))
@@ -300,6 +301,21 @@ async def pull_images(place: Place, clock: Clock) -> None:
     from kubesvc.node.pulling import Puller, serve_pulls
 
     await serve_pulls(place.state / "pull.sock", Puller(ImageStore(place.state / "images"), clock, {}))
+
+
+async def open_door(place: Place, address: str) -> None:
+    """Let the API server reach the agent for logs, exec and port forwarding; without that everything else works."""
+    from kubesvc.client.kubeconfig import load_kubeconfig
+    from kubesvc.instance.remotedoor import serve_door
+    from kubesvc.node.door import SOCKET_NAME
+    from kubesvc.node.nodestatus import AGENT_PORT
+
+    try:
+        await serve_door(
+            address, AGENT_PORT, place.state / SOCKET_NAME, lambda: load_kubeconfig(place.kubeconfig).access()
+        )
+    except OSError as error:
+        tell(f"no logs and no exec here: {address}:{AGENT_PORT} cannot be listened on: {error.strerror}")
 
 
 async def announce(ready: asyncio.Event, place: Place, address: str, client: HttpClient) -> None:
