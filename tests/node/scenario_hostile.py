@@ -79,7 +79,7 @@ PROBES: tuple[tuple[str, dict[str, Any], bool, str], ...] = (
     ("grpc that pings for ever", {"grpc": {"port": FRAMES}}, False, "within 1s: context deadline exceeded"),
     ("grpc garbage", {"grpc": {"port": GARBAGE}}, False, "error: health rpc probe failed"),
     ("exec that never ends", {"exec": {"command": ["sh", "-c", "sleep 1234"]}}, False, "timed out"),
-    ("exec that says too much", {"exec": {"command": ["sh", "-c", "yes | head -c 9999999; exit 1"]}}, False, "y\ny\n"),
+    ("exec that says too much", {"exec": {"command": ["sh", "-c", "yes | head -c 99999; exit 1"]}}, False, "y\ny\n"),
     ("exec that says no end of it", {"exec": {"command": ["yes"]}}, False, "timed out"),
     ("exec that leaves children", {"exec": {"command": ["sh", "-c", "sleep 4321 & exit 1"]}}, False, ""),
 )

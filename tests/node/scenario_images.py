@@ -53,7 +53,11 @@ async def loaded_images_run(world: World) -> None:
     await inside(
         world, "shop", "sh", "-c", "read x < /motto && [ $x = layered ] && [ ! -e /gone ] && [ ! -e /usr/bin ]"
     )
-    await inside(world, "shop", "sh", "-c", "[ -e /tmp/kept ] && touch /tmp/new && ! touch /motto 2>/dev/null")
+    assert world.agent.context is not None
+    if world.agent.context.overlay is not None:
+        await inside(world, "shop", "sh", "-c", "[ -e /tmp/kept ] && touch /tmp/new && ! touch /motto 2>/dev/null")
+    else:  # no layer can be laid over it: the usual scratch places are empty and writable, the rest as it is
+        await inside(world, "shop", "sh", "-c", "[ ! -e /tmp/kept ] && touch /tmp/new && ! touch /motto 2>/dev/null")
     _, out, _ = await execute(world, "shop", ["ls", "/"])
     assert {"bin", "etc", "motto", "proc", "srv", "tmp"} <= set(out.decode().split()), out
     said = world.log_text(pod)

@@ -1,12 +1,16 @@
-"""The agent with real processes in real namespaces: each scenario alone, as root."""
+"""The agent with real processes in real namespaces: each scenario alone, as root and as an ordinary user."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .world import run_inside
+from .world import Mode, run_inside
 
 SCENARIOS = (
     "web_server_becomes_ready_and_goes",
@@ -41,9 +45,44 @@ SCENARIOS = (
 )
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_node(scenario: str) -> None:
+REFUSALS: dict[tuple[str, str], str] = {
+    ("limits_hold", "one id"): "no_control_groups",
+    ("limits_hold", "subordinate ids"): "no_control_groups",
+    ("volumes_have_owners_and_sizes", "one id"): "no_other_groups",
+    ("loaded_images_run", "one id"): "no_users_of_images",
+}
+"""What cannot hold for an ordinary user, and the scenario that shows how it is refused there instead."""
+
+MODES: tuple[Mode, ...] = ("root", "one id", "subordinate ids")
+ALWAYS = ("web_server_becomes_ready_and_goes", "agent_comes_back", *(scenario for scenario, _ in REFUSALS))
+"""What is run as an ordinary user every time; the rest of the same suite in long runs."""
+PATH = Path(__file__)
+AT_ONCE = 2
+"""Scenarios mostly wait: so many run beside each other, the next while the one before is looked at."""
+
+
+def cases() -> Iterator[Any]:
+    for mode in MODES:
+        for scenario in SCENARIOS:
+            marks = [pytest.mark.e2e] if mode == "root" or scenario in ALWAYS else [pytest.mark.e2e, pytest.mark.soak]
+            yield pytest.param(mode, scenario, marks=marks, id=f"{scenario} as {mode}")
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Mode, str], Future[None]]]:
+    """All cases that are wanted, begun in their order."""
+    params = [i.callspec.params for i in request.session.items if isinstance(i, pytest.Function) and i.path == PATH]
+    wanted: list[tuple[Mode, str]] = [(p["mode"], p["scenario"]) for p in params]  # type: ignore[misc]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            (mode, scenario): pool.submit(run_inside, REFUSALS.get((scenario, mode), scenario), mode)
+            for mode, scenario in wanted
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize(("mode", "scenario"), list(cases()))
+def test_node(runs: dict[tuple[Mode, str], Future[None]], mode: Mode, scenario: str) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root: a network namespace with forwarding of its own")
-    run_inside(scenario)
+        pytest.skip("needs root: a network namespace with forwarding of its own, and other users to become")
+    runs[mode, scenario].result()

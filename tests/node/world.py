@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kubesvc.api.errors import NotFound
 from kubesvc.api.kinds import CONFIG_MAP, EVENT, POD, SERVICE_ACCOUNT
@@ -30,23 +32,38 @@ from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.trees import remove_tree
 from kubesvc.node import NodeAgent, NodeSettings
 from kubesvc.store import MemoryStore
+from tests.e2e.harness import Instance, python_for
 
 NODE_ADDRESS = "172.30.0.11"
 LIMIT_SECONDS = 60
 
 
-def run_inside(scenario: str) -> None:
+Mode = Literal["root", "one id", "subordinate ids"]
+"""Who runs the node: root, or an ordinary user in a user namespace, without and with subordinate ids."""
+USER = "nobody"
+
+
+def run_inside(scenario: str, mode: Mode = "root") -> None:
     """Run one scenario in namespaces of its own; AssertionError with its output if it fails."""
     root = Path(__file__).parents[2]
-    command = nsexec_command(
-        "--new-net", "--new-pid", "--mount-proc", program=(sys.executable, "-m", "tests.node.world", scenario)
+    python, paths = (sys.executable, (str(root / "src"),)) if mode == "root" else python_for(USER)
+    directory = tempfile.mkdtemp(prefix="kubesvc-test-", dir="/tmp")
+    flags = ("--new-net", "--new-pid", "--mount-proc")
+    words = nsexec_command(
+        *(flags if mode == "root" else ("--new-user", "--new-ipc", "--new-uts", *flags)),
+        program=(python, "-m", "tests.node.world", scenario),
     )
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
-    directory = tempfile.mkdtemp(prefix="kubesvc-test-")
+    command = ["timeout", "-s", "KILL", str(LIMIT_SECONDS), python, *words[1:]]
+    if mode != "root":
+        shutil.chown(directory, USER)
+        instance = Instance(Path(directory), user=USER)
+        who = ("--reuid", USER, "--regid", str(pwd.getpwnam(USER).pw_gid), "--clear-groups")
+        command = instance.granted(command) if mode == "subordinate ids" else ["setpriv", *who, *command]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*paths, str(root))), "KUBESVC_TEST_MODE": mode}
     try:
         groups = Path(directory) / "state" / "cgroups"
         done = subprocess.run(
-            ["timeout", "-s", "KILL", str(LIMIT_SECONDS), *command],
+            command,
             cwd=root,
             env={**environment, "KUBESVC_TEST_STATE": directory},
             capture_output=True,
@@ -57,7 +74,14 @@ def run_inside(scenario: str) -> None:
     finally:
         remove_tree(Path(directory))
     assert not stayed, f"control groups in use: {stayed}"
-    assert done.returncode == 0, f"{scenario}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, (
+        f"{scenario} as {mode}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    )
+
+
+def mode_here() -> Mode:
+    """Who runs the node in this process."""
+    return os.environ.get("KUBESVC_TEST_MODE", "root")  # type: ignore[return-value]
 
 
 class World:
@@ -225,12 +249,21 @@ def main() -> None:
         scenario_hostile,
         scenario_images,
         scenario_limits,
+        scenario_refusals,
         scenario_rules,
         scenario_sharing,
         scenarios,
     )
 
-    modules = (scenarios, scenario_limits, scenario_sharing, scenario_images, scenario_hostile, scenario_rules)
+    modules = (
+        scenarios,
+        scenario_limits,
+        scenario_sharing,
+        scenario_images,
+        scenario_hostile,
+        scenario_rules,
+        scenario_refusals,
+    )
     scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
     asyncio.run(serve(scenario, getattr(scenario, "options", {})))
 

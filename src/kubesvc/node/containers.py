@@ -300,7 +300,9 @@ class ContainerRunner:
         self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
             self.last_state = ContainerState(terminated=self.state.terminated)
-        self.state = ContainerState(running=ContainerStateRunning(started_at=rfc3339(self.node.clock.now())))
+        record = self.view.record.containers.get(self.name)  # what it says is what an agent that adopts the run says
+        started_at = record.started_at if record is not None else rfc3339(self.node.clock.now())
+        self.state = ContainerState(running=ContainerStateRunning(started_at=started_at))
         self.prober.begin()
         self.view.touch()
 

@@ -443,6 +443,8 @@ class PodWorker:
             try:
                 material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
                 group = fs_group(self.pod)
+                if group is not None and (missing := self.node.ids.missing(0, 0, [group])):
+                    raise VolumeProblem(missing)
                 for volume in volumes:
                     place = self.directory / "volumes" / volume.name
                     self.places[volume.name] = make_volume(volume, self.pod, material, place)
