@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +61,6 @@ def test_an_instance_from_python(home: Path, tmp_path: Path) -> None:
         asyncio.run(inside())
         first = cluster.why("svc/web-svc")["results"][0]
         assert (first["status"], first["code"]) == ("broken", "EP105")
-        assert "default/web-svc" in cluster.explain()
         with pytest.raises(kubesvc.CommandFailed, match="NotFound") as caught:
             cluster.kubectl("get", "pod", "none")
         assert caught.value.status == 1
@@ -84,7 +84,7 @@ def test_who_is_killed_takes_its_instance_along(home: Path) -> None:
     eventually(lambda: not Path(f"/proc/{instance}").exists() or state(instance) == "Z")
     record = read_record(home / "kubesvc" / "orphan" / "instance.json")
     assert record is not None and not record.processes()
-    kubesvc.start("orphan", nodes=0, timeout=30).stop()
+    shutil.rmtree(home / "kubesvc" / "orphan")
 
 
 def state(pid: int) -> str:

@@ -78,57 +78,13 @@ class Broken:
 
 CASES = (
     Broken("EP101", "the selector's value is misspelt", (service(selector={"app": "wbe"}), deployment())),
-    Broken("EP102", "the selector's key is misspelt", (service(selector={"appp": "web"}), deployment())),
-    Broken(
-        "EP104", "the label stands on the Deployment only",
-        (service(selector={"tier": "front"}), deployment(labels={"tier": "front"})),
-    ),
-    Broken("EP106", "one pair too many", (service(selector={"app": "web", "version": "v2"}), deployment())),
-    Broken("EP201", "scaled to zero", (service(), deployment(replicas=0))),
-    Broken(
-        "EP302", "a readiness gate that nobody sets",
-        (service(), deployment(readinessGates=[{"conditionType": "example.com/attached"}])),
-    ),
-    Broken(
-        "EP304", "the probe asks a port where nobody listens",
-        (service(), deployment(probe={"httpGet": {"path": "/healthz", "port": 9999}, "periodSeconds": 1})),
-    ),
-    Broken(
-        "EP309", "no node has the wanted label", (service(), deployment(nodeSelector={"example.com/why": "ssd"})),
-    ),
     Broken(
         "EP401", "a target port that no container names",
         (service(ports=[{"port": 80, "targetPort": "htpt"}]), deployment()),
     ),
-    Broken(
-        "EP502", "Endpoints of another name",
-        (
-            service(selector=None, ports=[{"port": 80, "targetPort": 53}]),
-            {
-                "apiVersion": "v1",
-                "kind": "Endpoints",
-                "metadata": {"name": "wbe"},
-                "subsets": [{"addresses": [{"ip": "172.30.0.11"}], "ports": [{"port": 53}]}],
-            },
-        ),
-        answers=False,
-    ),
     Broken("EP504", "a slice that names no Service", (service(selector=None), by_hand("")), answers=False),
-    Broken(
-        "EP505", "port names that do not meet",
-        (service(selector=None, ports=[{"name": "http", "port": 80}]), by_hand("web", "https")),
-        answers=False,
-    ),
-    Broken(
-        "EP601", "left to another proxy",
-        (service(labels={"service.kubernetes.io/service-proxy-name": "other"}), deployment()),
-    ),
-    Broken(
-        "EP702", "an alias to an address",
-        (service(selector=None, type="ExternalName", externalName="172.30.0.11", ports=[{"port": 53}]),),
-        answers=False,
-    ),
 )  # fmt: skip
+"""One of each family, by the command as a user types it; `test_scenarios.py` has every cause."""
 
 
 def why(instance: Instance, namespace: str, *words: str) -> Object:
@@ -184,9 +140,6 @@ def test_why_names_the_cause_and_its_command_repairs_it(shared: Instance, case: 
             eventually(lambda: shared.curl(url).stdout.startswith("web-"))
     finally:
         shared.kubectl("delete", "namespace", namespace, "--wait=false")
-        if case.code == "EP309":
-            for node in ("n1", "n2"):
-                shared.kubectl("label", "node", node, "example.com/why-")
 
 
 def settled(instance: Instance, namespace: str) -> Callable[[], bool]:

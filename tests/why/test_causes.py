@@ -1123,6 +1123,24 @@ PLANTED = (
         options={"sights": (Sight("n1", rules={"10.96.0.7:80/TCP": ("10.244.1.9:8080",)}),)},
     ),
     Planted(
+        "seen: the rules of a node that was cut off",
+        "EP614",
+        [service(), pod()],
+        "svc/web routes only in part: the kernel's rules of node n1 lead 10.96.0.7:80/TCP to nothing, and "
+        "should lead it to 10.244.1.2:8080: the node is cut off from the API",
+        "kubesvc nodes heal n1",
+        options={"sights": (Sight("n1", rules={"10.96.0.7:80/TCP": ()}, failure="cut off"),)},
+    ),
+    Planted(
+        "seen: a node without power",
+        "EP613",
+        [service(), pod()],
+        "svc/web routes to 1 Pod; node n2 has no power: neither Pods nor rules nor names are there",
+        "kubesvc nodes start n2",
+        status="degraded",
+        options={"sights": (Sight("n1"), Sight("n2", "gone", failure="off"))},
+    ),
+    Planted(
         "seen: a UDP flow to an endpoint that is none any more",
         "EP615",
         [service(), pod()],

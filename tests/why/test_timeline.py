@@ -8,10 +8,28 @@ import msgspec
 import pytest
 
 from kubesvc.controllers.service_events_plan import Moved
-from kubesvc.why.timeline import Hop, decode_hops, decode_moved, keys_of, plain_entry, plan_entries, render_entry
+from kubesvc.why.timeline import (
+    Hop,
+    decode_hops,
+    decode_moved,
+    keys_of,
+    plain_entry,
+    plan_entries,
+    plan_entry,
+    render_entry,
+)
 
 LEFT = Moved(100.010, "shop", "web", "left", "10.0.0.1", "pod/web-1 is not Ready", "web-1", "n1", 100.008, "7")
 PROBE = Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: failed 3 times: statuscode: 500")
+
+
+def test_a_probe_that_says_a_whole_page_stays_on_one_line() -> None:
+    """As one does that fetches a page; programs get all of it."""
+    page = "Readiness probe of c: succeeded: <!DOCTYPE html>\n<html>\n" + "<p>hello</p>\n" * 100
+    entry = plan_entry(LEFT, {"n1": [Hop(100.005, "probe", "shop/web-1", page)]})
+    first = render_entry(entry).splitlines()[0]
+    assert first.endswith("…") and len(first) < 220 and "<!DOCTYPE html> <html> <p>hello" in first
+    assert len(render_entry(entry).splitlines()) == 2 and plain_entry(entry)["probe"] == page
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .wait import seconds
 
 if TYPE_CHECKING:
     from kubesvc.api.deployment import Deployment
+    from kubesvc.api.meta import Object
     from kubesvc.api.service import Service
     from kubesvc.why.rehearsal import PodLife, Rehearsal
 
@@ -83,7 +84,7 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
     from kubesvc.why.rehearsal import LostRequest, conclude
 
     clock = RealClock()
-    deployment = typed(await cluster.client.get(DEPLOYMENT, name, cluster.namespace), Deployment)
+    deployment = typed(await find(cluster, name), Deployment)
     service = await service_of(args, cluster, deployment)
     order = order_for(args, service)
     process = await start_load(cluster, order, inside=not args.url)
@@ -114,6 +115,20 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
     lost = [LostRequest(x.began, x.ended, x.met) for x in outcome.lost]
     lives = with_rules(cluster, service.name, watcher.lives, began)
     return conclude(deployment, outcome.sent, lost, outcome.lost_in_all, lives, took)
+
+
+async def find(cluster: Cluster, name: str) -> Object:
+    """The Deployment; Failure that names those there are if it is none of them."""
+    from kubesvc.api.deployment import DEPLOYMENT
+    from kubesvc.api.errors import NotFound
+
+    try:
+        return await cluster.client.get(DEPLOYMENT, name, cluster.namespace)
+    except NotFound:
+        listed = (await cluster.client.list_raw(DEPLOYMENT, cluster.namespace)).items
+        there = ", ".join(sorted(json.loads(raw)["metadata"]["name"] for raw in listed)[:6]) or "none"
+        text = f"there is no Deployment {name} in namespace {cluster.namespace}; there are: {there}"
+        raise Failure(text, status=WRONG_USAGE) from None
 
 
 async def service_of(args: argparse.Namespace, cluster: Cluster, deployment: Deployment) -> Service:

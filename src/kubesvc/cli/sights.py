@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -32,6 +33,8 @@ PATIENCE_SECONDS = 5.0
 MOST_NODES = 8
 """Nodes that are looked into for one answer: each costs a process of a few tenths of a second."""
 MOST_CONNECTIONS = 60
+FAILURES: dict[str, Literal["", "off", "cut off"]] = {"running": "", "stopped": "off", "partitioned": "cut off"}
+"""What a node's state in the record means for what is seen there."""
 
 
 def state_of(process: ProcessId | None) -> NodeState:
@@ -62,10 +65,11 @@ async def look_into(
     Nodes that cannot be looked into are left out; nothing is changed anywhere.
     """
     real = [n for n in record.nodes if not n.simulated and (not node or n.name == node)][:MOST_NODES]
+    asker = next((n for n in real if n.state == "running"), None)
     slices = stored(service, snapshot)
 
     def asked(node: NodeRecord) -> Questions:
-        found = questions_for(service, slices, snapshot, node, connects=node is real[0], knock=knock)
+        found = questions_for(service, slices, snapshot, node, connects=node is asker, knock=knock)
         return msgspec.structs.replace(found, seconds=patience_seconds)
 
     seen = await asyncio.gather(*(look_into_one(paths, record, n, asked(n), service, slices) for n in real))
@@ -131,7 +135,7 @@ async def look_into_one(
     pid = node.agent.pid if node.agent and state != "gone" else 0
     answers = await ask_inside(paths, record, node, questions)
     if answers is None:
-        return Sight(node.name, state, pid, refused=refused)
+        return Sight(node.name, state, pid, refused=refused, failure=FAILURES[node.state])
     replies: dict[str, Reply] = {p: r for p, r in answers.connect.items() if r in ("open", "refused", "silent")}  # type: ignore[misc]
     dns = answers.dns if state == "running" else ""
     return Sight(
@@ -144,6 +148,7 @@ async def look_into_one(
         tuple(answers.records),
         tuple(stale_flows(service, slices, answers)),
         refused,
+        FAILURES[node.state],
     )
 
 

@@ -28,6 +28,7 @@ from kubesvc.why.subject import parse_subject
 
 from .cluster import Cluster
 from .sights import look_into
+from .target import load_record
 
 PATIENCE_SECONDS = 40.0
 COMMAND_SECONDS = 60.0
@@ -139,6 +140,9 @@ class Stage:
         if any("$PID2" in step for step in scenario.steps) and int(words["PID2"]):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(int(words["PID2"]), signal.SIGCONT)
+        if scenario.undo:
+            with contextlib.suppress(StageFailed):
+                await self.execute(filled(scenario.undo, words), words)
         for obj in (filled(o, words) for o in scenario.objects):
             kind, where = kind_of(obj), obj["metadata"].get("namespace", "")
             if not kind.namespaced or where not in ("", words["NAMESPACE"], words["OTHER"]):
@@ -173,9 +177,11 @@ class Stage:
         subject = parse_subject(words)
         snapshot = await read_for(self.cluster.client, RealClock(), subject, namespace)
         service = snapshot.services.get((namespace, subject.service))
-        instance, record = self.cluster.instance, self.cluster.record
-        if scenario.looks and service is not None and instance is not None and record is not None:
-            snapshot = await look_into(instance, record, service, snapshot)
+        instance = self.cluster.instance
+        if scenario.looks and service is not None and instance is not None:
+            record = load_record(instance)  # anew: scenarios let nodes fail
+            if record is not None:
+                snapshot = await look_into(instance, record, service, snapshot)
         return diagnose(subject, snapshot, namespace)
 
     async def planted(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:

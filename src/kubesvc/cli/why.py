@@ -90,10 +90,22 @@ def run(args: argparse.Namespace) -> int:
             raise Failure(str(error), status=WRONG_USAGE) from error
     gc.disable()  # a short life with many objects that all stay: collecting costs more than it frees
     try:
-        namespace, snapshot = asyncio.run(look(args, subject))
+        namespace, snapshot = look_now(args, subject)
         return tell(args, subject, namespace, snapshot)
     finally:
         gc.enable()
+
+
+def look_now(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
+    """Run `look`. Its result must not be the task's: asyncio, giving the handler of SIGINT back, makes a text of the
+    task and all it holds, which takes half a second for a large snapshot."""
+    found: list[tuple[str, Snapshot]] = []
+
+    async def keep() -> None:
+        found.append(await look(args, subject))
+
+    asyncio.run(keep())
+    return found[0]
 
 
 def tell(args: argparse.Namespace, subject: Subject | None, namespace: str, snapshot: Snapshot) -> int:

@@ -477,9 +477,10 @@ CAUSES: tuple[Cause, ...] = (
         "EP614",
         "The rules of a node are behind",
         "What the kernel of a node makes of a packet to the Service is not what its proxy's plan gives, though the "
-        "process runs: it is busy, it was refused by the kernel, or somebody changed its rules, which it repairs "
-        "within a minute.",
-        "Look again in a moment; if it stays so, the node's log (`node.log` in its state directory) says why.",
+        "process runs: it is busy, cut off from the API, it was refused by the kernel, or somebody changed its rules, "
+        "which it repairs within a minute.",
+        "Connect the node again if it is cut off (`kubesvc nodes heal`). Else look again in a moment; if it stays so, "
+        "the node's log (`node.log` in its state directory) says why.",
     ),
     Cause(
         "EP615",
@@ -541,7 +542,8 @@ CAUSES: tuple[Cause, ...] = (
         "The DNS server of a node is behind",
         "What the node's DNS server says to the Service's name is not what its own plan makes of the objects: it has "
         "not heard of the last changes.",
-        "Look again in a moment; if it stays so, look at the node's log.",
+        "Connect the node again if it is cut off (`kubesvc nodes heal`). Else look again in a moment; if it stays so, "
+        "look at the node's log.",
     ),
     Cause(
         "EP801",

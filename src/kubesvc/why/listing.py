@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kubesvc.api.endpointslice import MANAGED_BY_LABEL, Endpoint, EndpointSlice
+from kubesvc.api.node import NODE, Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
 from kubesvc.controllers.endpoint_cache import Candidate, slice_candidates
@@ -81,7 +82,5 @@ def list_service(service: Service, snapshot: Snapshot) -> Listing:
 
 def node_of(pod: Pod, snapshot: Snapshot) -> object:
     """The Pod's Node for the plan; where Nodes are not known at all, the Pod counts as being on one that is."""
-    from kubesvc.api.node import NODE, Node
-
     found = snapshot.nodes.get(pod.spec.node_name)
     return found if found is not None or (snapshot.nodes and snapshot.knows(NODE)) else Node()

@@ -35,7 +35,16 @@ REFUSED = re.compile(r"connection refused|connect: connection", re.IGNORECASE)
 
 
 def explain_pod(pod: Pod, snapshot: Snapshot) -> Finding | None:
-    """Why a Pod is not an endpoint that takes new traffic; None if, for its own part, it is one."""
+    """Why a Pod is not an endpoint that takes new traffic; None if, for its own part, it is one. Worked out once for
+    all Services that select it."""
+    key = (pod.namespace, pod.name)
+    if key not in snapshot.explained:
+        snapshot.explained[key] = found_out(pod, snapshot)
+    return snapshot.explained[key]
+
+
+def found_out(pod: Pod, snapshot: Snapshot) -> Finding | None:
+    """The same, worked out anew."""
     where = f"pod/{pod.name}"
     if pod.terminal:
         return ended(pod)

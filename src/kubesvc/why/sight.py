@@ -22,6 +22,7 @@ class Sight:
 
     state:   of the process that is the node's agent, proxy and DNS; stopped: it exists and is not run (SIGSTOP)
     pid:     of that process, 0 if there is none
+    failure: what `kubesvc nodes` did to the node: off (stop), cut off (partition); "" for neither
     answers: `ADDRESS:PORT` to what a TCP connection met
     rules:   front `ADDRESS:PORT/PROTOCOL` to the targets that the kernel's rules lead to, () for none; None if the
              rules were not read (only nftables' are)
@@ -39,3 +40,4 @@ class Sight:
     records: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     refused: str = ""
+    failure: Literal["", "off", "cut off"] = ""

@@ -30,6 +30,7 @@ from kubesvc.api.statefulset import STATEFUL_SET, StatefulSet
 from kubesvc.client.informer import Index, Informer
 from kubesvc.controllers.pod_endpoints import PodLookup
 
+from .diagnosis import Finding
 from .sight import Sight
 
 READ: tuple[Kind, ...] = (
@@ -273,6 +274,11 @@ class Snapshot:
                 )
             self._labellings[namespace] = [Labelling(dict(k), who, n) for k, (who, n) in known.items()]
         return self._labellings[namespace]
+
+    @cached_property
+    def explained(self) -> dict[tuple[str, str], Finding | None]:
+        """What was found out about Pods so far (`podstate.explain_pod`)."""
+        return {}
 
     @cached_property
     def _labellings(self) -> dict[str, Sequence[Labelling]]:

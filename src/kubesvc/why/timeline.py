@@ -20,6 +20,8 @@ EARLY_SECONDS = 0.005
 """A node may hear of a slice so much earlier than the control process notes it."""
 PROBE_SECONDS = 3.0
 """A probe that turned longer before than this is not what moved the address."""
+LONGEST_CAUSE = 120
+"""Characters of a cause, or of a probe's words, that people are shown; programs get all."""
 FOLLOW_SECONDS = 30.0
 """A node that followed later than this followed another change."""
 
@@ -128,7 +130,7 @@ def render_entry(entry: Entry) -> str:
     m = entry.moved
     sign = "+" if m.what == "joined" else "-"
     clock = rfc3339_micro(m.at)[11:23]
-    cause = m.cause + (f"; {entry.probe}" if entry.probe else "")
+    cause = one_line(m.cause) + (f"; {one_line(entry.probe)}" if entry.probe else "")
     line = f"{clock}  {sign} {m.address:<15}  {m.what}: {cause}"
     hops = []
     if entry.status_ms is not None:
@@ -142,6 +144,12 @@ def render_entry(entry: Entry) -> str:
     if entry.total_ms is not None and len(hops) > 1:
         hops.append(f"in all {entry.total_ms:.1f} ms")
     return line + (f"\n{'':16}{', '.join(hops)}" if hops else "")
+
+
+def one_line(text: str) -> str:
+    """Without line ends, and no longer than a reader bears: a probe's words may be a whole page."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST_CAUSE else f"{flat[: LONGEST_CAUSE - 1]}…"
 
 
 def plain_entry(entry: Entry) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def look(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, 
     return found
 
 
+CUT_OFF = "the node is cut off from the API"
+
+
+def heal(sight: Sight) -> str:
+    return f"kubesvc nodes heal {sight.node}"
+
+
 # ---------------------------------------------------------------- who answers
 
 
@@ -195,13 +202,14 @@ def rules_behind(
 ) -> Finding:
     """EP614."""
     at, want, have = behind[0]
+    cut = sight.failure == "cut off"
     return Finding(
         "EP614",
         "broken",
         f"the kernel's rules of node {sight.node} lead {at} to {some(have) or 'nothing'}, and should lead it to "
-        f"{some(want) or 'nothing'}: its proxy is behind",
-        "kubesvc status",
-        False,
+        f"{some(want) or 'nothing'}: {CUT_OFF if cut else 'its proxy is behind'}",
+        heal(sight) if cut else "kubesvc status",
+        cut,
         tuple(f"rules of node {sight.node}, {a}: {some(h) or 'no endpoint'}" for a, _, h in behind[:3]),
     )
 
@@ -227,6 +235,9 @@ def not_running(
         f"{at} leads to {some(have) or 'nothing'} instead of {some(want) or 'nothing'}" for at, want, have in behind[:2]
     ) if behind else ", so rules, names and Pods there stay as they were"  # fmt: skip
     wake = sight.state == "stopped" and sight.pid > 0
+    if sight.failure == "off":
+        text = f"node {sight.node} has no power: neither Pods nor rules nor names are there"
+        return Finding("EP613", "warning", text, f"kubesvc nodes start {sight.node}", True, ("kubesvc nodes: stopped",))
     return Finding(
         "EP613",
         "broken" if behind else "warning",
@@ -272,14 +283,15 @@ def names(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot,
     want, have = wanted_records(service, slices, snapshot), set(sight.records)
     if want == have:
         return []
+    cut = sight.failure == "cut off"
     return [
         Finding(
             "EP707",
             "broken",
             f"the DNS server of node {sight.node} says {some(sorted(have)) or 'nothing'} to {name}, and should say "
-            f"{some(sorted(want)) or 'nothing'}: it is behind",
-            "kubesvc status",
-            False,
+            f"{some(sorted(want)) or 'nothing'}: {CUT_OFF if cut else 'it is behind'}",
+            heal(sight) if cut else "kubesvc status",
+            cut,
             tuple(f"{name}: {r}" for r in sorted(have)[:4]),
         )
     ]

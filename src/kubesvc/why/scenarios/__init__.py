@@ -17,11 +17,9 @@ BY_NAME = {s.name: s for s in SCENARIOS}
 
 NOT_PLANTED = {
     "EP405": "every API server refuses such a Service; it is found in manifests that are not applied yet",
-    "EP614": "a proxy that runs repairs its rules at once",
     "EP615": "kubesvc's proxy forgets stale flows itself, as soon as an endpoint leaves",
     "EP616": "the API server lets nothing pass that a kernel refuses; it would take a fault in the proxy",
     "EP706": "a node's DNS server ends only with the node's process (see stopped-node)",
-    "EP707": "a node's DNS server that runs follows within milliseconds",
     "EP807": "it takes a user who may read less; `kubesvc why --print-role` prints what suffices",
 }
 """Causes without a scenario, and why."""

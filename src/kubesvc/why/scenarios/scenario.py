@@ -29,6 +29,7 @@ class Scenario:
     repair:  shell commands for those causes where `why` can only show more; () where its own command repairs
     after:   what `why` is asked after the repair, "" for the same; healed: the status it must have then
     looks:   whether it takes a look into the nodes to find it
+    undo:    shell command that `stop` runs first, for what outlives the namespace; it may fail if all is well
     alone:   why the whole instance is disturbed meanwhile, "" if it is not
     without: controllers that must not run, for causes that are the absence of one
     """
@@ -44,6 +45,7 @@ class Scenario:
     after: str = ""
     healed: str = "healthy"
     looks: bool = False
+    undo: str = ""
     alone: str = ""
     without: tuple[str, ...] = ()
 

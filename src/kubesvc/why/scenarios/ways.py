@@ -1,4 +1,4 @@
-"""Scenarios about the way there (EP601 to EP613), names (EP701 to EP705) and the question itself (EP801 to EP806)."""
+"""Scenarios about the way there (EP601 to EP614), names (EP701 to EP707) and the question itself (EP801 to EP806)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from .scenario import Scenario, by_hand, container, deployment, patch, pod, run,
 BALANCED = patch(
     "service", "web", '{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"}]}}}', "merge", "--subresource=status"
 )
+CUT, HEAL = "kubesvc nodes partition $NODE2", "kubesvc nodes heal $NODE2"
 ROLLED_OUT = "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s"
 
 
@@ -140,6 +141,18 @@ WAYS = (
             patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/targetPort","value":8080}]', "json"),
         ),
     ),
+    Scenario(
+        name="cut-off-node", code="EP614", looks=True, alone="it cuts a node off from the others for a moment",
+        story="From one node the Service leads to where it led before, and everything there runs.",
+        objects=(service(ports=[{"port": 80, "targetPort": 8081}]), deployment(pod={"nodeName": "$NODE"})),
+        steps=(
+            ROLLED_OUT,
+            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 20",
+            CUT,
+            patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/targetPort","value":8080}]', "json"),
+        ),
+        undo=HEAL,
+    ),
 )  # fmt: skip
 
 NAMES = (
@@ -186,6 +199,22 @@ NAMES = (
             service("wbe"),
             deployment(),
         ),
+    ),
+    Scenario(
+        name="old-name", code="EP707", looks=True, alone="it cuts a node off from the others for a moment",
+        story="The name says one thing on one node and another on the next.",
+        objects=(
+            service(clusterIP="None", ports=[{"port": 8080}]),
+            deployment(pod={"nodeName": "$NODE"}),
+        ),
+        steps=(
+            ROLLED_OUT,
+            "kubesvc wait svc/web -n $NAMESPACE --listed --timeout 20",
+            CUT,
+            "kubectl -n $NAMESPACE scale deployment web --replicas=2",
+            ROLLED_OUT,
+        ),
+        undo=HEAL,
     ),
 )  # fmt: skip
 
