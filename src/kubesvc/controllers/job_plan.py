@@ -139,8 +139,8 @@ def tally(job: Job, pods: Sequence[Pod]) -> Tally:
     )
     known = {*before["succeeded"], *before["failed"]}
     if indexed:
-        found.done = parse_indexes(status.completed_indexes)
-        found.lost = parse_indexes(status.failed_indexes or "")
+        found.done = parse_indexes(status.completed_indexes, completions_of(job))
+        found.lost = parse_indexes(status.failed_indexes or "", completions_of(job))
     failed: list[tuple[int, Pod]] = []
     uncounted: dict[str, None] = {}
     for pod in tracked.values():
@@ -148,7 +148,7 @@ def tally(job: Job, pods: Sequence[Pod]) -> Tally:
             continue
         found.settle.append(pod)
         index, new = index_of(pod), pod.metadata.uid not in known
-        if indexed and (index is None or index >= (job.spec.completions or 0)):
+        if indexed and (index is None or index >= completions_of(job)):
             continue  # nobody asked for it
         if pod.status.phase == "Succeeded":
             if index is not None and indexed:
@@ -270,7 +270,7 @@ def judge(job: Job, active: Sequence[Pod], running: Sequence[Pod], found: Tally,
         if spec.max_failed_indexes is not None and len(found.lost) > spec.max_failed_indexes:
             text = "Job has exceeded the specified maximal number of failed indexes"
             return Verdict("Failed", "MaxFailedIndexesExceeded", text)
-        if len(found.lost) + len(found.done) >= (spec.completions or 0):
+        if len(found.lost) + len(found.done) >= completions_of(job):
             return Verdict("Failed", "FailedIndexes", "Job has failed indexes")
     succeeded = found.won_in_all
     if spec.completion_mode == "Indexed":
@@ -299,10 +299,13 @@ def size(
         wanted = min(len(active), most) if succeeded else most
     else:
         wanted = min(most, spec.completions - succeeded - len(found.lost))
-    if len(active) > wanted:
+    if len(active) > wanted or spec.completion_mode == "Indexed":
         crowd = Counter(p.spec.node_name for p in active if p.spec.node_name)
-        plan.drop = sorted(active, key=deletion_rank(crowd))[: min(len(active) - wanted, BURST)]
-        return
+        superfluous, left = superfluous_indexes(job, sorted(active, key=deletion_rank(crowd)))
+        superfluous += left[: max(0, len(active) - wanted - len(superfluous))]
+        if superfluous:  # what is missing is made once these are gone
+            plan.drop = superfluous[:BURST]
+            return
     there = len(active) + (len(terminating) if spec.pod_replacement_policy == "Failed" else 0)
     missing = min(wanted - there, BURST)
     if missing <= 0:
@@ -311,7 +314,7 @@ def size(
         taken = found.done | found.lost | {index for p in active if (index := index_of(p)) is not None}
         if spec.pod_replacement_policy == "Failed" or spec.pod_failure_policy is not None:
             taken |= {index for p in terminating if (index := index_of(p)) is not None}
-        free = [i for i in range(spec.completions or 0) if i not in taken]
+        free = [i for i in range(completions_of(job)) if i not in taken]
         delays = {i: index_delay(found.replaced.get(i), now) for i in free}
         plan.create += [i for i in free if delays[i] <= 0][:missing]
         plan.replaced = found.replaced
@@ -324,9 +327,25 @@ def size(
         return
     if spec.completion_mode == "Indexed":
         taken = found.done | {index for p in active if (index := index_of(p)) is not None}
-        plan.create += [i for i in range(spec.completions or 0) if i not in taken][:missing]
+        plan.create += [i for i in range(completions_of(job)) if i not in taken][:missing]
     else:
         plan.create = [None] * missing
+
+
+def superfluous_indexes(job: Job, ranked: Sequence[Pod]) -> tuple[list[Pod], list[Pod]]:
+    """Pods whose index nobody asks for, since completions became fewer, or that another pod has too; and the others.
+
+    ranked: the active pods, those first that would be given up first; of one index the last stays
+    """
+    if job.spec.completion_mode != "Indexed":
+        return [], list(ranked)
+    keeper = {index: pod for pod in ranked if (index := index_of(pod)) is not None and index < completions_of(job)}
+    kept = {id(pod) for pod in keeper.values()}
+    return [p for p in ranked if id(p) not in kept], [p for p in ranked if id(p) in kept]
+
+
+def completions_of(job: Job) -> int:
+    return job.spec.completions or 0
 
 
 def index_delay(replaced: Pod | None, now: float) -> float:
