@@ -279,7 +279,7 @@ async def be_node(
         pull_socket=place.state / "pull.sock",
         runtime_socket=args.runtime,
         own_network=False,
-        routed=True,
+        routed=args.with_proxy,
         hidden_paths=(str(state_home()),),
     )
     agent = NodeAgent(client, settings, clock, random)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bootstrap-kubeconfig", default="", metavar="FILE", help="what to ask with for what --kubeconfig will hold"
     )
     add_node_arguments(parser)
-    parser.add_argument("--with-proxy", action="store_true", help="steer this node's traffic to Services too")
+    parser.add_argument("--with-proxy", action="store_true", help="steer traffic to Services, and route to other Pods")
     parser.add_argument("--with-dns", action="store_true", help="answer for the cluster's names too")
     parser.add_argument("--simulated", action="store_true", help="Pods become ready without processes")
     parser.add_argument(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import ipaddress
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ttl", type=ttl, default=86400.0, metavar="DURATION", help="how long it is good (default: 24h; 0: for ever)"
     )
     create.add_argument(
-        "--server", default="", metavar="URL", help="where the other machine reaches the API (default: --bind-address)"
+        "--server",
+        default="",
+        metavar="URL",
+        help="where the other machine reaches the API (default: its --bind-address)",
     )
     create.add_argument("--description", default="", metavar="TEXT")
     listing = acts.add_parser("list", help="list the tokens, without their secrets")
@@ -109,12 +113,12 @@ async def create(args: argparse.Namespace, record: InstanceRecord, client: Clien
     from kubesvc.client.kubeconfig import Access, load_kubeconfig
     from kubesvc.instance.joining import render_join_kubeconfig
 
-    server = args.server or (f"https://{host(record.bind)}:{record.port}" if record.bind else "")
-    if not server:
+    if not record.bind or ipaddress.ip_address(record.bind).is_loopback:
         raise Failure(
-            f"the API of this instance answers on {record.loopback} alone, where no other machine reaches it\n"
-            "next: kubesvc up --bind-address IP, or --server URL if something forwards to it"
+            f"the API of this instance answers on {record.bind or record.loopback} alone, where no other machine "
+            "reaches it\nnext: kubesvc up --bind-address IP, with an address of this machine"
         )
+    server = args.server or record.server
     if not server.startswith("https://"):
         raise Failure(f"--server {server}: must begin with https://", status=WRONG_USAGE)
     await make_rights(client)
@@ -147,10 +151,6 @@ async def create(args: argparse.Namespace, record: InstanceRecord, client: Clien
         file=sys.stderr,
     )
     return 0
-
-
-def host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def facts_of(record: InstanceRecord) -> ClusterFacts:
