@@ -93,11 +93,8 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
     driver = shutil.which("chromedriver")
     assert driver, missing()
     with tempfile.TemporaryDirectory(prefix="kubesvc-browser-") as folder:
-        log = Path(folder) / "driver.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen([driver, "--port=0"], stdout=output, stderr=output, cwd=folder)
+        process, base = start_driver(driver, Path(folder))
         try:
-            base = f"http://127.0.0.1:{port_of(log, process)}"
             options = {
                 "binary": shutil.which("chromium"),
                 "args": [*SWITCHES, f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"],
@@ -119,12 +116,18 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
             process.wait(10)
 
 
-def port_of(log: Path, process: subprocess.Popen[bytes]) -> int:
-    """The port that the driver has chosen, from what it says."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text(errors="replace").splitlines():
-            if "on port " in line and "successfully" in line:
-                return int(line.rpartition("on port ")[2].rstrip("."))
-        time.sleep(0.02)
+def start_driver(driver: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """The driver and its address. It takes a port that is free in one family and may not be in the other: then again."""
+    for attempt in range(5):
+        log = folder / f"driver-{attempt}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen([driver, "--port=0"], stdout=output, stderr=output, cwd=folder)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            for line in log.read_text(errors="replace").splitlines():
+                if "on port " in line and "successfully" in line:
+                    return process, f"http://127.0.0.1:{int(line.rpartition('on port ')[2].rstrip('.'))}"
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
     raise AssertionError(f"chromedriver did not start: {log.read_text(errors='replace')[:1000]}")

@@ -84,6 +84,8 @@ def test_a_service_that_is_broken_shows_what_repairs_it(window: Browser, page: P
     window.until("return document.querySelector('.card.gap')?.innerText.includes('did you mean app=web')")
     assert "kubectl -n shop patch service api" in window.run("return document.getElementById('fix-command').innerText")
     assert window.run("return location.hash") == "#shop/api"
+    marked = window.run("return [...document.querySelectorAll('#services [aria-current=true]')].map(e => e.innerText)")
+    assert len(marked) == 1 and marked[0].startswith("api")
 
 
 # ---------------------------------------------------------------- without a mouse
@@ -257,6 +259,12 @@ def test_a_server_that_goes_is_said(window: Browser) -> None:
         window.open(page.link)
         window.until("return document.getElementById('connection').innerText === 'Live'")
     window.until("return document.getElementById('connection').innerText.startsWith('Not connected')")
+
+
+def test_a_link_that_is_no_longer_good_is_said(window: Browser, page: Page) -> None:
+    page.server.token = "f" * 48  # as after a new start at the same port
+    window.run("document.querySelector('#services button').click()")
+    window.until("return document.getElementById('connection').innerText.startsWith('Refused')")
 
 
 def test_text_of_others_stays_text(window: Browser) -> None:

@@ -199,7 +199,13 @@ class FullScreen:
             if self.chosen not in keys:
                 self.chosen = keys[0] if keys else ""
             lines = render_overview(
-                self.feed.overview, width=width, height=height - 2, chosen=self.chosen, paint=paint, words=self.words
+                self.feed.overview,
+                width=width,
+                height=height - 2,
+                chosen=self.chosen,
+                paint=paint,
+                words=self.words,
+                gaps=[str(g) for g in self.feed.gaps],
             )
             keys_text = f"/{self.words}▏ Enter keeps it, Esc clears it" if self.typing else (
                 f"{'filter: ' + self.words + '   ' if self.words else ''}↑↓ choose   Enter open   / filter   q quit"

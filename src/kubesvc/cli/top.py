@@ -224,7 +224,8 @@ async def once(feed: Feed, key: tuple[str, str] | None) -> int:
     state = feed.state(key)
     await changes.aclose()
     if key is None:
-        lines = render_overview(state["services"], width=width, paint=paint)
+        gaps = [str(g) for g in feed.gaps]
+        lines = render_overview(state["services"], width=width, paint=paint, gaps=gaps)
     else:
         lines = render_picture(state["items"], state["entries"], width=width, paint=paint, uncounted=feed.uncounted)
     print("\n".join(line.rstrip() for line in lines))

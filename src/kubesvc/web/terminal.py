@@ -232,16 +232,19 @@ def render_overview(
     chosen: str = "",
     paint: Paint = Paint(),
     words: str = "",
+    gaps: Sequence[str] = (),
 ) -> list[str]:
     """The list of Services, those in trouble first.
 
     chosen: the one the cursor is on, NAMESPACE/NAME
     words:  a filter, as typed
+    gaps:   what could not be read
     """
     keys = overview_keys(services, words)
     counts = {status: sum(s.status == status for s in services.values()) for status in SIGNS}
     told = ", ".join(f"{counts[k]} {w}" for k, w in WORDS.items() if counts[k]) or "no Service yet"
-    lines = [paint(f"Services: {told}", BOLD), ""]
+    lines = [paint(f"Services: {told}", BOLD)]
+    lines += [*(paint(fit(f"  not seen: {g}", width), YELLOW) for g in gaps), ""]
     name = min(max([len(k) for k in keys] + [7]) + 2, max(20, width // 3))
     lines.append(paint(fit("    SERVICE", name + 4) + fit("TYPE", 14) + fit("PODS", 8) + "VERDICT", DIM))
     room = max(1, height - len(lines)) if height else len(keys)

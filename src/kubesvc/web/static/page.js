@@ -62,12 +62,12 @@ function listen(key) {
     connected(true);
     take(JSON.parse(event.data));
   };
-  source.onerror = () => connected(false);
+  source.onerror = () => connected(false, source.readyState === EventSource.CLOSED);
 }
 
-function connected(is) {
+function connected(is, refused) {
   state.live = is;
-  const text = moment ? `A kept moment: ${new Date(moment.at * 1000).toLocaleString("en-GB", { timeZone: "UTC" })} UTC` : is ? "Live" : "Not connected; trying again";
+  const text = moment ? `A kept moment: ${new Date(moment.at * 1000).toLocaleString("en-GB", { timeZone: "UTC" })} UTC` : is ? "Live" : refused ? "Refused: open the link that kubesvc printed last" : "Not connected; trying again";
   setText(find("connection"), text);
   find("connection").className = `connection ${moment ? "kept" : is ? "on" : "off"}`;
 }
@@ -100,15 +100,21 @@ function drawVerdict() {
     setText(find("fix-word"), finding.repairs ? "What repairs it" : "What shows more");
     setText(find("fix-command"), finding.command);
   }
-  const gaps = [...((service && service.gaps) || [])];
+  setText(find("namespace"), namespace ? `in namespace ${namespace}` : "");
+  const gaps = service ? service.gaps || [] : state.gaps;
   find("gaps").hidden = !gaps.length;
   find("gaps").replaceChildren(...gaps.map((text) => make("li", "", text)));
-  for (const [key, element] of serviceElements) element.firstChild.toggleAttribute("aria-current", key === state.key);
+  for (const [key, element] of serviceElements) markCurrent(element.firstChild, key === state.key);
   const news = service ? `${service.name} ${STATUS_WORDS[status]}: ${service.taking || 0} of ${plural(service.pods || 0, "Pod")} take traffic` : "";
   if (news && news !== said) {
     if (said) tell(news);
     said = news;
   }
+}
+
+function markCurrent(button, is) {
+  if (is) button.setAttribute("aria-current", "true");
+  else button.removeAttribute("aria-current");
 }
 
 function tell(text) {
@@ -147,7 +153,7 @@ function drawServices() {
     setText(namespace, s.namespace);
     setText(words, STATUS_WORDS[s.status]);
     button.title = s.verdict;
-    button.toggleAttribute("aria-current", key === state.key);
+    markCurrent(button, key === state.key);
     const place = before ? before.nextSibling : list.firstChild;
     if (place !== element) list.insertBefore(element, place);
     before = element;
