@@ -25,12 +25,15 @@ from typing import Any
 
 import pytest
 
+from kubesvc.instance.doctor import look_at_runtime
 from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.node.images import STANDINS
 from tests.node.imagemaking import docker_save
 from tests.node.scenario_images import small_layer
 
 from .harness import ROOT, Instance, condition, eventually, ready_pods, running_instance
+from .test_registry import PROGRAM as REGISTRY
+from .test_registry import registry
 
 pytestmark = pytest.mark.e2e
 
@@ -371,7 +374,11 @@ def test_agent_and_runtime_may_come_back(instance: Instance, runtime: Containerd
     assert status_of(instance, "stays") == before
     runtime.stop()
     assert runtime.shims()
+    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "False", 45)
+    ready = next(c for c in instance.get("node", "n1")["status"]["conditions"] if c["type"] == "Ready")
+    assert ready["reason"] == "KubeletNotReady" and "container runtime is down" in ready["message"]
     runtime.start()
+    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "True", 45)
     eventually(lambda: runtime.containers() != [])
     eventually(lambda: instance.kubectl("logs", "stays", "--tail=1") != instance.kubectl("logs", "stays", "--tail=1"))
     assert status_of(instance, "stays") == before
@@ -404,3 +411,53 @@ def test_what_stands_in_the_way_is_said(runtime: Containerd, tmp_path: Path) -> 
     # containerd's other socket speaks another protocol
     other = asked.run("up", "--runtime", f"{runtime.option}.ttrpc", check=False)
     assert other.returncode == 1 and "does not answer" in other.stderr and "Traceback" not in other.stderr
+    alone = asked.run("node", "--address", "192.0.2.1", "--runtime", f"cri=unix://{tmp_path}/none.sock", check=False)
+    assert alone.returncode == 1 and "is the runtime running?" in alone.stderr
+    assert look_at_runtime(str(runtime.socket)).verdict == "ok"
+    silent = look_at_runtime(f"{runtime.socket}.ttrpc")
+    assert silent.verdict == "limited" and "does not answer" in silent.text
+
+
+def test_a_pod_of_the_nodes_network_is_in_the_nodes_network(instance: Instance, runtime: Containerd) -> None:
+    """hostNetwork is the node's own network, not that of the machine on which the runtime runs."""
+    made = pod("here", "cat /proc/net/fib_trie; exec sleep 600")
+    made["spec"]["hostNetwork"] = True
+    instance.apply(made)
+    eventually(lambda: condition(instance.get("pod", "here"), "Ready") == "True")
+    status = instance.get("pod", "here")["status"]
+    assert status["podIP"] == status["hostIP"] == "172.30.0.11"
+    assert "172.30.0.11" in instance.kubectl("logs", "here")
+    instance.kubectl("delete", "pod", "here")
+    eventually(lambda: runtime.containers() == [])
+    assert list(Path("/run/netns").glob("cni-*")) == [] if Path("/run/netns").exists() else True
+
+
+@pytest.mark.soak
+def test_the_runtime_pulls_as_the_pod_says(runtime: Containerd, tmp_path: Path) -> None:
+    """Pulled from a registry by the runtime, with the Pod's login; what cannot be had is said and tried again."""
+    if not REGISTRY.exists():
+        pytest.skip("docker-registry is not there (tools/bootstrap.py fetches it): pulling from it is not tried")
+    options = ("--nodes", "1", "--store", "memory", "--images", "registries", "--runtime", runtime.option)
+    with running_instance(*options) as own, registry(tmp_path / "registry", login=True) as there:
+        digest = there.push("shop/secret", "1")
+        own.kubectl(
+            "create", "secret", "docker-registry", "login", f"--docker-server={there.host}", "--docker-username=me",
+            "--docker-password=secret",
+        )  # fmt: skip
+        image = f"{there.host}/shop/secret:1"
+        for name in ("guest", "stranger"):
+            made = pod(name, "600", image=image, imagePullPolicy="Always", command=["/bin/sleep"])
+            made["spec"] |= {"imagePullSecrets": [{"name": "login"}]} if name == "guest" else {}
+            own.apply(made)
+        eventually(lambda: condition(own.get("pod", "guest"), "Ready") == "True")
+        assert status_of(own, "guest")["imageID"] == f"{there.host}/shop/secret@{digest}"
+        events = own.kubectl("events", "--for", "pod/guest")
+        assert f'Pulling image "{image}"' in events and f'Successfully pulled image "{image}" in ' in events
+        reasons = ("ErrImagePull", "ImagePullBackOff")
+        waiting = eventually(lambda: (w := status_of(own, "stranger")["state"]["waiting"])["reason"] in reasons and w)
+        assert "401 Unauthorized" in waiting["message"]
+        assert own.process is not None
+        own.process.kill()  # without a word, so that `down` finds containers that nobody looks after
+        own.process.wait()
+        assert runtime.containers() != []
+    assert runtime.containers() == []

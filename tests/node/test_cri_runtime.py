@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from kubesvc.api.container import Container
+from kubesvc.cli import Failure
+from kubesvc.cli.runtimes import checked_runtime
 from kubesvc.clock import RealClock
 from kubesvc.kernel.process import Spawner
 from kubesvc.node.cri import cni, process, wire
@@ -68,6 +70,12 @@ def test_a_runtime_is_named_by_its_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is the runtime running?" in explain_socket(tmp_path / "none")
     assert explain_socket(tmp_path / "file").endswith("is no socket")
+
+
+def test_an_ordinary_user_is_told_that_it_takes_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Failure, match="by root only"):
+        checked_runtime(Path("/run/containerd/containerd.sock"))
 
 
 MEANINGS = [

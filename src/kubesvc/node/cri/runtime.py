@@ -253,10 +253,9 @@ class CriRuntime:
             if reference.name and (secret := await self.node.secret(waiting.pod.namespace, reference.name)) is not None:
                 logins += logins_of(secret)
         registry = parse_reference(full).registry
+        # Without an address, which runtimes would hold against the registry's in forms of their own.
         tries: list[Message | None] = [
-            {"username": o.user, "password": o.password, "server_address": o.registry}
-            for o in logins
-            if o.registry == registry
+            {"username": login.user, "password": login.password} for login in logins if login.registry == registry
         ]
         problem: RuntimeProblem | None = None
         for auth in tries or (None,):
