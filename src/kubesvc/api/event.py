@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from . import fields, names, shape
 from .checks import part, texts
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
-from .meta import Object, ObjectReference, Struct, Typed
+from .meta import Object, ObjectReference, Struct, Typed, copied
 
 
 class EventSource(Struct, frozen=True):
@@ -95,13 +94,13 @@ WORDS_BACK = {core: new for new, core in WORDS.items()}
 
 def to_core(obj: Object) -> Object:
     """An events.k8s.io Event as the core Event that is stored."""
-    result = {WORDS.get(name, name): copy.deepcopy(value) for name, value in obj.items()}
+    result = {WORDS.get(name, name): copied(value) for name, value in obj.items()}
     return {**result, "apiVersion": "v1", "kind": "Event"}
 
 
 def from_core(obj: Object) -> Object:
     """A stored core Event in the words of events.k8s.io."""
-    result = {WORDS_BACK.get(name, name): copy.deepcopy(value) for name, value in obj.items()}
+    result = {WORDS_BACK.get(name, name): copied(value) for name, value in obj.items()}
     for name in ("reportingController", "reportingInstance"):
         if not result.get(name):
             result.pop(name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar
 
 from msgspec import field
@@ -11,7 +10,7 @@ from . import fields, shape
 from .checks import items, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
-from .meta import Condition, Object, Struct, Typed
+from .meta import Condition, Object, Struct, Typed, copied
 
 SPEC = Path("spec")
 
@@ -74,7 +73,7 @@ def cpu_metric(percentage: int) -> Object:
 
 def to_v2(obj: Object) -> Object:
     """The CPU percentage of v1 is one metric of v2."""
-    result = copy.deepcopy(obj)
+    result = copied(obj)
     result["apiVersion"] = "autoscaling/v2"
     spec = part(result, "spec")
     percentage = spec.pop("targetCPUUtilizationPercentage", None)
@@ -86,7 +85,7 @@ def to_v2(obj: Object) -> Object:
 
 def to_v1(obj: Object) -> Object:
     """What v1 has no words for is not shown."""
-    result = copy.deepcopy(obj)
+    result = copied(obj)
     result["apiVersion"] = "autoscaling/v1"
     spec, status = part(result, "spec"), part(result, "status")
     for metric in spec.pop("metrics", None) or ():

@@ -8,7 +8,7 @@ Optional here (META-13).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 
@@ -148,3 +148,18 @@ def controller_reference(owner: Object | Typed, api_version: str, kind: str) -> 
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+NESTED = (dict, list)
+Plain = TypeVar("Plain")
+
+
+def copied(value: Plain) -> Plain:
+    """A copy of decoded JSON that shares nothing that could be changed in place; several times as quick as copying
+    what might be anything."""
+    found: Any = value
+    if type(found) is dict:
+        found = {k: copied(v) if type(v) in NESTED else v for k, v in found.items()}
+    elif type(found) is list:
+        found = [copied(v) if type(v) in NESTED else v for v in found]
+    return cast("Plain", found)

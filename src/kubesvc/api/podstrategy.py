@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from . import addresses, fields, names, podgo, podspec
 from .checks import INT32, items, part, texts
 from .fields import Errors, Path
 from .kind import Situation
-from .meta import Object
+from .meta import Object, copied
 from .podcheck import validate_pod_spec
 
 SPEC = Path("spec")
@@ -139,7 +138,7 @@ def validate_deleted_gates(now: list[Object], before: list[Object]) -> Errors:
 
 def munged(now: Object, before: Object) -> Object:
     """The new spec with what may change set back to the old; equal to the old one if nothing else changed."""
-    spec = copy.deepcopy(now)
+    spec = copied(now)
     for field in ("containers", "initContainers"):
         for container, old in zip(items(spec, field), items(before, field), strict=True):
             container["image"] = old.get("image")

@@ -17,7 +17,7 @@ from kubesvc.api.decode import Target, decode_plain, target_of
 from kubesvc.api.errors import ApiError, BadRequest, Cause, Conflict
 from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
-from kubesvc.api.meta import Object
+from kubesvc.api.meta import Object, copied
 
 from . import fieldset
 from .fieldset import FieldSet
@@ -151,7 +151,7 @@ def apply_config(live: Object | None, config: Object, request: Request) -> tuple
         owners[me] = owners[me]._replace(time=request.now)
     obj = finished(result, request.target, request.name, request.namespace)
     if live is not None and not changed:
-        obj = copy.deepcopy(bare_live)
+        obj = copied(bare_live)
     store(obj, owners)
     return obj, changed
 
@@ -159,7 +159,7 @@ def apply_config(live: Object | None, config: Object, request: Request) -> tuple
 def read_config(patch: bytes | Object) -> tuple[Object, tuple[str, ...]]:
     """The applied object, and the texts of keys given twice; BadRequest if there is none."""
     if isinstance(patch, dict):
-        return copy.deepcopy(patch), ()
+        return copied(patch), ()
     if (quick := plain_json(patch)) is not None:
         return quick, ()
     try:
@@ -173,7 +173,7 @@ def read_config(patch: bytes | Object) -> tuple[Object, tuple[str, ...]]:
             "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
             f"{type_word(value)} into Go value of type map[string]interface {{}}"
         )
-    return copy.deepcopy(value), duplicates
+    return copied(value), duplicates
 
 
 def plain_json(raw: bytes) -> Object | None:

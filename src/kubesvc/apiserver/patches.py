@@ -5,7 +5,6 @@ The patched object is read like a request body: unknown fields are dropped and t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from kubesvc.api.errors import ApiError, BadRequest, Invalid, RequestTooLarge, U
 from kubesvc.api.exact import Pairs, Walk, bare, is_object, items_of, read_json, word
 from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
-from kubesvc.api.meta import Object
+from kubesvc.api.meta import Object, copied
 from kubesvc.api.quick import quick_plain
 from kubesvc.api.schema import Field
 from kubesvc.api.structural import whole_numbers
@@ -81,7 +80,7 @@ def read(patch: bytes | Any, type: PatchType) -> tuple[Any, list[str]]:
     if isinstance(patch, (bytes, bytearray, memoryview)):
         value, duplicates = read_bytes(bytes(patch), prefix)
     else:
-        value, duplicates = copy.deepcopy(patch), []
+        value, duplicates = copied(patch), []
     wanted, go = (list, "[]interface {}") if type == "json" else (dict, "map[string]interface {}")
     if value is None:
         return wanted(), duplicates
@@ -173,7 +172,7 @@ def copied_along(live: Any, patch: Any) -> Any:
                     out[name] = copied_along(out[name], patch[key])
         return out
     if isinstance(live, list):
-        return [dict(v) if isinstance(v, dict) else v for v in live] if flat(live) else copy.deepcopy(live)
+        return [dict(v) if isinstance(v, dict) else v for v in live] if flat(live) else copied(live)
     return live
 
 
