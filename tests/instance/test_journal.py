@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kubesvc.instance.journal import Journal, Tail, older, read_lines
+from kubesvc.instance.journal import HOPS, TIMELINE, Journal, Tail, forget_journals, older, read_lines
 
 
 def numbers(path: Path) -> list[int]:
@@ -60,3 +60,14 @@ def test_a_tail_of_a_file_that_comes_later(tmp_path: Path) -> None:
     assert tail.fresh() == []
     Journal(tmp_path / "j").write({"n": 1})
     assert tail.fresh() == [b'{"n":1}']
+
+
+def test_journals_of_forgotten_objects_are_forgotten(tmp_path: Path) -> None:
+    """Those of every node, with their older halves; what else is there stays."""
+    node = tmp_path / "nodes" / "n1"
+    node.mkdir(parents=True)
+    for file in (tmp_path / TIMELINE, tmp_path / f"{TIMELINE}.1", node / HOPS, node / f"{HOPS}.1", node / "node.log"):
+        file.write_text("{}\n")
+    forget_journals(tmp_path)
+    assert [p.name for p in sorted(tmp_path.rglob("*")) if p.is_file()] == ["node.log"]
+    forget_journals(tmp_path)

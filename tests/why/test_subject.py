@@ -19,6 +19,7 @@ GOOD = (
     ("[fd00::7]:80", Subject(address="fd00::7", port=80)),
     ("fd00::7", Subject(address="fd00::7")),
     ("http://web.shop:80/", Subject(name="web.shop", port=80)),
+    ("https://web.shop/healthz?deep=1", Subject(name="web.shop")),
     ("web", Subject(name="web")),
     ("_http._tcp.web.shop.svc.cluster.local.", Subject(name="_http._tcp.web.shop.svc.cluster.local.")),
 )

@@ -25,11 +25,13 @@ PROBE = Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: failed 3 time
 
 def test_a_probe_that_says_a_whole_page_stays_on_one_line() -> None:
     """As one does that fetches a page; programs get all of it."""
-    page = "Readiness probe of c: succeeded: <!DOCTYPE html>\n<html>\n" + "<p>hello</p>\n" * 100
+    page = "Readiness probe of c: failed 3 times: <!DOCTYPE html>\n<html>\n" + "<p>hello</p>\n" * 100
     entry = plan_entry(LEFT, {"n1": [Hop(100.005, "probe", "shop/web-1", page)]})
     first = render_entry(entry).splitlines()[0]
     assert first.endswith("…") and len(first) < 220 and "<!DOCTYPE html> <html> <p>hello" in first
     assert len(render_entry(entry).splitlines()) == 2 and plain_entry(entry)["probe"] == page
+    well = plan_entry(LEFT, {"n1": [Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: succeeded: <p>\n</p>")]})
+    assert render_entry(well).splitlines()[0].endswith("; Readiness probe of c: succeeded")
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def find_target(args: argparse.Namespace) -> Target:
     if args.kubeconfig or args.context:
         path = args.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
         if not Path(path).is_file():
-            raise Failure(f"kubeconfig {path}: no such file")
+            raise Failure(f"kubeconfig {path}: {'is no file' if Path(path).exists() else 'no such file'}")
         return Target(Path(path), args.context or "")
     if not args.name and (path := os.environ.get("KUBECONFIG", "")):
         if not any(Path(part).is_file() for part in path.split(os.pathsep) if part):

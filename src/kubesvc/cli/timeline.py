@@ -68,10 +68,17 @@ async def show(args: argparse.Namespace, service: str) -> int:
 
 
 def tell(args: argparse.Namespace, entries: Iterable[Entry]) -> None:
-    from kubesvc.why.timeline import plain_entry, render_entry
+    from kubesvc.why.timeline import day_of, plain_entry, render_entry
 
     for entry in entries:
-        print(json.dumps(plain_entry(entry)) if args.json else render_entry(entry), flush=True)
+        if args.json:
+            print(json.dumps(plain_entry(entry)), flush=True)
+            continue
+        day = day_of(entry)
+        if day != getattr(args, "day", ""):  # the day that was last printed
+            print(f"{day} (UTC)")
+            args.day = day
+        print(render_entry(entry), flush=True)
 
 
 # ---------------------------------------------------------------- own instances

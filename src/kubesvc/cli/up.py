@@ -313,6 +313,7 @@ def take_lock(paths: InstancePaths) -> IO[str]:
 
 def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths) -> int:
     """Be the control process."""
+    from kubesvc.instance.journal import forget_journals
     from kubesvc.instance.leftovers import choose_loopback, end_instance
 
     lock = take_lock(paths)
@@ -322,6 +323,8 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         before = None
     if before is not None and before.processes():
         end_instance(paths)  # what a crash left
+    if options.store == "memory":
+        forget_journals(paths.root)
     me = ProcessId.of(os.getpid())
     record = InstanceRecord(
         control=me,

@@ -73,6 +73,14 @@ MOST_KEYS = 50
 """Services of one sync that are written down each; a sync of more is a load of everything, which tells nothing."""
 
 
+def forget_journals(root: Path) -> None:
+    """Remove the journals of an instance, by its directory: its objects are forgotten, so nobody could tell whose
+    past they are."""
+    for kept in (root / TIMELINE, *root.glob(f"nodes/*/{HOPS}")):
+        for file in (kept, older(kept)):
+            file.unlink(missing_ok=True)
+
+
 class Hop(msgspec.Struct, frozen=True, omit_defaults=True):
     """One hop on one node.
 

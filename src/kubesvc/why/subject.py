@@ -34,7 +34,7 @@ def parse_subject(words: Sequence[str]) -> Subject:
     """Read the words; BadSubject if they name nothing."""
     if len(words) == 2 and "/" not in words[0] and words[0] in (*SERVICE_WORDS, *POD_WORDS):
         words = [f"{words[0]}/{words[1]}"]
-    words = [w.removeprefix("http://").removeprefix("https://").rstrip("/") if "://" in w else w for w in words]
+    words = [w.partition("://")[2].partition("/")[0] if w.startswith(("http://", "https://")) else w for w in words]
     if len(words) == 1 and words[0] in (*SERVICE_WORDS, *POD_WORDS):
         raise BadSubject(f"{words[0]} what? {HELP}")
     service = pod = ""

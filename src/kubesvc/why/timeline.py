@@ -7,6 +7,7 @@ is left out, never guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ EARLY_SECONDS = 0.005
 """A node may hear of a slice so much earlier than the control process notes it."""
 PROBE_SECONDS = 3.0
 """A probe that turned longer before than this is not what moved the address."""
+SUCCEEDED = re.compile(r": succeeded\b.*", re.DOTALL)
+"""What a probe that succeeded was answered besides is of no interest to people."""
 LONGEST_CAUSE = 120
 """Characters of a cause, or of a probe's words, that people are shown; programs get all."""
 FOLLOW_SECONDS = 30.0
@@ -130,7 +133,8 @@ def render_entry(entry: Entry) -> str:
     m = entry.moved
     sign = "+" if m.what == "joined" else "-"
     clock = rfc3339_micro(m.at)[11:23]
-    cause = one_line(m.cause) + (f"; {one_line(entry.probe)}" if entry.probe else "")
+    probe = SUCCEEDED.sub(": succeeded", entry.probe)
+    cause = one_line(m.cause) + (f"; {one_line(probe)}" if probe else "")
     line = f"{clock}  {sign} {m.address:<15}  {m.what}: {cause}"
     hops = []
     if entry.status_ms is not None:
@@ -144,6 +148,11 @@ def render_entry(entry: Entry) -> str:
     if entry.total_ms is not None and len(hops) > 1:
         hops.append(f"in all {entry.total_ms:.1f} ms")
     return line + (f"\n{'':16}{', '.join(hops)}" if hops else "")
+
+
+def day_of(entry: Entry) -> str:
+    """Such as 2026-11-23, in UTC as all times here."""
+    return rfc3339_micro(entry.moved.at)[:10]
 
 
 def one_line(text: str) -> str:
