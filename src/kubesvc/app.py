@@ -39,13 +39,13 @@ from kubesvc.instance.wiring import API_ADDRESS
 from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
 
 if TYPE_CHECKING:
-    from kubesvc.instance.remotedoor import RemoteDoors
     from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
     from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.server import Listener
     from kubesvc.client import Client
     from kubesvc.client.informer import InformerFactory
     from kubesvc.instance.pki import Pki
+    from kubesvc.instance.remotedoor import RemoteDoors
     from kubesvc.store import Store
 
 log = logging.getLogger("kubesvc")

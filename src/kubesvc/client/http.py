@@ -105,6 +105,8 @@ class _Connection:
     unix_path: str = ""
     access: Access | None = None
     session: aiohttp.ClientSession | None = None
+    retired: list[aiohttp.ClientSession] = field(default_factory=list)
+    """Sessions of credentials that have been renewed; streams may still go on there."""
     token: str = ""
     token_until: float = 0.0
     plugin_certificate: tuple[bytes, bytes] | None = None
@@ -212,11 +214,18 @@ class HttpClient:
         return HttpClient(self._connection, manager)
 
     async def use(self, access: Access) -> None:
-        """Speak as somebody else from now on; streams that are open break, and begin again in the new name."""
-        self._connection.access = access
-        await self.close()
+        """Speak as somebody else from now on; what is under way goes on to its end in the old name."""
+        connection = self._connection
+        async with connection.opening:
+            connection.access = access
+            if connection.session is not None:
+                connection.retired.append(connection.session)
+                connection.session = None
 
     async def close(self) -> None:
+        for session in self._connection.retired:
+            await session.close()
+        self._connection.retired.clear()
         if self._connection.session is not None:
             await self._connection.session.close()
             self._connection.session = None
