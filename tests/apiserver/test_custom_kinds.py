@@ -74,7 +74,15 @@ async def change(http: Http, edit: Any) -> Any:
 
 def test_a_definition_becomes_established() -> None:
     async def run(s: ApiServer, http: Http) -> None:
-        found = await serve(http)
+        status, _, made = await http.request("POST", CRDS, definition())
+        assert status == 201
+        assert made["status"] == {"acceptedNames": {"kind": "", "plural": ""}, "conditions": None,
+                                  "storedVersions": ["v1"]}  # fmt: skip
+        version = made["metadata"]["resourceVersion"]
+        changes = await http.watch(f"{CRDS}?watch=true&resourceVersion={version}", 2)
+        reasons = [[c["reason"] for c in told["status"]["conditions"]] for _, told in changes]
+        assert reasons == [["NoConflicts", "Installing"], ["NoConflicts", "InitialNamesAccepted"]]
+        found = changes[-1][1]
         conditions = [(c["type"], c["status"], c["reason"], c["message"]) for c in found["status"]["conditions"]]
         assert conditions == [
             ("NamesAccepted", "True", "NoConflicts", "no conflicts found"),

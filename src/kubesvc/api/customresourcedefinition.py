@@ -522,7 +522,10 @@ def plan_status(obj: Object, others: Sequence[Object], now: str) -> Object | Non
             set_condition(draft, now, "Established", "False", "NotAccepted", "not all names are accepted")
         else:
             text = "the initial names have been accepted"
-            set_condition(draft, now, "Established", "True", "InitialNamesAccepted", text)
+            if condition_of(obj, "NamesAccepted", "True"):
+                set_condition(draft, now, "Established", "True", "InitialNamesAccepted", text)
+            else:  # names come first, and are seen to be accepted before anything is served under them
+                set_condition(draft, now, "Established", "False", "Installing", text)
     approval = approval_of(obj)
     if approval is not None:
         set_condition(draft, now, "KubernetesAPIApprovalPolicyConformant", *approval)
