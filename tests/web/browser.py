@@ -117,7 +117,7 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
 
 
 def start_driver(driver: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """The driver and its address. It takes a port that is free in one family and may not be in the other: then again."""
+    """The driver and its address. A port that it takes may be in use in the other family: then it is started again."""
     for attempt in range(5):
         log = folder / f"driver-{attempt}.log"
         with log.open("wb") as output:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from kubesvc.api.errors import Forbidden, TooManyRequests
+from kubesvc.api.event import EVENT
+from kubesvc.api.node import NODE
+from kubesvc.api.pod import POD
 from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.web import model
 from kubesvc.web.feed import MOST_PER_SECOND, Rates
@@ -125,6 +130,54 @@ def test_an_export_holds_every_service() -> None:
     kept = asyncio.run(export())
     assert set(kept["pictures"]) == set(kept["services"]) == {"shop/web", "shop/api", "kube-system/kube-dns"}
     assert kept["key"] == "shop/api"
+
+
+def test_an_object_that_is_too_odd_leaves_the_rest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch() -> dict[str, Any]:
+        feed = MadeUpFeed(READY)
+        feed.ready.set()
+        changes = feed.changes(WEB)
+        await anext(changes)
+
+        def fail(*_: object) -> None:
+            raise TypeError("odd")
+
+        monkeypatch.setattr("kubesvc.web.feed.diagnose_service", fail)
+        monkeypatch.setattr("kubesvc.web.feed.model.picture_of", fail)
+        feed.draw(WEB)
+        assert feed.summary(READY.services[WEB], READY).status == "unknown"
+        monkeypatch.undo()
+        feed.show(ONE_OUT)
+        told = await anext(changes)
+        await changes.aclose()
+        return told
+
+    assert asyncio.run(watch())["items"]["pod/web-1"].state == "out"
+
+
+class Refusing:
+    """A server that refuses some kinds, one of them only at first."""
+
+    def __init__(self) -> None:
+        self.busy = 2
+
+    async def list_raw(self, kind: Any, **_: Any) -> None:
+        if kind.plural == "events":
+            raise Forbidden("you may not")
+        if kind.plural == "pods" and self.busy:
+            self.busy -= 1
+            raise TooManyRequests("later")
+
+
+@pytest.mark.parametrize(("kind", "said"), [(EVENT, "not permitted"), (POD, ""), (NODE, "")])
+def test_what_may_not_be_read_is_a_gap_and_what_is_late_is_not(kind: Any, said: str) -> None:
+    async def ask() -> str:
+        feed = MadeUpFeed(READY)
+        feed.informers = SimpleNamespace(client=Refusing())  # type: ignore[assignment]
+        return await feed.refusal(kind)
+
+    told = run_virtual(ask())
+    assert said in told and bool(told) == bool(said)
 
 
 # ---------------------------------------------------------------- rates

@@ -38,6 +38,8 @@ OVERVIEW_SECONDS = 0.5
 TRAFFIC_SECONDS = 0.25
 RATE_SECONDS = 2.0
 """A rate is the mean of about so long."""
+PATIENCE = 6
+"""How often a busy server is asked whether a kind may be read."""
 AGEING_SECONDS = 5.0
 """What is so may change with time alone: pictures are looked over again after this."""
 SHARE = 0.34
@@ -258,18 +260,29 @@ class Feed:
         """Open the caches of all kinds that may be read; the others are gaps."""
         gaps = []
         for kind in READ:
-            try:
-                await self.informers.client.list_raw(kind, limit=1)
-            except Unauthorized:
-                raise
-            except ApiError as error:
-                gaps.append(Gap(kind, reason_of(error)))
-                continue
-            self.caches[kind] = self.informers.of(kind)
+            if refusal := await self.refusal(kind):
+                gaps.append(Gap(kind, refusal))
+            else:
+                self.caches[kind] = self.informers.of(kind)
         self.gaps = tuple(gaps)
         for kind, cache in self.caches.items():
             await cache.synced.wait()
             cache.on_change(self._note if kind.namespaced else self._note_all)
+
+    async def refusal(self, kind: Kind) -> str:
+        """Why a kind may not be read, "" if it may. A server that is busy is asked again."""
+        for _ in range(PATIENCE):
+            try:
+                await self.informers.client.list_raw(kind, limit=1)
+                return ""
+            except Unauthorized:
+                raise
+            except ApiError as error:
+                reason = reason_of(error)
+                if error.status_code not in (429, 500, 503, 504):
+                    break
+            await asyncio.sleep(0.5)
+        return reason
 
     def _note(self, old: Typed | None, new: Typed | None) -> None:
         namespace = (new or old).namespace  # type: ignore[union-attr]
@@ -317,6 +330,14 @@ class Feed:
         on = self.moves.rules_on(key) if self.traffic is not None else ()
         return model.picture_of(service, snapshot, counted=self.uncounted, rules_on=on)
 
+    def summary(self, service: Service, snapshot: Snapshot) -> model.Summary:
+        """A Service's line in the list."""
+        try:
+            return model.summary_of(service, diagnose_service(service, snapshot), snapshot)
+        except Exception:
+            log.exception("svc/%s in namespace %s cannot be judged", service.name, service.namespace)
+            return model.Summary(service.name, service.namespace, service.spec.type, "unknown", "cannot be judged")
+
     def draw(self, key: Key, snapshot: Snapshot | None = None) -> None:
         """Work out one picture anew."""
         shown = self.shown.get(key)
@@ -327,7 +348,11 @@ class Feed:
             shown.picture, shown.items = None, {}
         else:
             snapshot = snapshot or self.snapshot(key[0])
-            picture, diagnosis = self.picture(key, service, snapshot)
+            try:
+                picture, diagnosis = self.picture(key, service, snapshot)
+            except Exception:  # an odd object must not end the process that also serves the API
+                log.exception("the picture of svc/%s in namespace %s is left as it was", key[1], key[0])
+                return
             self.moves.compare(key, shown.picture, picture)
             shown.picture = picture
             shown.items = self.counted(shown, picture)
@@ -371,7 +396,7 @@ class Feed:
                     del self.overview[gone]
                 for text, service in there.items():
                     started = self.clock.monotonic()
-                    self.overview[text] = model.summary_of(service, diagnose_service(service, snapshot), snapshot)
+                    self.overview[text] = self.summary(service, snapshot)
                     if self.ready.is_set():
                         await asyncio.sleep((self.clock.monotonic() - started) / SHARE)
             if stale:

@@ -54,6 +54,13 @@ function curve(from, to) {
   return `M${x1} ${from.port} C${x1 + bend} ${from.port} ${x2 - bend} ${to.port} ${x2} ${to.port}`;
 }
 
+// Past the column of slices, below the lowest of them: what no slice lists hangs on the Service itself.
+function detour(from, to, column, lane) {
+  const x1 = from.x + from.w, x2 = to.x, low = Math.max(lane, to.port), bend = (column.x - x1) * 0.6;
+  const end = column.x + column.w;
+  return `M${x1} ${from.port} C${x1 + bend} ${from.port} ${column.x - bend} ${low} ${column.x} ${low} L${end} ${low} C${end + bend} ${low} ${x2 - bend} ${to.port} ${x2} ${to.port}`;
+}
+
 // {width, height, tiled, heads: [{x, w}], places: Map of id to {x, y, w, h, form}, edges: Map of id to {d, state, ...}}
 export function layout(items, available) {
   const width = Math.max(NARROWEST, available);
@@ -114,7 +121,7 @@ export function layout(items, available) {
   const service = items.has("service") ? put("service", cService, Math.max(TOP, middle), SERVICE, "card") : null;
   // Edges.
   const draw = (id, from, to, edge, more) => {
-    if (from && to) edges.set(id, { ...edge, d: curve(from, to), x: to.x, y: to.port, from: from.x + from.w, ...more });
+    if (from && to) edges.set(id, { ...edge, d: from === service && to.x > cSlice.x + cSlice.w && free > TOP ? detour(from, to, cSlice, free) : curve(from, to), x: to.x, y: to.port, from: from.x + from.w, ...more });
   };
   for (const [id, item] of items) {
     if (item.kind !== "edge") continue;
