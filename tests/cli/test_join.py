@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from kubesvc.cli import Failure, main
+from kubesvc.cli.joined import failure_of
 from kubesvc.cli.token import create, ttl
 from kubesvc.instance.options import UpOptions
 from kubesvc.instance.record import InstanceRecord
@@ -68,6 +69,14 @@ def test_which_addresses_others_reach(address: str, reachable: bool) -> None:
 )
 def test_where_an_instance_answers(record: InstanceRecord, url: str) -> None:
     assert record.server == url
+
+
+def test_what_is_said_when_a_part_of_the_node_fails() -> None:
+    """Words of ours come first, however deep they are; anything else is named."""
+    inner = ExceptionGroup("node", [OSError("odd"), Failure("no port 53")])
+    assert str(failure_of(ExceptionGroup("all", [inner]))) == "no port 53"
+    said = str(failure_of(ExceptionGroup("all", [ExceptionGroup("node", [OSError("odd")])])))
+    assert said.startswith("a part of the node failed: OSError: odd\nnext: ")
 
 
 def test_joining_with_what_is_not_there(

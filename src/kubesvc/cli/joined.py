@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kubesvc.clock import Clock, Random, RealClock
 from kubesvc.instance.paths import state_home
@@ -24,6 +24,7 @@ from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 from . import WRONG_USAGE, Failure
 from .runtimes import checked_runtime
+from .up import first_of
 
 if TYPE_CHECKING:
     from kubesvc.client.http import HttpClient
@@ -149,13 +150,24 @@ async def live(args: argparse.Namespace, place: Place) -> int:
             set_collector()
             await stop.wait()
             await cancel(parts)
-    except* Failure as failed:
-        raise failed.exceptions[0] from None
+    except* Exception as failed:
+        raise failure_of(failed) from None
     finally:
         stopping.cancel()
         await client.close()
     tell(f"node {place.node} ended; its Pods go on running, and `kubesvc join` takes them up again (or --leave)")
     return 0
+
+
+def failure_of(group: BaseExceptionGroup[Exception]) -> Failure:
+    """What the user is told of parts that failed: the words of one that has some, or what the first one ran into."""
+    known, others = group.split(Failure)
+    if known is not None:
+        return cast(Failure, first_of(known))
+    assert others is not None
+    log.error("a part of the node failed", exc_info=others)
+    cause = first_of(others)
+    return Failure(f"a part of the node failed: {type(cause).__name__}: {cause}\nnext: kubesvc join again")
 
 
 # ---------------------------------------------------------------- credentials
@@ -361,6 +373,7 @@ async def answer_names(
     """The node's DNS, at its own address."""
     from kubesvc.dns import DnsServer, DnsSettings
     from kubesvc.dns.forward import ForwardSettings, upstreams_of
+    from kubesvc.dns.listeners import CannotListen
 
     try:
         upstreams = upstreams_of(Path("/etc/resolv.conf").read_text())
@@ -374,10 +387,9 @@ async def answer_names(
     )
     try:
         await DnsServer(client.as_manager("kube-dns"), settings, clock, random).run()
-    except OSError as error:
+    except CannotListen as error:
         raise Failure(
-            f"the node's DNS cannot answer at {addresses[0]}, port 53: {error.strerror}\n"
-            "next: end what listens there, or give the node another --address"
+            f"the node's {error}\nnext: end what listens there, or give the node another --address"
         ) from error
 
 
