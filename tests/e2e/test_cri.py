@@ -324,6 +324,9 @@ def test_streams_of_a_running_container(instance: Instance, runtime: Containerd)
             assert any(line == f"got {word}\n" for line in heard)
     terminal = instance.kubectl("exec", "ticks", "--", "sh", "-c", "[ -t 0 ] || echo none").strip()
     assert terminal == "none"
+    debug = ("--image=localhost/shop:1", "--container=look", "--target=c", "--profile=general", "-q")
+    instance.kubectl("debug", "ticks", *debug, "--", "sh", "-c", "cat /proc/1/cmdline; echo; exec sleep 600")
+    eventually(lambda: "echo tick" in instance.try_kubectl("logs", "ticks", "-c", "look").stdout)
     override = {"spec": {"containers": [{"name": "once", "image": "localhost/shop:1", "imagePullPolicy": "Never",
                 "args": ["cat; exit 5"], "stdin": True, "stdinOnce": True}]}}  # fmt: skip
     once = instance.try_kubectl(
@@ -337,7 +340,7 @@ def test_streams_of_a_running_container(instance: Instance, runtime: Containerd)
 
 def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Containerd) -> None:
     """Exit codes, restarts with the logs before, liveness by exec, memory run out, an image that is not there."""
-    crash = pod("crash", "echo run $(ls /room); touch /room/$$-$(cat /proc/uptime); exit 3",
+    crash = pod("crash", "echo run $(ls /room); touch /room/x; echo why > /dev/termination-log; exit 3",
                 volumeMounts=[{"name": "room", "mountPath": "/room"}])  # fmt: skip
     crash["spec"] |= {"volumes": [{"name": "room", "emptyDir": {}}]}
     hungry = pod("hungry", "x=abcdefgh; while :; do x=$x$x; done", resources={"limits": {"memory": "24Mi"}})
@@ -348,7 +351,8 @@ def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Contain
     absent = pod("absent", "", image="localhost/nowhere:1")
     instance.apply(crash, hungry, sick, absent)
     ended = eventually(lambda: status_of(instance, "crash")["restartCount"] >= 1 and status_of(instance, "crash"))
-    assert ended["lastState"]["terminated"]["exitCode"] == 3 and ended["lastState"]["terminated"]["reason"] == "Error"
+    last = ended["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"], last["message"]) == (3, "Error", "why\n")
     assert instance.kubectl("logs", "crash", "--previous").startswith("run")
     eventually(lambda: instance.get("pod", "hungry")["status"]["phase"] == "Failed")
     assert status_of(instance, "hungry")["state"]["terminated"]["reason"] == "OOMKilled"

@@ -283,6 +283,11 @@ def overlap(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     if args.runtime is not None:
+        if args.images_map or args.registry_mirror:
+            name = "--images-map" if args.images_map else "--registry-mirror"
+            raise Failure(
+                f"{name}: with --runtime images are the runtime's own affair; leave one of both out", status=64
+            )
         checked_runtime(args.runtime)
     paths = instance_paths(args.name)
     if args.detach:

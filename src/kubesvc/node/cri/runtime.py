@@ -209,7 +209,9 @@ class CriRuntime:
                 "ErrImageNeverPull", f'Container image "{name}" is not present with pull policy of Never'
             )
         if not self.node.settings.runtime_pulls:
-            raise ImageProblem("ErrImagePull", f'image "{full}" is not in {self.name}, and nothing is pulled here')
+            how = "ctr -n k8s.io images import FILE" if self.name == "containerd" else "podman load -i FILE"
+            words = f'image "{full}" is not in {self.name}, and nothing is pulled here; to put it there: {how}'
+            raise ImageProblem("ErrImagePull", words)
         waiting.event("Normal", "Pulling", f'Pulling image "{name}"')
         waiting.late()
         began = self.node.clock.monotonic()
