@@ -241,7 +241,10 @@ async def look_inside(
             cluster.instance, cluster.record, service, snapshot, args.node, patience_seconds=patience
         )
         codes = {f.code for f in diagnose_service(service, snapshot, args.node).findings}
-        if not codes & MOVING or attempt == LOOKS - 1:
+        known = any(
+            s.failure for s in snapshot.sights
+        )  # what a node that is off or cut off shows will not pass by itself
+        if not codes & MOVING or known or attempt == LOOKS - 1:
             break
         await asyncio.sleep(0.2)
         snapshot = await read_for(cluster.client, RealClock(), subject, namespace)
