@@ -254,6 +254,14 @@ time.sleep(20)
         parent.wait()
 
 
+def test_programs_hear_what_their_starter_ignores() -> None:
+    """As under nohup, or in the background of a shell."""
+    command = nsexec_command("--chdir", "/", program=("cat", "/proc/self/status"))
+    script = ("sh", "-c", 'trap "" HUP INT QUIT PIPE TSTP; exec "$@"', "sh", *command)
+    said = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    assert "SigIgn:\t0000000000000000\n" in said, said
+
+
 @pytest.mark.e2e
 def test_nsexec_makes_and_joins() -> None:
     read, write = os.pipe()

@@ -234,9 +234,21 @@ def settle(options: dict[str, Any]) -> None:
         sc.limit_capabilities(int(options["capabilities"]))
     if "setuid" in options:
         become_user(int(options["setuid"]))
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    hear_all_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN if options.get("ignore-sigchld") else signal.SIG_DFL)
+
+
+UNHEARD = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTSTP,
+    signal.SIGTTIN, signal.SIGTTOU,
+)  # fmt: skip
+"""What Python ignores, and what whoever started us may have had ignored, such as nohup or a shell in the background."""
+
+
+def hear_all_signals() -> None:
+    """Ignored signals stay ignored through exec: a program is to find them as it expects."""
+    for number in UNHEARD:
+        signal.signal(number, signal.SIG_DFL)
 
 
 NO_SUCH_ID = "no such {} here: {} (only ids that are mapped exist; subordinate ids need newuidmap and /etc/subuid)"
@@ -337,8 +349,8 @@ def run_spec(fd: int) -> NoReturn:
             become_user(spec["uid"])
         step = "working directory"
         os.chdir(spec.get("cwd") or "/")
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        hear_all_signals()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         step = "exec"
         execute(spec["argv"], spec["env"])
     except OSError as error:
