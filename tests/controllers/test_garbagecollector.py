@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ from kubesvc.api.errors import NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import CONFIG_MAP, EVENT, NAMESPACE, NODE, POD, REPLICA_SET, SERVICE
 from kubesvc.api.meta import Object
+from kubesvc.client.metrics import Metrics
+from kubesvc.clock import LoopClock
+from kubesvc.controllers import run_controllers
 from kubesvc.controllers.garbagecollector import outline_of
 
 from .house import MINE, House, in_house
@@ -187,6 +192,46 @@ def test_what_a_late_cache_does_not_show_is_asked_for(late: float) -> None:
         await house.settle(60)
         with pytest.raises(NotFound):
             await house.client.get(POD, "p", "ns")
+
+    in_house(story)
+
+
+def test_changes_of_a_status_wake_nobody() -> None:
+    """An owned Pod is looked at when it comes, and when its owners or its deletion change, not at each heartbeat."""
+
+    async def story(house: House) -> None:
+        metrics = Metrics()
+        clock = LoopClock(asyncio.get_running_loop())
+        running = asyncio.create_task(
+            run_controllers(house.client, GC, clock=clock, random=random.Random(1), metrics=metrics)
+        )
+
+        def looks() -> float:
+            label = 'workqueue_adds_total{name="garbage_collector_attempt_to_delete"} '
+            return float(
+                next(line for line in metrics.render().splitlines() if line.startswith(label)).rpartition(" ")[2]
+            )
+
+        await house.settle(5)
+        owner = await make(house, "owner")
+        await house.pod("p", "10.1.0.1")
+        assert looks() == 0
+        await house.client.patch(POD, "p", "ns", {"metadata": {"ownerReferences": [owned_by(owner)]}}, "merge")
+        await house.settle(5)
+        assert looks() == 1
+        for turn in range(6):
+            await house.status("p", ready=turn % 2 == 0)
+        await house.client.patch(POD, "p", "ns", {"metadata": {"labels": {"a": "b"}}}, "merge")
+        await house.settle(5)
+        assert looks() == 1
+        await house.client.patch(POD, "p", "ns", {"metadata": {"finalizers": ["example.com/f"]}}, "merge")
+        await house.settle(5)
+        assert looks() == 2
+        await house.client.delete(CONFIG_MAP, "owner", "ns")
+        await house.settle(5)
+        assert (await house.client.get(POD, "p", "ns"))["metadata"]["deletionTimestamp"]
+        running.cancel()
+        await asyncio.wait([running])
 
     in_house(story)
 

@@ -104,7 +104,9 @@ class GarbageCollector(Controller):
                 self.queue.add(graph_key(dependent_kind, dependent))
             for reference in old.metadata.owner_references or ():
                 self.wake_owner(reference, old.namespace)
-        elif new.metadata.owner_references or (new.metadata.deletion_timestamp and new.metadata.finalizers):
+        elif (old is None or owned_as(old) != owned_as(new)) and (
+            new.metadata.owner_references or (new.metadata.deletion_timestamp and new.metadata.finalizers)
+        ):
             self.queue.add(graph_key(kind, new))
 
     def wake_owner(self, reference: OwnerReference, namespace: str) -> None:
@@ -277,6 +279,12 @@ def outline_of(live: Object) -> Typed:
     meta = live.get("metadata") or {}
     read = {key: meta[key] for key in ("name", "namespace", "uid", "deletionTimestamp", "finalizers") if key in meta}
     return msgspec.convert({"metadata": read}, Typed)
+
+
+def owned_as(obj: Typed) -> tuple[object, ...]:
+    """What of an object makes the collector look at it; most changes are of something else."""
+    meta = obj.metadata
+    return meta.uid, meta.owner_references, meta.deletion_timestamp, meta.finalizers
 
 
 def graph_key(kind: Kind, obj: Typed) -> Key:

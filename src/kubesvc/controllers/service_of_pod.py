@@ -57,14 +57,16 @@ def affected_services(old: Pod | None, new: Pod | None, services: ServiceIndex) 
     pod = new or old
     if pod is None:
         return []
-    now = services.matching(pod.namespace, pod.metadata.labels)
     if old is None or new is None:
-        return now
+        return services.matching(pod.namespace, pod.metadata.labels)
     if old.metadata.resource_version == new.metadata.resource_version:
         return []
-    changed = endpoint_changed(old, new)
-    if not relabelled(old, new):
-        return now if changed else []
+    changed, moved = endpoint_changed(old, new), relabelled(old, new)
+    if not changed and not moved:
+        return []  # most changes of a status: nobody is asked
+    now = services.matching(pod.namespace, pod.metadata.labels)
+    if not moved:
+        return now
     before = services.matching(old.namespace, old.metadata.labels)
     if changed:
         return sorted({*before, *now})
@@ -78,5 +80,6 @@ def endpoint_changed(old: Pod, new: Pod) -> bool:
 
 def relabelled(old: Pod, new: Pod) -> bool:
     """Whether other Services, or other host names, may apply to the pod."""
-    before = (old.metadata.labels or {}, old.spec.hostname, old.spec.subdomain)
-    return before != (new.metadata.labels or {}, new.spec.hostname, new.spec.subdomain)
+    if old.spec.hostname != new.spec.hostname or old.spec.subdomain != new.spec.subdomain:
+        return True
+    return old.metadata.labels is not new.metadata.labels and (old.metadata.labels or {}) != (new.metadata.labels or {})
