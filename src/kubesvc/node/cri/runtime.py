@@ -17,7 +17,7 @@ import msgspec
 from kubesvc.api.container import Container
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
-from kubesvc.kernel.cgroups import mounted
+from kubesvc.kernel.cgroups import mounted, remove_trees
 from kubesvc.kernel.mounts import Mount
 from kubesvc.kernel.process import StartFailed, WatchedProcess, start_time
 
@@ -83,9 +83,18 @@ class CriRuntime:
         self.same_network = await asyncio.to_thread(shares_network, self.path)
         if not takes_systemd_groups(status):
             self.parent_group = common_group(self.node)
+            await asyncio.to_thread(self.record_groups)
         self.door = NetworkDoor(agents, self.owner, self.node.sandboxes)
         await self.door.start()
         self.watch = asyncio.create_task(self.look_after())
+
+    def record_groups(self) -> None:
+        """Note for whoever cleans up that the runtime makes the node's groups in every hierarchy there is."""
+        groups = self.node.groups
+        if groups is not None and self.parent_group:
+            known = groups.record.read_text().splitlines() if groups.record.exists() else []
+            more = [str(place) for place in group_places(self.parent_group) if str(place) not in known]
+            groups.record.write_text("".join(f"{line}\n" for line in [*known, *more]))
 
     async def close(self) -> None:
         if self.watch is not None:
@@ -168,6 +177,8 @@ class CriRuntime:
         if record.sandbox:
             await self.remove_sandbox(record.sandbox)
             record.sandbox = ""
+            if self.parent_group:
+                await asyncio.to_thread(remove_trees, group_places(f"{self.parent_group}/{record.uid}"))
         await asyncio.to_thread(free_all, self.node.settings.state_dir / SUBPATHS / record.uid)
 
     async def remove_sandbox(self, id: str) -> None:
@@ -437,6 +448,12 @@ def takes_systemd_groups(status: Message) -> bool:
     """Whether the runtime names control groups as systemd does, by a verbose Status answer."""
     text = "".join(status["info"].values()).lower().replace(" ", "")
     return '"systemdcgroup":true' in text or 'cgroup_manager="systemd"' in text
+
+
+def group_places(path: str) -> list[Path]:
+    """Where a group of this path from the root is, or would be, in each mounted hierarchy."""
+    mounts = mounted(Path("/proc/self/mountinfo").read_text().splitlines())
+    return [point / path.lstrip("/") for _, root, point, _ in mounts if root == "/"]
 
 
 def common_group(node: NodeContext) -> str:
