@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import select
 import shutil
+import signal
+import struct
+import subprocess
 import sys
+import termios
 import urllib.request
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
@@ -98,6 +106,43 @@ def test_who_may_see_little_is_shown_that_and_told_the_rest(watched: Instance, t
     text = watched.run("top", "svc/web", "--kubeconfig", str(file), "--once").stdout
     assert "web-1" in text and "1 of 2" in text
     assert "not seen: events could not be listed" in text and "not permitted" in text
+
+
+def test_a_terminal_is_filled_follows_its_size_and_is_put_back(watched: Instance) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    before = termios.tcgetattr(slave)
+    command = watched.command("top", "--name", watched.name)
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=watched.environment() | {"TERM": "xterm"}
+    )
+    said = bytearray()
+
+    def shows(text: str) -> bool:
+        while select.select([master], [], [], 0)[0]:
+            said.extend(os.read(master, 65536))
+        return text in said.decode(errors="replace")
+
+    try:
+        eventually(lambda: shows("default/web"))
+        os.write(master, b"/web\r")
+        eventually(lambda: shows("filter: web"))
+        os.write(master, b"\r")
+        eventually(lambda: shows("1 of 2") and shows("TIMELINE"))
+        said.clear()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 50, 0, 0))
+        process.send_signal(signal.SIGWINCH)
+        eventually(lambda: shows("\x1b[12;1H"))
+        assert not shows("\x1b[13;1H")
+        os.write(master, b"q")
+        assert process.wait(10) == 0
+        assert shows("\x1b[?1049l") and shows("\x1b[?25h")
+        assert termios.tcgetattr(slave) == before
+    finally:
+        if process.poll() is None:
+            process.kill()
+        os.close(master)
+        os.close(slave)
 
 
 def test_the_link_is_told_again_and_opens_the_page(watched: Instance) -> None:

@@ -3,12 +3,14 @@ light and dark, and a kept file shows the same without a network."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.web.browser import Browser, browser, missing
@@ -200,6 +202,19 @@ def test_every_text_is_readable(window: Browser, page: Page, theme: str, service
     assert window.run(CONTRAST) == []
 
 
+def test_the_browser_has_nothing_to_complain_of(window: Browser, page: Page) -> None:
+    """Among other things no rule of the content policy is broken, whatever is opened."""
+    window.call("POST", "/se/log", {"type": "browser"})  # forget what was before
+    window.open(page.link + "#shop/web")
+    page.do(page.feed.show, ONE_OUT)
+    window.until("return document.querySelector('.card.pod.grey')")
+    window.run("document.querySelector('[data-id=\"pod/web-1\"]').click()")
+    window.run("document.activeElement.blur()")
+    window.press("t", "t", "d", "?", "Escape")
+    settle(window)
+    assert window.call("POST", "/se/log", {"type": "browser"}) == []
+
+
 def test_who_wants_less_motion_has_none(window: Browser, page: Page) -> None:
     window.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     counted = page.feed.traffic
@@ -277,6 +292,52 @@ def test_text_of_others_stays_text(window: Browser) -> None:
         assert window.run("return document.querySelectorAll('main img').length") == 0
 
 
+# ---------------------------------------------------------------- speed
+
+MANY = p.cluster(p.service(), *pods(200))
+SOME_OUT = p.cluster(p.service(), *pods(200, dict.fromkeys((3, 50, 120), OUT)))
+DRAW = """
+const done = arguments[arguments.length - 1], [first, messages] = arguments;
+(async () => {
+  const { apply, emptyState } = await import("/static/state.js");
+  const { PictureView } = await import("/static/picture.js");
+  const find = (id) => document.getElementById(id), canvas = find("canvas"), state = emptyState();
+  canvas.querySelectorAll(":scope > button, :scope > div:not(#heads)").forEach((e) => e.remove());
+  const view = new PictureView(canvas, find("heads"), find("edges"), () => {});
+  apply(state, JSON.parse(first));
+  view.draw(state, null, 1100);
+  for (let turn = 0; turn < 360; turn++) {
+    view.draw(state, apply(state, JSON.parse(messages[turn % messages.length])).items, 1100);
+    canvas.getBoundingClientRect(); // the browser works out styles and places now
+  }
+  done(canvas.querySelectorAll(".tile").length);
+})();
+"""
+
+
+def thread_seconds(window: Browser) -> float:
+    """Processor time of the page's thread so far."""
+    found = window.devtools("Performance.getMetrics")["metrics"]
+    return next(float(m["value"]) for m in found if m["name"] == "ThreadTime")
+
+
+def test_an_update_of_two_hundred_pods_costs_a_fraction_of_a_frame(window: Browser) -> None:
+    """Processor time, so that it holds on a busy machine too: numbers of all 200 Pods in every update, and six times a
+    second three Pods that turn. A frame of thirty a second has 33 ms."""
+    feed = BusyFeed(MANY, SOME_OUT, ("shop", "web"), 1)
+    first = msgspec.json.encode(feed.heading(feed.key) | {"items": feed.items(MANY), "at": 1.0}).decode()
+    messages = [msgspec.json.encode(m).decode() for m in feed.messages]
+    with serving(feed) as page:
+        window.open(page.link)
+        window.until("return document.querySelectorAll('#canvas .tile').length === 200")
+        window.devtools("Performance.enable")
+        before = thread_seconds(window)
+        assert window.run_async(DRAW, first, messages) == 200
+        each = (thread_seconds(window) - before) / 360
+        print(f"{each * 1000:.2f} ms of processor time an update")
+        assert each < 0.010
+
+
 FRAMES = """
 const done = arguments[arguments.length - 1], seen = [];
 const note = (at) => {
@@ -288,11 +349,9 @@ requestAnimationFrame(note);
 
 
 @pytest.mark.soak
+@pytest.mark.skipif(os.getloadavg()[0] > 4, reason="others keep this machine busy, and frames are drawn by the clock")
 def test_sixty_updates_a_second_of_two_hundred_pods_leave_thirty_frames() -> None:
-    """What is drawn depends on what else the machine does; the processor time of a frame does not."""
-    ready = p.cluster(p.service(), *pods(200))
-    out = p.cluster(p.service(), *pods(200, dict.fromkeys((3, 50, 120), OUT)))
-    feed = BusyFeed(ready, out, ("shop", "web"), 60)
+    feed = BusyFeed(MANY, SOME_OUT, ("shop", "web"), 60)
     with serving(feed) as page, browser() as window:
         window.open(page.link)
         window.until("return document.querySelectorAll('#canvas .tile').length === 200")
