@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from .scenarios import FOREVER, execute, shell
-from .world import World, container_status, is_ready, processes
+from .world import World, container_status, is_ready, mode_here, processes
 
 ODD_SERVER = """
 import socket, sys, threading, time
@@ -89,7 +89,8 @@ PROBES: tuple[tuple[str, dict[str, Any], bool, str], ...] = (
 async def odd_probes(world: World) -> None:
     """NODE-33, NODE-46, NODE-48, NODE-50, NODE-52, NODE-53: a probe that never answers, answers for ever, or sends
     garbage fails in its time and in words; nothing piles up, and a neighbour's probe is asked on."""
-    await world.create("neighbour", {"image": "httpd", "readinessProbe": {**http(80), "periodSeconds": 1}})
+    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 3}
+    await world.create("neighbour", {"image": "httpd", "readinessProbe": probe})
     await world.create("odd", {"image": "python", "command": ["python3", "-c", ODD_SERVER]})
     await world.ready("neighbour")
     address = (await world.ready("odd"))["status"]["podIP"]
@@ -144,7 +145,7 @@ async def odd_leftovers() -> None:
 async def bombs_and_floods(world: World) -> None:
     """A fork bomb meets its limit of processes, a flood of short lines the loop's patience, a full disk its own bound;
     the neighbour's probes go on in time."""
-    probe = {**http(80), "periodSeconds": 1, "failureThreshold": 1}
+    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 1}
     await world.create("neighbour", {"image": "httpd", "readinessProbe": probe})
     await world.ready("neighbour")
     bomb = "bomb() { bomb | bomb & }; bomb; " + FOREVER
@@ -235,7 +236,7 @@ async def links_lead_nowhere_else(world: World) -> None:
         with contextlib.suppress(FileNotFoundError):
             said = world.log_text(pod)
             assert "not for Pods" not in said and "passwd" not in said, said
-    owned = {"fsGroup": 4242}
+    owned = {"fsGroup": 4242 if mode_here() != "one id" else 0}
     empty = [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
     await world.create(
         "owned", shell(race, volumeMounts=mounts), volumes=empty, securityContext=owned, terminationGracePeriodSeconds=1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from kubesvc.node.imagestore import ImageStore
 
 from .imagemaking import docker_save
 from .scenario_images import small_layer
 from .scenarios import FOREVER, shell, waiting_for
-from .world import World, condition, container_status
+from .world import World, condition, container_status, processes
 
 NO_SUCH_GROUP, NO_SUCH_USER = "no such group here: ", "no such user here: "
 
@@ -45,3 +47,22 @@ async def no_users_of_images(world: World) -> None:
     await world.create("shop", {"image": "shop:1"})
     pod = await world.until("shop", waiting_for("CreateContainerConfigError"), "refused")
     assert container_status(pod)["state"]["waiting"]["message"].startswith(f"{NO_SUCH_USER}33"), pod["status"]
+
+
+async def processes_are_bounded_by_user(world: World) -> None:
+    """Of one id, the bound on processes is one for all that the user runs: it still ends a fork bomb, and the node
+    lives, but who lives beside the bomb may find no room for a new process."""
+    bomb = "bomb() { bomb | bomb & }; bomb; " + FOREVER
+    await world.create("bomb", shell(bomb), restartPolicy="Never", terminationGracePeriodSeconds=1)
+    await world.until("bomb", lambda p: p["status"].get("phase") in ("Running", "Succeeded", "Failed"), "started")
+    await asyncio.sleep(1)
+    assert len([c for c in processes() if "bomb()" in c]) <= LIMIT
+    await world.delete("bomb")
+    await world.vanished("bomb", 15)
+    assert not [c for c in processes() if "bomb()" in c]
+    await world.create("after", shell(FOREVER))
+    await world.ready("after")
+
+
+LIMIT = 150
+processes_are_bounded_by_user.options = {"pod_pids_limit": LIMIT}  # type: ignore[attr-defined]

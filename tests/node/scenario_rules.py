@@ -47,7 +47,7 @@ async def hooks_run_and_fail(world: World) -> None:
     await world.vanished("stubborn")
     assert ("FailedPreStopHook", "PreStopHook failed") in await world.events("stubborn")
     await world.vanished("asks")
-    assert 1.0 <= loop.time() - began < 4, "a hook that sleeps takes its time out of the grace"
+    assert 1.0 <= loop.time() - began < 12, "a hook that sleeps takes its time out of the grace"
 
 
 async def a_pod_serves_until_it_has_stopped(world: World) -> None:

@@ -50,6 +50,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("limits_hold", "subordinate ids"): "no_control_groups",
     ("volumes_have_owners_and_sizes", "one id"): "no_other_groups",
     ("loaded_images_run", "one id"): "no_users_of_images",
+    ("bombs_and_floods", "one id"): "processes_are_bounded_by_user",
 }
 """What cannot hold for an ordinary user, and the scenario that shows how it is refused there instead."""
 

@@ -319,6 +319,20 @@ def session_processes(session: int) -> list[int]:
     return found
 
 
+def mount_namespace(pid: int) -> str:
+    """What tells a process's mount namespace from others; "" for a process that has ended or is not ours to look at."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return ""
+
+
+def processes_that_see(namespace: str) -> list[int]:
+    """The processes in a mount namespace, as far as this process namespace shows them."""
+    numbers = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    return [number for number in numbers if mount_namespace(number) == namespace]
+
+
 class Prepared:
     """A process that waits before its exec."""
 

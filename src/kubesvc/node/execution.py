@@ -13,7 +13,14 @@ from kubesvc.api.container import Container
 from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import FAILED
-from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess, session_processes
+from kubesvc.kernel.process import (
+    Spawn,
+    Spawner,
+    WatchedProcess,
+    mount_namespace,
+    processes_that_see,
+    session_processes,
+)
 
 from .capabilities import capability_mask
 from .environment import expand
@@ -40,6 +47,11 @@ class Execution:
     environment: Mapping[str, str] = field(default_factory=dict)
     workdir: str = "/"
     group: Group = field(default_factory=Group)
+
+    def __post_init__(self) -> None:
+        found = mount_namespace(self.process.pid)
+        self.mounts = found if found != mount_namespace(os.getpid()) else ""
+        """Its own mounts, which its processes share wherever else they may have gone; "" for none of its own."""
 
     def enter_flags(self) -> list[str]:
         """The flags of `nsexec` that make a further process be as the container's own: namespaces, control groups,
@@ -128,10 +140,11 @@ class Execution:
 
     def end_rest(self) -> None:
         """End what the container leaves behind that shares its processes with others: whoever is in its control group,
-        and where there is none, in its session."""
+        and where there is none, sees its mounts or is in its session."""
         for _ in range(ROUNDS):
             left = [pid for pid in self.group.processes() if pid]
-            left = left or ([] if self.group.directories else session_processes(self.process.pid))
+            if not left and not self.group.directories:
+                left = processes_that_see(self.mounts) if self.mounts else session_processes(self.process.pid)
             if not left:
                 return
             for pid in left:
