@@ -30,7 +30,10 @@ ACTIONS = ("list", "show", "start", "check", "fix", "stop")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=ACTIONS, help="what to do; show: print the objects as YAML")
+    parser.add_argument(
+        "action", nargs="?", default="list", choices=ACTIONS,
+        help="what to do (default: list); show: print the objects as YAML",
+    )  # fmt: skip
     parser.add_argument("scenario", nargs="?", default="", metavar="SCENARIO", help="see `kubesvc scenario list`")
     parser.add_argument("--answers", action="store_true", help="list: tell the causes too")
     parser.add_argument("--json", action="store_true", help="for programs")

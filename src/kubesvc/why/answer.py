@@ -86,7 +86,7 @@ def no_service(name: str, namespace: str, snapshot: Snapshot) -> Diagnosis:
         text = f"there is no namespace {namespace}, and so no Service {name} in it"
     if others:
         text += f", but there is one in {some(others)}"
-        command = commands.kubectl(others[0], "get", "service", name)
+        command = f"kubesvc why svc/{name} -n {others[0]}"
     elif meant:
         text += f"; did you mean {meant}?"
         command = commands.kubectl(namespace, "get", "service", meant)
