@@ -13,12 +13,15 @@ from kubesvc.client.workqueue import Key
 from .runner import Controller, ControllerContext, key_of
 
 MASK = {4: 24, 6: 64}
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str]) -> list[str] | None:
-    """One free network of each range, the lowest, leaving out the very first (whose addresses look reserved).
+def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str], wish: int = 0) -> list[str] | None:
+    """One free network of each range: the wished one if it is free, else the lowest, leaving out the very first (whose
+    addresses look reserved).
 
-    ranges: the cluster's pod ranges, one per family. taken: the networks of all nodes. None: a range is full.
+    ranges: the cluster's pod ranges, one per family. taken: the networks of all nodes. wish: counted from the first;
+    0 for none. None: a range is full.
     """
     used = {ipaddress.ip_network(t, strict=False) for t in taken}
     chosen = []
@@ -28,11 +31,27 @@ def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str]) -> list[str] | N
         networks = whole.subnets(new_prefix=prefix)
         if prefix > whole.prefixlen:
             next(networks)
-        free = next((n for n in networks if n not in used), None)
+        free = numbered(whole, prefix, wish) if wish else None
+        if free is None or free in used:
+            free = next((n for n in networks if n not in used), None)
         if free is None:
             return None
         chosen.append(str(free))
     return chosen
+
+
+def numbered(whole: Network, prefix: int, number: int) -> Network | None:
+    """The network of this prefix length and number in a range; None if it has not that many."""
+    if number >= 1 << (prefix - whole.prefixlen):
+        return None
+    address = whole[number << (whole.max_prefixlen - prefix)]
+    return ipaddress.ip_network(f"{address}/{prefix}")
+
+
+def wished(name: str) -> int:
+    """The number at the end of a node's name: n2 gets the second network, whichever node registers first."""
+    digits = name[len(name.rstrip("0123456789")) :]
+    return int(digits) if 0 < len(digits) < 6 else 0
 
 
 class NodeIpamController(Controller):
@@ -66,7 +85,7 @@ class NodeIpamController(Controller):
             return
         taken = [c for n in self.nodes.values() for c in n.spec.pod_cidrs or ()]
         taken += [c for cidrs in self.assigned.values() for c in cidrs]
-        cidrs = plan_pod_cidrs(ranges, taken)
+        cidrs = plan_pod_cidrs(ranges, taken, wished(node.name))
         if cidrs is None:
             text = f"Node {node.name} status is now: CIDRNotAvailable"
             self.events.event(NODE, node, "Normal", "CIDRNotAvailable", text)
