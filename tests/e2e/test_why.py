@@ -20,6 +20,8 @@ from .harness import Instance, eventually
 pytestmark = pytest.mark.e2e
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.60"
+SECONDS = 90.0
+"""Each look is a process of its own, which on a busy machine may take several seconds."""
 Object = dict[str, Any]
 
 
@@ -131,13 +133,13 @@ def test_why_names_the_cause_and_its_command_repairs_it(shared: Instance, case: 
             assert result["code"] == case.code, result["verdict"]
             return result
 
-        found = eventually(named, every=0.3)
+        found = eventually(named, SECONDS, every=0.3)
         assert found["status"] == "broken" and found["findings"][0]["repairs"], found
         execute(shared, found["command"])
-        eventually(settled(shared, namespace), every=0.3)
+        eventually(settled(shared, namespace), SECONDS, every=0.3)
         if case.answers:
             url = f"http://web.{namespace}/hostname"
-            eventually(lambda: shared.curl(url).stdout.startswith("web-"))
+            eventually(lambda: shared.curl(url).stdout.startswith("web-"), SECONDS)
     finally:
         shared.kubectl("delete", "namespace", namespace, "--wait=false")
 
@@ -168,7 +170,7 @@ def test_not_ready_names_the_last_result_of_the_probe(shared: Instance) -> None:
         assert "statuscode: 404" in first, first
         return first
 
-    first = eventually(named, every=0.3)
+    first = eventually(named, SECONDS, every=0.3)
     assert first.startswith("svc/web does not route: pod/web-") and first.endswith("[EP301]")
     assert "runs but is not Ready since " in first
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
@@ -215,12 +217,12 @@ def test_the_printed_role_is_enough_and_less_is_a_named_gap(shared: Instance) ->
         return done.returncode, found["results"][0]["code"], [g["kind"] for g in found["gaps"]]
 
     shared.apply(binding)
-    eventually(lambda: look() == (1, "EP105", []), every=0.3)
+    eventually(lambda: look() == (1, "EP105", []), SECONDS, every=0.3)
     shared.kubectl("delete", "clusterrolebinding", "why-looker")
     shared.apply({**binding, "kind": "RoleBinding", "metadata": {"name": "why-looker", "namespace": namespace}})
-    eventually(lambda: look() == (1, "EP105", ["nodes"]), every=0.3)
+    eventually(lambda: look() == (1, "EP105", ["nodes"]), SECONDS, every=0.3)
     shared.kubectl("-n", namespace, "delete", "rolebinding", "why-looker")
-    eventually(lambda: look() == (2, "EP807", ["services"]), every=0.3)
+    eventually(lambda: look() == (2, "EP807", ["services"]), SECONDS, every=0.3)
     assert who in shared.run("why", "--kubeconfig", str(file), "-n", namespace, "svc/web", check=False).stdout
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
     shared.kubectl("delete", "clusterrole", "kubesvc-why")
