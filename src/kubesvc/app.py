@@ -485,7 +485,7 @@ async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFa
             await server.serve("127.0.0.1", control.options.web or 0, started)
         except OSError as error:
             raise StartFailed(
-                f"127.0.0.1:{control.options.web} cannot be listened on for the page: {error.strerror}\n"
+                f"127.0.0.1:{control.options.web} cannot be listened on for the page: {os.strerror(error.errno or 0)}\n"
                 "next: kubesvc up --web takes any free port"
             ) from None
 

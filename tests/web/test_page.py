@@ -88,6 +88,8 @@ def test_a_service_that_is_broken_shows_what_repairs_it(window: Browser, page: P
     assert window.run("return location.hash") == "#shop/api"
     marked = window.run("return [...document.querySelectorAll('#services [aria-current=true]')].map(e => e.innerText)")
     assert len(marked) == 1 and marked[0].startswith("api")
+    window.call("POST", "/back")
+    window.until("return document.getElementById('title').innerText === 'svc/web'")
 
 
 # ---------------------------------------------------------------- without a mouse

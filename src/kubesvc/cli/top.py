@@ -188,7 +188,7 @@ async def serve(number: int, feed: Feed) -> int:
         return 0
     except OSError as error:
         raise Failure(
-            f"127.0.0.1:{number} cannot be listened on: {error.strerror}\nnext: --web without a port"
+            f"127.0.0.1:{number} cannot be listened on: {os.strerror(error.errno or 0)}\nnext: --web without a port"
         ) from None
     finally:
         for task in (page, stopping):

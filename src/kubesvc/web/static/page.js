@@ -76,7 +76,7 @@ function show(key) {
   if (moment) {
     take({ whole: true, label: moment.label, key, uncounted: moment.uncounted, gaps: moment.gaps, at: moment.at, services: moment.services, items: moment.pictures[key] || {}, entries: moment.timelines[key] || {} });
   } else {
-    history.replaceState(null, "", key ? `#${key}` : "#");
+    if (key !== state.key) history.pushState(null, "", `#${key}`);
     listen(key);
   }
   closeDetails(false);
@@ -286,6 +286,11 @@ document.addEventListener("keydown", (event) => {
 });
 new ResizeObserver(() => { if (state.items.size) { pending.whole = true; ask(); } }).observe(find("figure"));
 setInterval(() => { if (state.live) { sample(state); sampledAt = performance.now(); for (const id of state.samples.keys()) pending.items.add(id); ask(); } }, 500);
+
+addEventListener("popstate", () => {
+  if (!moment) listen(decodeURIComponent(location.hash.slice(1)));
+  closeDetails(false);
+});
 
 let theme = "system";
 try {
