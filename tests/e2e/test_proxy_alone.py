@@ -184,8 +184,10 @@ def test_beside_kube_proxy(alone: Alone) -> None:
     with alone.steering("--take-over") as said:
         eventually(lambda: "removed kube-proxy's nftables table `ip kube-proxy`" in said.read_text())
         assert alone.connects("10.96.7.7", 80) == "taken"
+    alone.inside_node("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     with alone.steering("--proxy-mode", "iptables", "--nodeport-addresses", "10.10.0.0/16") as said:
         assert "proxy mode iptables: it was asked for" in said.read_text()
+        assert "IPv4 only" in said.read_text(), "PROXY-126"
         eventually(lambda: "kubesvc" not in alone.inside_node("nft", "list", "tables"))
         assert alone.connects("10.96.7.7", 80) == alone.connects(NODE, 30080) == "taken"
         assert alone.connects(POD, 30080) == "refused", "not one of the addresses that were chosen"

@@ -183,6 +183,8 @@ async def serve(args: argparse.Namespace, client: Client, clock: Clock, random: 
         except ModeUnavailable as error:
             raise Failure(f"{error}\nnext: --proxy-mode auto takes what works") from error
         print(f"kubesvc {opened.choice}", file=sys.stderr)
+        if len(settings.families) == 1:
+            print("kubesvc proxy: IPv4 only, since IPv6 is off in this network namespace", file=sys.stderr)
         proxy = Proxy(
             client, args.node, opened.backends, clock, random, settings,
             conntrack=opened.conntrack, addresses_of=addresses_here,
