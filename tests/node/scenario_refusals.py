@@ -50,8 +50,8 @@ async def no_users_of_images(world: World) -> None:
 
 
 async def processes_are_bounded_by_user(world: World) -> None:
-    """Of one id, the bound on processes is one for all that the user runs: it still ends a fork bomb, and the node
-    lives, but who lives beside the bomb may find no room for a new process."""
+    """For an ordinary user the bound on processes is one for all that the user runs: it still ends a fork bomb, and
+    the node lives, but who lives beside the bomb may find no room for a new process."""
     bomb = "bomb() { bomb | bomb & }; bomb; " + FOREVER
     await world.create("bomb", shell(bomb), restartPolicy="Never", terminationGracePeriodSeconds=1)
     await world.until("bomb", lambda p: p["status"].get("phase") in ("Running", "Succeeded", "Failed"), "started")

@@ -36,7 +36,7 @@ async def hooks_run_and_fail(world: World) -> None:
     await world.create("never", shell(FOREVER, lifecycle={"postStart": fail}), terminationGracePeriodSeconds=2)
     for name in ("asks", "stubborn"):
         await world.ready(name)
-    assert "/asked kube-lifecycle/1.36" in world.log_text(heard)
+    await world.until("listener", lambda _: "/asked kube-lifecycle/1.36" in world.log_text(heard), "asked")
     pod = await world.until("never", lambda p: container_status(p).get("restartCount", 0) >= 1, "restarted", 15)
     assert "terminated" in container_status(pod)["lastState"]
     assert ("FailedPostStartHook", "PostStartHook failed") in await world.events("never")

@@ -51,6 +51,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("volumes_have_owners_and_sizes", "one id"): "no_other_groups",
     ("loaded_images_run", "one id"): "no_users_of_images",
     ("bombs_and_floods", "one id"): "processes_are_bounded_by_user",
+    ("bombs_and_floods", "subordinate ids"): "processes_are_bounded_by_user",
 }
 """What cannot hold for an ordinary user, and the scenario that shows how it is refused there instead."""
 
