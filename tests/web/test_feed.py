@@ -14,6 +14,7 @@ from kubesvc.api.errors import Forbidden, TooManyRequests
 from kubesvc.api.event import EVENT
 from kubesvc.api.node import NODE
 from kubesvc.api.pod import POD
+from kubesvc.client import Unreachable
 from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.web import model
 from kubesvc.web.feed import MOST_PER_SECOND, Rates
@@ -178,6 +179,31 @@ def test_what_may_not_be_read_is_a_gap_and_what_is_late_is_not(kind: Any, said: 
 
     told = run_virtual(ask())
     assert said in told and bool(told) == bool(said)
+
+
+def test_a_cluster_that_does_not_answer_is_said_until_it_does() -> None:
+    class Failing:
+        up = False
+
+        async def list_raw(self, *_: object, **__: object) -> None:
+            if not self.up:
+                raise Unreachable("gone")
+
+    async def watch() -> list[str]:
+        feed, client = MadeUpFeed(READY), Failing()
+        feed.informers = SimpleNamespace(client=client)  # type: ignore[assignment]
+        feed.ready.set()
+        contact, changes, told = asyncio.create_task(feed.keep_contact()), feed.changes(WEB), []
+        told.append((await anext(changes))["lost"])
+        told.append((await anext(changes))["lost"])
+        client.up = True
+        told.append((await anext(changes))["lost"])
+        contact.cancel()
+        await changes.aclose()
+        return told
+
+    first, second, third = run_virtual(watch())
+    assert (first, third) == ("", "") and "does not answer" in second
 
 
 # ---------------------------------------------------------------- rates

@@ -271,6 +271,17 @@ def test_a_kept_file_shows_the_same_without_a_network(window: Browser, page: Pag
         window.devtools("Network.emulateNetworkConditions", offline=False, **speed)
 
 
+def test_a_cluster_that_does_not_answer_is_said(window: Browser, page: Page) -> None:
+    def lose(text: str) -> None:
+        page.feed.lost = text
+        page.feed.publish()
+
+    page.do(lose, "The cluster does not answer; this is how it was")
+    window.until("return document.querySelector('#connection.off')?.innerText.includes('does not answer')")
+    page.do(lose, "")
+    window.until("return document.querySelector('#connection.on')?.innerText === 'Live'")
+
+
 def test_a_server_that_goes_is_said(window: Browser) -> None:
     with serving(READY) as page:
         window.open(page.link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -85,6 +86,7 @@ class FullScreen:
     async def run(self) -> int:
         """Until the user quits. Returns the exit status."""
         loop = asyncio.get_running_loop()
+        logging.getLogger().addHandler(logging.NullHandler())  # nothing may be written across the picture
         with other_screen():
             loop.add_reader(sys.stdin.fileno(), self.read)
             for number in (signal.SIGWINCH, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -216,6 +218,7 @@ class FullScreen:
                 uncounted=self.feed.uncounted,
             )  # fmt: skip
             keys_text = f"↑↓ Pods   {'q quit' if self.alone else 'Esc all Services   q quit'}"
+        keys_text = f"{self.feed.lost}   {keys_text}" if self.feed.lost else keys_text
         lines = [
             *lines[: height - 2],
             *[""] * (height - 2 - len(lines)),

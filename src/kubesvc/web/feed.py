@@ -21,6 +21,7 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Typed
 from kubesvc.api.pod import POD
 from kubesvc.api.service import SERVICE, Service
+from kubesvc.client import Unreachable
 from kubesvc.client.informer import Informer, InformerFactory
 from kubesvc.clock import Clock
 from kubesvc.why.collect import SYSTEM, reason_of
@@ -40,6 +41,7 @@ RATE_SECONDS = 2.0
 """A rate is the mean of about so long."""
 PATIENCE = 6
 """How often a busy server is asked whether a kind may be read."""
+CONTACT_SECONDS = 3.0
 AGEING_SECONDS = 5.0
 """What is so may change with time alone: pictures are looked over again after this."""
 SHARE = 0.34
@@ -134,6 +136,8 @@ class Feed:
         self.ready = asyncio.Event()
         """Set once the first overview is complete."""
         self.wanted = asyncio.Event()
+        self.lost = ""
+        """Said while the cluster does not answer, so that nobody takes what was for what is."""
         self.version = 0
         self._changed = asyncio.Event()
         self._dirty: set[str] = set()
@@ -157,7 +161,7 @@ class Feed:
             self._wake.set()
             self.draw(key)
         told: dict[str, dict[str, Any]] = {"items": {}, "services": {}, "entries": {}}
-        first, seen, uncounted = True, -1, self.uncounted
+        first, seen, uncounted, lost = True, -1, self.uncounted, self.lost
         try:
             while True:
                 if seen != self.version:
@@ -171,6 +175,8 @@ class Feed:
                         if dropped:
                             message[f"{part}Gone"] = dropped
                     told = now
+                    if lost != self.lost:
+                        message["lost"] = lost = self.lost
                     if uncounted != self.uncounted:
                         message["uncounted"] = uncounted = self.uncounted
                     if first:
@@ -195,6 +201,7 @@ class Feed:
             "label": self.label,
             "key": "/".join(key) if key else "",
             "uncounted": self.uncounted,
+            "lost": self.lost,
             "gaps": [str(g) for g in self.gaps],
         }
 
@@ -253,6 +260,7 @@ class Feed:
             group.create_task(self.keep_overview())
             group.create_task(self.keep_pictures())
             group.create_task(self.keep_numbers())
+            group.create_task(self.keep_contact())
             if self.traffic is not None:
                 group.create_task(self.traffic.run())
 
@@ -404,6 +412,22 @@ class Feed:
                 self.publish()
             self.ready.set()
             await asyncio.sleep(OVERVIEW_SECONDS)
+
+    async def keep_contact(self) -> None:
+        """Notice when the cluster does not answer any more, and when it does again."""
+        while True:
+            await asyncio.sleep(CONTACT_SECONDS)
+            lost = ""
+            try:
+                async with asyncio.timeout(CONTACT_SECONDS):
+                    await self.informers.client.list_raw(SERVICE, limit=1)
+            except ApiError:
+                pass  # it answers
+            except (Unreachable, TimeoutError):
+                lost = "The cluster does not answer; this is how it was"
+            if lost != self.lost:
+                self.lost = lost
+                self.publish()
 
     async def keep_numbers(self) -> None:
         """Connections, and the lines of the timeline."""

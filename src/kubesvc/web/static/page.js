@@ -59,17 +59,17 @@ function listen(key) {
   source?.close();
   source = new EventSource(`/feed?service=${encodeURIComponent(key)}`);
   source.onmessage = (event) => {
-    connected(true);
     take(JSON.parse(event.data));
+    connected(true);
   };
   source.onerror = () => connected(false, source.readyState === EventSource.CLOSED);
 }
 
 function connected(is, refused) {
   state.live = is;
-  const text = moment ? `A kept moment: ${new Date(moment.at * 1000).toLocaleString("en-GB", { timeZone: "UTC" })} UTC` : is ? "Live" : refused ? "Refused: open the link that kubesvc printed last" : "Not connected; trying again";
+  const text = moment ? `A kept moment: ${new Date(moment.at * 1000).toLocaleString("en-GB", { timeZone: "UTC" })} UTC` : is ? state.lost || "Live" : refused ? "Refused: open the link that kubesvc printed last" : "Not connected; trying again";
   setText(find("connection"), text);
-  find("connection").className = `connection ${moment ? "kept" : is ? "on" : "off"}`;
+  find("connection").className = `connection ${moment ? "kept" : is && !state.lost ? "on" : "off"}`;
 }
 
 function show(key) {

@@ -4,7 +4,7 @@ export const MOST_SAMPLES = 48;
 
 export function emptyState() {
   return {
-    label: "", key: "", at: 0, uncounted: "", gaps: [], live: false,
+    label: "", key: "", at: 0, uncounted: "", lost: "", gaps: [], live: false,
     items: new Map(), services: new Map(), entries: new Map(), samples: new Map(),
   };
 }
@@ -20,6 +20,7 @@ export function apply(state, message) {
     for (const table of ["items", "services", "entries"]) state[table].clear();
     changed.services = changed.entries = true;
   }
+  if ("lost" in message) state.lost = message.lost;
   if ("uncounted" in message) state.uncounted = message.uncounted;
   if (message.at) state.at = message.at;
   for (const table of ["items", "services", "entries"]) {
