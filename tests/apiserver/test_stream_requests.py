@@ -256,7 +256,7 @@ def test_logins_and_what_belongs_to_the_hop_go_no_further() -> None:
         "Transfer-Encoding": "chunked", "Cookie": "mine", "Host": "api", "X-Forwarded-For": "192.0.2.1",
     }  # fmt: skip
     request = make_mocked_request("GET", "/x?q=1", headers=sent)
-    passed = dict(request_headers(Call(request, parse_target("GET", "/x", watch=False), {}, "1", trusted=False)))
+    passed = dict(request_headers(Call(request, parse_target("GET", "/x", watch=False), {}, "1", None)))
     assert passed.pop("X-Forwarded-For").startswith("192.0.2.1, ")
     assert passed == {
         "Cookie": "mine",
