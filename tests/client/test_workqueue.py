@@ -226,3 +226,20 @@ def test_no_key_is_lost_or_worked_on_twice_at_once(adds: list[tuple[str, float]]
             task.cancel()
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 1e-4, 4e-4, 2e-3])
+def test_short_delays_on_a_loop_whose_handles_tell_no_time(seconds: float) -> None:
+    """uvloop makes no timer of less than half a millisecond: keys that come meanwhile are neither lost nor an error."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        queue = WorkQueue()
+        keys = [("ns", str(i)) for i in range(50)]
+        async with asyncio.timeout(10):
+            for key in keys:
+                queue.add_after(key, seconds)
+            assert sorted([await queue.get() for _ in keys]) == sorted(keys)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

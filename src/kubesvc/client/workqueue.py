@@ -106,7 +106,9 @@ class WorkQueue:
         self._due: dict[Key, float] = {}  # delayed keys and their loop time
         self._heap: list[tuple[float, int, Key]] = []
         self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """When it rings. Not every loop's handle can be asked: uvloop's of a time that has come already cannot."""
         self._getters: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -227,10 +229,11 @@ class WorkQueue:
             return
         at = self._heap[0][0]
         if self._timer is not None:
-            if self._timer.when() <= at and not self._timer.cancelled():
+            if self._timer_at <= at and not self._timer.cancelled():
                 return
             self._timer.cancel()
         self._timer = loop.call_at(at, self._ripen)
+        self._timer_at = at
 
     def _ripen(self) -> None:
         """Make every delayed key whose time has come ready."""
