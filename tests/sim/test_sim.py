@@ -30,6 +30,7 @@ ONCE_BROKEN = (
     (28, "a ReplicaSet whose deletions were cut off waited for them for ever"),
     (26, "failures that events provoked put a Service off for a quarter of an hour"),
     (43, "virtual time stood still at the last bit of a rounded timer"),
+    (21, "a ReplicaSet that was to come back for older deletions waited for ever for newer ones"),
     (101, "a rollout's deadline was put off by news that were no progress"),
 )
 

@@ -83,7 +83,7 @@ class DaemonSetController(RevisedController[DaemonSet]):
         now = self.ctx.clock.now()
         places, strays = plan.plan_places(daemon_set, self.nodes.values(), pods)
         error: Exception | None = None
-        if self.expectations.met(key, self.ctx.clock.monotonic()):
+        if self.seen(key):
             steps = plan.plan_pods(daemon_set, places, strays, digest, now)
             self.hold_back(key, daemon_set, steps)
             try:

@@ -60,7 +60,7 @@ class JobController(PodOwnerController[Job]):
                 await self.settle(pod)
             return
         now = self.ctx.clock.now()
-        seen, record = self.expectations.met(key, self.ctx.clock.monotonic()), self.records.get(key, NONE)
+        seen, record = self.seen(key), self.records.get(key, NONE)
         steps = plan.plan_job(job, pods, now, seen=seen, record=record)
         if unwanted := [*steps.delete, *steps.drop]:
             for pod in steps.drop:

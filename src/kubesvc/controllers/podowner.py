@@ -154,8 +154,17 @@ class PodOwnerController(Controller, Generic[OwnerT]):
         now = self.ctx.clock.monotonic()
         uids = tuple(p.metadata.uid for p in deletions)
         self.expectations.expect(key, now, creations=creations, deletions=uids)
-        if left := self.expectations.seconds_left(key, now):
+        self.seen(key)
+
+    def seen(self, key: Key) -> bool:
+        """Whether the cache shows all that was asked for, or it counts as lost; else the key comes back when it does.
+
+        Asked at each turn: a key that was to come back for older expectations comes too early for newer ones.
+        """
+        left = self.expectations.seconds_left(key, self.ctx.clock.monotonic())
+        if left:
             self.queue.add_after(key, left + 1.0)
+        return not left
 
     async def patch_status(self, owner: OwnerT, status: Object) -> None:
         """Merge-patch the status of this very object; nothing happens if it is gone."""

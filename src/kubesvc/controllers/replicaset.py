@@ -54,7 +54,7 @@ class ReplicasController(PodOwnerController[OwnerT]):
         failure: Condition | None = None
         error: Exception | None = None
         clock = self.ctx.clock
-        if self.expectations.met(key, clock.monotonic()) and owner.metadata.deletion_timestamp is None:
+        if self.seen(key) and owner.metadata.deletion_timestamp is None:
             plan = plan_pods(replica_set, [p for p in pods if is_active(p)], self.siblings_pods(owner))
             try:
                 await self.carry_out(key, owner, plan)
