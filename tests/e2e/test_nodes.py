@@ -37,7 +37,7 @@ def by_node(pods: list[dict[str, Any]]) -> dict[str, set[str]]:
 
 
 def test_power_and_network(machine: None) -> None:
-    """NODE-85: silent for its grace a node is Unknown, its Pods unready and out of the lists; they come back with it."""
+    """NODE-85: silent for its grace a node is Unknown, its Pods unready and unlisted; they come back with it."""
     with fresh_instance() as instance:
         instance.up("--nodes", "2", "--store", "memory", "--node-monitor-grace-period", "12s")
         instance.apply(EXAMPLES / "web-deployment.yaml", EXAMPLES / "web-svc.yaml")
