@@ -140,9 +140,14 @@ class Containerd:
         return [point for line in lines if (point := line.split()[4]).startswith(f"{self.home}/")]
 
 
+def base_python() -> str:
+    """The Python below the virtual environment, whose own may be a copy far from its library."""
+    return os.path.realpath(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+
+
 def python_libraries() -> list[Path]:
     """The shared libraries of this Python, which itself comes into containers by hostPath."""
-    said = subprocess.run(["ldd", os.path.realpath(sys.executable)], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(["ldd", base_python()], capture_output=True, text=True, check=True).stdout
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
 
 
@@ -203,7 +208,7 @@ def pod(name: str, script: str, **container: Any) -> dict[str, Any]:
 
 def web(name: str, replicas: int) -> list[dict[str, Any]]:
     """A Deployment of web servers that say their host names, ready by HTTP, and its Service."""
-    python = os.path.realpath(sys.executable)
+    python = base_python()
     volumes, mounts = host_paths(os.path.realpath(sys.base_prefix), str(STANDINS))
     script = f"exec {python} -I -S {STANDINS}/web.py serve-hostname --port 8080"
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}
