@@ -403,10 +403,11 @@ def check_sets(state: State) -> None:
     for s in state.objects["statefulsets"]:
         name, wanted = s["metadata"]["name"], s["spec"]["replicas"]
         mine = {p["metadata"]["name"]: p for p in pods if owned_by(p, s)}
-        full = [f"{name}-{n}" for n in range(wanted)]
-        check(sorted(mine) == full[: len(mine)], f"StatefulSet {name} of {wanted} has {sorted(mine)}")
+        full = {f"{name}-{n}" for n in range(len(mine))}
+        check(set(mine) == full, f"StatefulSet {name} of {wanted} has {sorted(mine)}")
         well = all(ready_of(p) for p in mine.values())
         ordered = s["spec"].get("podManagementPolicy") != "Parallel"
+        # in order: nothing is made, and nothing taken away, behind one that is not ready
         check(len(mine) == wanted or (ordered and not well), f"StatefulSet {name} has {len(mine)} of {wanted}")
         if well:
             revisions = {p["metadata"]["labels"]["controller-revision-hash"] for p in mine.values()}
