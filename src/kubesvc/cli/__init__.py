@@ -58,6 +58,14 @@ class Failure(Exception):
         self.status = status
 
 
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The innermost first exception of a group."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but options are never abbreviated and wrong usage exits 64."""
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord
 
-from . import Failure
+from . import Failure, first_of
 from .target import find_target, load_record, owner_of
 
 if TYPE_CHECKING:
+    from kubesvc.api.errors import ApiError
+    from kubesvc.client import Unreachable
     from kubesvc.client.http import HttpClient
 
 CANNOT_TELL = 2
@@ -62,16 +64,31 @@ def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
 
 @contextlib.asynccontextmanager
 async def asking_cluster(args: argparse.Namespace, manager: str) -> AsyncIterator[Cluster]:
-    """`open_cluster`, closed at the end; what the cluster refuses or cannot be asked is a Failure (status 2)."""
+    """`open_cluster`, closed at the end; what the cluster refuses or cannot be asked is a Failure (status 2). Of tasks
+    that failed as a group, the user is told what the first one met."""
     from kubesvc.api.errors import ApiError
     from kubesvc.client import Unreachable
 
     cluster = open_cluster(args, manager)
     try:
         yield cluster
-    except Unreachable as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
+    except (Unreachable, ApiError) as error:
+        raise failure_of(error, cluster) from error
+    except BaseExceptionGroup as group:
+        cause = first_of(group)
+        if isinstance(cause, (Unreachable, ApiError)):
+            raise failure_of(cause, cluster) from cause
+        if isinstance(cause, (Failure, BrokenPipeError, KeyboardInterrupt)):
+            raise cause from None
+        raise
     finally:
         await cluster.client.close()
+
+
+def failure_of(error: Unreachable | ApiError, cluster: Cluster) -> Failure:
+    """What a user is told of a cluster that does not answer, or does not want to."""
+    from kubesvc.client import Unreachable
+
+    if isinstance(error, Unreachable):
+        return Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL)
+    return Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL)

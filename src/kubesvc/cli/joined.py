@@ -22,9 +22,8 @@ from kubesvc.clock import Clock, Random, RealClock
 from kubesvc.instance.paths import state_home
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
-from . import WRONG_USAGE, Failure
+from . import WRONG_USAGE, Failure, first_of
 from .runtimes import checked_runtime
-from .up import first_of
 
 if TYPE_CHECKING:
     from kubesvc.client.http import HttpClient

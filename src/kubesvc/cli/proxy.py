@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal
 
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
-from .cluster import CANNOT_TELL, Cluster, open_cluster
+from .cluster import CANNOT_TELL, Cluster, asking_cluster
 from .flags import comma
 
 if TYPE_CHECKING:
@@ -326,22 +326,14 @@ class World:
 
 async def once(args: argparse.Namespace, job: object) -> int:
     """Read the cluster, do the job, end."""
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
     from kubesvc.kernel.nft import NftError
 
-    cluster = open_cluster(args, "kubesvc-proxy")
-    try:
-        world = await read(args, cluster)
-        return int(await job(args, world))  # type: ignore[operator]
-    except Unreachable as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    except (OSError, NftError) as error:
-        raise Failure(f"the kernel's rules cannot be read: {error}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
+    async with asking_cluster(args, "kubesvc-proxy") as cluster:
+        try:
+            world = await read(args, cluster)
+            return int(await job(args, world))  # type: ignore[operator]
+        except (OSError, NftError) as error:
+            raise Failure(f"the kernel's rules cannot be read: {error}", status=CANNOT_TELL) from error
 
 
 async def read(args: argparse.Namespace, cluster: Cluster) -> World:

@@ -28,7 +28,6 @@ from kubesvc.clock import Random, RealClock, fresh_token
 from . import WRONG_USAGE, Failure
 from .flags import port
 from .target import add_target
-from .up import first_of
 
 if TYPE_CHECKING:
     from kubesvc.web.feed import Feed
@@ -73,43 +72,16 @@ def run(args: argparse.Namespace) -> int:
 
 async def watch(args: argparse.Namespace, service: str) -> int:
     """Open the cluster, keep its picture, and show it in the way that was asked for."""
-    from kubesvc.api.errors import ApiError
     from kubesvc.api.service import SERVICE
-    from kubesvc.client import Unreachable
 
-    from .cluster import open_cluster
+    from .cluster import asking_cluster
 
-    cluster = open_cluster(args, "kubesvc-top")
-    try:
+    async with asking_cluster(args, "kubesvc-top") as cluster:
         if service:
             await cluster.client.get(SERVICE, service, cluster.namespace)
         key = (cluster.namespace, service) if service else None
         async with feeding(cluster) as feed:
             return await show(args, feed, key)
-    except BaseExceptionGroup as group:
-        cause = first_of(group)
-        if isinstance(cause, (Unreachable, ApiError, Failure)):
-            raise failure_of(cause, cluster) from None
-        if isinstance(cause, (BrokenPipeError, KeyboardInterrupt)):
-            raise cause from None
-        raise
-    except (Unreachable, ApiError) as error:
-        raise failure_of(error, cluster) from error
-    finally:
-        await cluster.client.close()
-
-
-def failure_of(error: BaseException, cluster: Cluster) -> Failure:
-    """What a user is told of a cluster that does not answer, or does not want to."""
-    from kubesvc.api.errors import ApiError
-
-    from .cluster import CANNOT_TELL
-
-    if isinstance(error, Failure):
-        return error
-    if isinstance(error, ApiError):
-        return Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL)
-    return Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL)
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, write_record
 from kubesvc.instance.wiring import NODE_NETWORK
 
-from . import Failure
+from . import Failure, first_of
 from .flags import (
     address,
     bind_address,
@@ -388,14 +388,6 @@ def end_with(fd: int) -> None:
     while os.read(fd, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The innermost first exception of a group."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
 
 
 def warn_of_reach(options: UpOptions) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from kubesvc.clock import RealClock
 
 from . import WRONG_USAGE, Failure
+from .cluster import CANNOT_TELL, Cluster, asking_cluster
 from .target import add_target, kubectl_for
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
     from kubesvc.why.snapshot import Snapshot
     from kubesvc.why.subject import Subject
-
-    from .cluster import Cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,30 +188,17 @@ def read_path(read: Callable[[], Snapshot]) -> Snapshot:
 
 async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> tuple[str, Snapshot]:
     """Read the cluster that the options name; where it is an instance of this machine, look into its nodes too."""
-    from kubesvc.api.errors import ApiError
-    from kubesvc.client import Unreachable
     from kubesvc.why.collect import read_for
 
-    from .cluster import open_cluster
-
-    cluster = open_cluster(args, "kubesvc-why")
-    namespace = cluster.namespace
-    try:
+    async with asking_cluster(args, "kubesvc-why") as cluster:
+        namespace = cluster.namespace
         where = namespace if subject is not None or (args.namespace and not args.all_namespaces) else ""
         snapshot = await read_for(cluster.client, RealClock(), subject, where)
         if subject is not None and subject.service and not subject.pod and not args.passive:
             snapshot = await look_inside(args, cluster, subject, namespace, snapshot)
         return namespace, snapshot
-    except Unreachable as error:
-        text = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
-        raise Failure(text, status=CANNOT_TELL) from error
-    except ApiError as error:
-        raise Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL) from error
-    finally:
-        await cluster.client.close()
 
 
-CANNOT_TELL = 2
 MOVING = frozenset({"EP409", "EP614", "EP706", "EP707"})
 """Causes that a change under way, or a busy machine, looks like: they count if they are still there when everything was
 read anew and asked with more patience."""
