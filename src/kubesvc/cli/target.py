@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubesvc.instance.paths import BadName, InstancePaths, all_instances
 from kubesvc.instance.record import InstanceRecord, read_record
 
-from . import Failure
+from . import WRONG_USAGE, Failure
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ def running(name: str | None, kubeconfig: str = "") -> tuple[InstancePaths, Inst
     if not record.ready:
         raise Failure(f"the instance {paths.name!r} is still starting\nnext: kubesvc status{flag}")
     return paths, record
+
+
+def service_named(words: Sequence[str], wanted: str) -> str:
+    """The name in `svc/NAME`, for commands about one Service. Failure, which says what was wanted, if it is none."""
+    from kubesvc.why.subject import BadSubject, parse_subject
+
+    try:
+        subject = parse_subject(words)
+    except BadSubject as error:
+        raise Failure(str(error), status=WRONG_USAGE) from error
+    if not subject.service or subject.pod:
+        raise Failure(f"{wanted}: svc/NAME", status=WRONG_USAGE)
+    return subject.service
 
 
 def load_record(paths: InstancePaths) -> InstanceRecord | None:

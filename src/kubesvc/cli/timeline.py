@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import WRONG_USAGE, Failure
-from .target import add_target, same_cluster
+from . import Failure
+from .target import add_target, same_cluster, service_named
 
 if TYPE_CHECKING:
     from kubesvc.controllers.service_events_plan import Listed, Moved
@@ -43,15 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubesvc.why.subject import BadSubject, parse_subject
-
-    try:
-        subject = parse_subject(args.subject)
-    except BadSubject as error:
-        raise Failure(str(error), status=WRONG_USAGE) from error
-    if not subject.service or subject.pod:
-        raise Failure("the timeline of what? of a Service: svc/NAME", status=WRONG_USAGE)
-    return asyncio.run(show(args, subject.service))
+    return asyncio.run(show(args, service_named(args.subject, "the timeline of what? of a Service")))
 
 
 async def show(args: argparse.Namespace, service: str) -> int:

@@ -27,7 +27,7 @@ from kubesvc.clock import Random, RealClock, fresh_token
 
 from . import WRONG_USAGE, Failure
 from .flags import port
-from .target import add_target
+from .target import add_target, service_named
 
 if TYPE_CHECKING:
     from kubesvc.web.feed import Feed
@@ -54,17 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubesvc.why.subject import BadSubject, parse_subject
-
-    service = ""
-    if args.subject:
-        try:
-            subject = parse_subject(args.subject)
-        except BadSubject as error:
-            raise Failure(str(error), status=WRONG_USAGE) from error
-        if not subject.service or subject.pod:
-            raise Failure("the picture of what? of a Service: svc/NAME", status=WRONG_USAGE)
-        service = subject.service
+    service = service_named(args.subject, "the picture of what? of a Service") if args.subject else ""
     if args.web is not None and args.subject:
         raise Failure("--web shows every Service; leave the subject out", status=WRONG_USAGE)
     return asyncio.run(watch(args, service))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from kubesvc.lifetime import run_anywhere
 
-from . import WRONG_USAGE, Failure
-from .target import add_target, same_cluster
+from . import Failure
+from .target import add_target, same_cluster, service_named
 
 if TYPE_CHECKING:
     from kubesvc.why.routable import Progress, Stage
@@ -59,25 +59,18 @@ def seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubesvc.why.subject import BadSubject, parse_subject
-
-    try:
-        subject = parse_subject(args.subject)
-    except BadSubject as error:
-        raise Failure(str(error), status=WRONG_USAGE) from error
-    if not subject.service or subject.pod:
-        raise Failure("wait for what? a Service: svc/NAME", status=WRONG_USAGE)
-    found, waited = asyncio.run(wait(args, subject.service, args.stage, args.timeout))
+    service = service_named(args.subject, "wait for what? a Service")
+    found, waited = asyncio.run(wait(args, service, args.stage, args.timeout))
     if args.json:
         told = {"done": found.done, "stage": args.stage, "text": found.text, "seconds": round(waited, 3)}
-        print(json.dumps(told | {"service": subject.service, "canTell": not found.blind, "why": found.why}))
+        print(json.dumps(told | {"service": service, "canTell": not found.blind, "why": found.why}))
     elif found.done:
-        print(f"svc/{subject.service} is {args.stage} after {waited:.1f} s; {found.text}")
+        print(f"svc/{service} is {args.stage} after {waited:.1f} s; {found.text}")
     if found.done:
         return 0
     if not args.json:
-        text = f"svc/{subject.service} is not {args.stage} after {waited:.1f} s: {found.text}"
-        asked = f"kubesvc why svc/{subject.service}{same_cluster(args)}"
+        text = f"svc/{service} is not {args.stage} after {waited:.1f} s: {found.text}"
+        asked = f"kubesvc why svc/{service}{same_cluster(args)}"
         raise Failure(f"{text}{because(found)}\nnext: {asked}", status=2 if found.blind else 1)
     return 2 if found.blind else 1
 
