@@ -21,7 +21,6 @@ from .iptables import MARKER
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 NFPROTO = {"IPv4": NFPROTO_IPV4, "IPv6": NFPROTO_IPV6}
 WORDS = {"IPv4": "ip", "IPv6": "ip6"}
-TABLES = ("nat", "filter", "mangle")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,19 +110,18 @@ def trace(
     """
     family: Family = "IPv6" if ":" in flow.destination else "IPv4"
     listed = list(services)
-    legs = [_leg(source, source.place, flow, listed, slices_of, family, surroundings)]
+    legs = [_leg(source.place, flow, listed, slices_of, family, surroundings)]
     first = legs[0]
     if first.decision.verdict == "pass" and flow.destination not in source.place.addresses:
         there = next((p for p in places if flow.destination in p.addresses), None)
         if there is not None:
             words = (*first.words, f"{flow.destination} is node {there.node}: its proxy decides")
             legs[0] = replace(first, words=words)
-            legs.append(_leg(source, there, flow, listed, slices_of, family, surroundings))
+            legs.append(_leg(there, flow, listed, slices_of, family, surroundings))
     return Trace(source, flow, tuple(legs))
 
 
 def _leg(
-    source: Source,
     place: Place,
     flow: NewFlow,
     services: Sequence[Service],
@@ -138,10 +137,10 @@ def _leg(
     port = next((p for p in ports if p.name == decision.port), None)
     if port is None:
         return Leg(place.node, flow, decision, "", (_no_port_words(flow, ports, decision, at),))
-    front = _front(port, flow, at)
+    front = _front(port, flow)
     service = owners[port.name[:2]]
     slices = slices_of(service)
-    words = _words(source, port, front, flow, decision, at)
+    words = _words(port, front, flow, decision)
     candidates = _candidates(port, decision, front, flow, slices, place, family)
     return Leg(place.node, flow, decision, front, words, candidates, port.affinity_seconds)
 
@@ -160,7 +159,7 @@ def _no_port_words(flow: NewFlow, ports: Sequence[PortTraffic], decision: Decisi
     return f"{front} is no address of a Service: the proxy leaves it alone"
 
 
-def _front(port: PortTraffic, flow: NewFlow, at: Surroundings) -> FrontKind:
+def _front(port: PortTraffic, flow: NewFlow) -> FrontKind:
     """By which of its fronts a service port is reached, in the order in which they win."""
     if flow.port == port.port:
         if flow.destination == port.cluster_ip:
@@ -172,9 +171,7 @@ def _front(port: PortTraffic, flow: NewFlow, at: Surroundings) -> FrontKind:
     return "node port"
 
 
-def _words(
-    source: Source, port: PortTraffic, front: FrontKind, flow: NewFlow, decision: Decision, at: Surroundings
-) -> tuple[str, ...]:
+def _words(port: PortTraffic, front: FrontKind, flow: NewFlow, decision: Decision) -> tuple[str, ...]:
     """The rules that speak, in the order in which they do."""
     name, number = port.name, f"{flow.port}/{flow.protocol}"
     named = f", port {name.port!r}" if name.port else ""
@@ -194,7 +191,6 @@ def _words(
                 f"sessionAffinity ClientIP: a client that connected within {port.affinity_seconds} s goes where it "
                 "went before (PROXY-59)"
             )
-    del source, at
     return tuple(found)
 
 
