@@ -242,7 +242,8 @@ def chain_text(spec: ChainSpec) -> str:
 
 
 def transaction_lines(transaction: c.Transaction, sets: Mapping[str, SetSpec]) -> Iterator[str]:
-    """The commands of a transaction, one a line, as `nft -f` takes them.
+    """The commands of a transaction, one a line, as `nft -f` takes them. Names go as they are: upstream's and ours hold
+    nothing that nft would not take.
 
     sets: those of the table as it will be, which rules refer to
     """
@@ -263,13 +264,13 @@ def transaction_lines(transaction: c.Transaction, sets: Mapping[str, SetSpec]) -
                 kind = "map" if command.name in known and known[command.name].is_map else "set"
                 yield f"delete {kind} {where} {command.name}"
             case c.AddChain():
-                yield f"add chain {where} {name_text(command.spec.name)}{chain_text(command.spec)}"
+                yield f"add chain {where} {command.spec.name}{chain_text(command.spec)}"
             case c.DeleteChain():
-                yield f"delete chain {where} {name_text(command.name)}"
+                yield f"delete chain {where} {command.name}"
             case c.FlushChain():
-                yield f"flush chain {where} {name_text(command.name)}"
+                yield f"flush chain {where} {command.name}"
             case c.AddRule():
-                yield f"add rule {where} {name_text(command.chain)} {rule_text(command.rule, known)}"
+                yield f"add rule {where} {command.chain} {rule_text(command.rule, known)}"
             case c.AddElements():
                 items = ", ".join(element_text(command.set, key, value) for key, value in command.items)
                 yield f"add element {where} {command.set.name} {{ {items} }}"
@@ -278,11 +279,6 @@ def transaction_lines(transaction: c.Transaction, sets: Mapping[str, SetSpec]) -
                 yield f"delete element {where} {command.set.name} {{ {keys} }}"
             case _:
                 yield f"# {type(command).__name__}"
-
-
-def name_text(name: str) -> str:
-    """Names of chains go as they are: upstream's and ours hold nothing that nft would not take."""
-    return name
 
 
 def table_lines(table: Table) -> Iterable[str]:
