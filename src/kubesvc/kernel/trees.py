@@ -110,7 +110,7 @@ def remove_tree(top: Path) -> None:
     try:
         stuck: set[str] = set()
         moved = 0
-        while waiting := [name for name in directories(root, clear=True) if name not in stuck]:
+        while waiting := [name for name in cleared(root) if name not in stuck]:
             for name in waiting:
                 moved = empty(root, name, moved)
                 try:
@@ -130,7 +130,7 @@ def empty(root: int, name: str, moved: int) -> int:
     except OSError:
         return moved
     try:
-        for inner in directories(here, clear=True):
+        for inner in cleared(here):
             while True:
                 moved += 1
                 try:
@@ -157,14 +157,14 @@ def open_for_removal(root: int, name: str) -> int:
         return os.open(name, DIRECTORY, dir_fd=root)
 
 
-def directories(fd: int, *, clear: bool) -> list[str]:
-    """The names of a directory's directories; `clear` removes everything else in it."""
+def cleared(fd: int) -> list[str]:
+    """Remove everything in a directory but its directories; the names of those."""
     found = []
     with contextlib.suppress(OSError), os.scandir(fd) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 found.append(entry.name)
-            elif clear:
+            else:
                 with contextlib.suppress(OSError):
                     os.unlink(entry.name, dir_fd=fd)
     return found
