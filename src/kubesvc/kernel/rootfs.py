@@ -70,6 +70,26 @@ class Root:
             os.close(holder)
         return self.open(target)
 
+    def part(self, target: str, *, make: bool) -> int:
+        """A descriptor of part of a volume, which this directory is. Where there is nothing and `make` is set, a
+        directory is made; what is made on the way to it is as open as the volume."""
+        try:
+            return self.open(target)
+        except FileNotFoundError:
+            if not make:
+                raise
+        mode = os.stat(self.path).st_mode & 0o7777
+        names = [name for name in target.split("/") if name not in ("", ".")]
+        for depth in range(1, len(names) + 1):
+            step = "/".join(names[:depth])
+            try:
+                os.close(self.open(step))
+            except FileNotFoundError:
+                made = self.directory(step)
+                os.chmod(f"/proc/self/fd/{made}", mode)
+                os.close(made)
+        return self.directory(target)
+
     def place(self, target: str, *, like: str) -> int:
         """A place for a bind mount of the thing at `like`: a directory for a directory, else a file."""
         return self.directory(target) if os.path.isdir(like) else self.file(target)
@@ -136,13 +156,7 @@ class Root:
 
     def do_bind_below(self, directory: str, path: str, target: str, read_only: bool, make: bool) -> None:
         """Bind `path` of the volume `directory`, its links held inside the volume (subPath)."""
-        volume = Root(directory)
-        try:
-            source = volume.open(path)
-        except FileNotFoundError:
-            if not make:
-                raise
-            source = volume.directory(path)
+        source = Root(directory).part(path, make=make)
         place = f"/proc/self/fd/{source}"
         fd = self.place(target, like=place)
         sc.mount(place, f"/proc/self/fd/{fd}", "", sc.MS_BIND | sc.MS_REC)

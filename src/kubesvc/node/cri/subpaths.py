@@ -18,13 +18,7 @@ from kubesvc.kernel.rootfs import Root
 
 def bind_part(mount: Mount, place: Path) -> None:
     """Bind `mount.below` of the volume `mount.source` at `place`. OSError if there is nothing and none may be made."""
-    volume = Root(mount.source)
-    try:
-        source = volume.open(mount.below)
-    except FileNotFoundError:
-        if not mount.make:
-            raise
-        source = make_part(volume, mount.below)
+    source = Root(mount.source).part(mount.below, make=mount.make)
     try:
         opened = f"/proc/self/fd/{source}"
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,21 +30,6 @@ def bind_part(mount: Mount, place: Path) -> None:
         syscalls.mount(opened, str(place), "", syscalls.MS_BIND | syscalls.MS_REC)
     finally:
         os.close(source)
-
-
-def make_part(volume: Root, path: str) -> int:
-    """A descriptor of a directory inside a volume, each of its parts that is made being as open as the volume."""
-    mode = os.stat(volume.path).st_mode & 0o7777
-    parts = Path(path).parts
-    for depth in range(1, len(parts) + 1):
-        part = str(Path(*parts[:depth]))
-        try:
-            os.close(volume.open(part))
-        except FileNotFoundError:
-            made = volume.directory(part)
-            os.chmod(f"/proc/self/fd/{made}", mode)
-            os.close(made)
-    return volume.directory(path)
 
 
 def free(place: Path) -> None:
