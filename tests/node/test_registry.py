@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from kubesvc.clock import RealClock
 from kubesvc.node.imagestore import ImageStore
-from kubesvc.node.imagewait import go_duration, logins_of
+from kubesvc.node.imagewait import logins_of
 from kubesvc.node.pulling import Login, Puller, Told, Wanted, ask_pull, serve_pulls
 from kubesvc.node.registry import PullFailed, base_address, parse_challenge, parse_reference
+from kubesvc.node.restart_plan import go_duration
 from kubesvc.node.tarstream import BadArchive
 
 from .imagemaking import MACHINE, configuration, entry, layer, sha

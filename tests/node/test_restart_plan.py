@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubesvc.api.container import Container, ContainerRestartRule, ExitCodeRequirement
-from kubesvc.node.restart_plan import advance, back_off_message, go_seconds, restarts, wait_seconds
+from kubesvc.node.restart_plan import advance, back_off_message, go_duration, restarts, wait_seconds
 
 RULE = ContainerRestartRule(action="Restart", exit_codes=ExitCodeRequirement(operator="In", values=[42]))
 NOT_RULE = ContainerRestartRule(action="Restart", exit_codes=ExitCodeRequirement(operator="NotIn", values=[1]))
@@ -51,6 +51,6 @@ def test_waits_double_and_are_forgotten() -> None:
 
 def test_words() -> None:
     """NODE-27."""
-    assert [go_seconds(s) for s in (10, 80, 300, 3600)] == ["10s", "1m20s", "5m0s", "1h0m0s"]
+    assert [go_duration(s) for s in (10, 80, 300, 3600)] == ["10s", "1m20s", "5m0s", "1h0m0s"]
     text = back_off_message(20, "c", "p", "ns", "u")
     assert text == "back-off 20s restarting failed container=c pod=p_ns(u)"

@@ -17,7 +17,7 @@ from .context import NodeContext
 from .images import Image, ImageProblem, full_name
 from .pulling import Login, Told, Wanted, ask_pull
 from .registry import HUB, PullFailed
-from .restart_plan import BackOff, advance
+from .restart_plan import BackOff, advance, go_duration
 
 LOOK_SECONDS = 10.0
 """How often a container looks again for what nobody will pull."""
@@ -154,13 +154,3 @@ def pulled_words(name: str, told: Told) -> str:
         f'Successfully pulled image "{name}" in {took} ({waited} including waiting). '
         f"Image size: {told.size_bytes} bytes."
     )
-
-
-def go_duration(seconds: float) -> str:
-    """A span as upstream prints it, to the millisecond: 850ms, 1.25s, 1m2.5s."""
-    thousandths = round(seconds * 1000)
-    if thousandths < 1000:
-        return f"{thousandths}ms" if thousandths else "0s"
-    minutes, rest = divmod(thousandths, 60_000)
-    text = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    return f"{minutes}m{text}" if minutes else text

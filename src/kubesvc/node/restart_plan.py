@@ -57,16 +57,18 @@ def restarts(policy: str, container: Container, exit_code: int, *, init: bool = 
 
 def back_off_message(seconds: float, container: str, pod: str, namespace: str, uid: str) -> str:
     """NODE-27."""
-    return f"back-off {go_seconds(seconds)} restarting failed container={container} pod={pod}_{namespace}({uid})"
+    wait = go_duration(int(seconds))
+    return f"back-off {wait} restarting failed container={container} pod={pod}_{namespace}({uid})"
 
 
-def go_seconds(seconds: float) -> str:
-    """A duration as Go prints it: 20s, 1m20s, 5m0s, 2h0m0s."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
+def go_duration(seconds: float) -> str:
+    """A span as Go prints it, to the millisecond: 850ms, 1.25s, 20s, 1m20s, 5m0s, 2h0m0s."""
+    thousandths = round(seconds * 1000)
+    if thousandths < 1000:
+        return f"{thousandths}ms" if thousandths else "0s"
+    minutes, rest = divmod(thousandths, 60_000)
+    text = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
     if minutes < 60:
-        return f"{minutes}m{rest}s"
+        return f"{minutes}m{text}" if minutes else text
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{rest}s"
+    return f"{hours}h{minutes}m{text}"
