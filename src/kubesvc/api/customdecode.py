@@ -13,18 +13,17 @@ import msgspec
 
 from . import fields, goyaml, schema
 from .errors import BadRequest
-from .exact import Walk, bare, is_object, items_of, read_json, word
+from .exact import Walk, bare, read_json, repeated_keys, word
 from .gojson import summary
 from .kind import Kind
 from .meta import Object
 from .quick import quick_plain
-from .structural import prune, whole_numbers
+from .structural import deeper_than, prune, whole_numbers
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 FRACTION = re.compile(rb"\d(?:\.\d|[eE])")
 MOST_DEPTH = 400
 """Deeper values would end in a recursion too deep for one of the walks over them."""
-MOST_INTEGER = 2**63
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
@@ -37,7 +36,7 @@ def read_custom_json(raw: bytes, kind: Kind) -> tuple[Any, list[str]]:
     """The value of a JSON body, and the texts of keys that it gives twice; BadRequest if it is no JSON."""
     try:
         value = _decoder.decode(raw)
-        if _encoder.encode(value).count(b'"') == raw.count(b'"') and b"\\u0022" not in raw and b"\\" not in raw:
+        if _encoder.encode(value).count(b'"') == raw.count(b'"') and b"\\" not in raw:
             return (whole_numbers(value) if FRACTION.search(raw) else value), []
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass
@@ -69,23 +68,6 @@ def read_custom_yaml(raw: bytes, kind: Kind) -> tuple[Any, list[str]]:
     return copied, []
 
 
-def repeated_keys(value: Any, path: str = "") -> list[str]:
-    """`duplicate field` texts for every key given twice, in the order of the body."""
-    found: list[str] = []
-    if is_object(value):
-        seen: set[str] = set()
-        for key, inner in items_of(value):
-            here = f"{path}.{key}" if path else str(key)
-            if key in seen:
-                found.append(f'duplicate field "{here}"')
-            seen.add(key)
-            found += repeated_keys(inner, here)
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            found += repeated_keys(inner, f"{path}[{i}]")
-    return list(dict.fromkeys(found))
-
-
 def shaped(value: Any, kind: Kind) -> tuple[Object, list[str]]:
     """A value as an object of the kind, changed in place, and the texts of what was unknown; Malformed if it is none.
 
@@ -93,7 +75,7 @@ def shaped(value: Any, kind: Kind) -> tuple[Object, list[str]]:
     """
     custom = kind.custom
     assert custom is not None
-    if too_deep(value):
+    if deeper_than(value, MOST_DEPTH):
         raise Malformed("exceeded max depth")
     unknown: list[str] = []
     given = value.get("metadata")
@@ -118,22 +100,6 @@ def exact_metadata(given: Any) -> tuple[Object, list[str]]:
     if walk.error:
         raise Malformed(walk.error)
     return meta, [f"metadata.{path}" for path in walk.unknown]
-
-
-def too_deep(value: Any) -> bool:
-    """Whether a value nests beyond what is read."""
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MOST_DEPTH:
-            return True
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, (dict, list))
-        ]
-    return False
 
 
 def decode_custom(

@@ -76,6 +76,23 @@ def is_object(value: Any) -> bool:
     return isinstance(value, (dict, Pairs))
 
 
+def repeated_keys(value: Any, path: str = "") -> list[str]:
+    """`duplicate field` texts for every key given twice, in the order of the text."""
+    found: list[str] = []
+    if isinstance(value, Pairs):
+        seen: set[str] = set()
+        for key, inner in value:
+            here = f"{path}.{key}" if path else key
+            if key in seen:
+                found.append(f'duplicate field "{here}"')
+            seen.add(key)
+            found += repeated_keys(inner, here)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            found += repeated_keys(inner, f"{path}[{i}]")
+    return list(dict.fromkeys(found))
+
+
 def word(value: Any) -> str:
     return "object" if isinstance(value, Pairs) else type_word(value)
 

@@ -15,7 +15,7 @@ from .exact import Walk, word
 from .fields import Errors, FieldError, Path
 from .meta import Object
 from .patterns import BadPattern, Unspoken, compiled
-from .structural import Structural, prune
+from .structural import Structural, deeper_than, prune
 from .valuecheck import NOWHERE, Check
 
 PROPS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
@@ -83,8 +83,11 @@ def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
 def conform(schema: Object) -> str:
     """Read as schemas, in place, what stands where the API takes a schema or something else (items,
     additionalProperties); what was wrong, "" if nothing. The rest has been read as part of the body."""
-    if too_deep(schema):
-        return ""  # told by `schema_errors`
+    return "" if too_deep(schema) else conform_below(schema)  # `schema_errors` tells the former
+
+
+def conform_below(schema: Object) -> str:
+    """`conform`, of a schema that does not nest too deeply."""
     for name in ("items", "additionalProperties", "additionalItems"):
         inner = schema.get(name)
         if isinstance(inner, dict):
@@ -97,22 +100,12 @@ def conform(schema: Object) -> str:
                 return walk.error
         elif inner is not None and not (isinstance(inner, bool) and name != "items") and not isinstance(inner, list):
             return f"json: cannot unmarshal {word(inner)} into Go struct field JSONSchemaProps.{name}"
-    return next((text for inner, _, _ in parts(schema, Path()) if (text := conform(inner))), "")
+    return next((text for inner, _, _ in parts(schema, Path()) if (text := conform_below(inner))), "")
 
 
-def too_deep(schema: Any) -> bool:
-    level, depth = [schema], 0
-    while level:
-        depth += 1
-        if depth > 2 * MOST_DEPTH:
-            return True
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, (dict, list))
-        ]
-    return False
+def too_deep(schema: Object) -> bool:
+    """Every schema below another stands in an object or a list of its own."""
+    return deeper_than(schema, 2 * MOST_DEPTH)
 
 
 def go_name(keyword: str) -> str:

@@ -213,6 +213,25 @@ def repeated_items(value: Any, at: Structural, path: Path) -> Iterator[fields.Fi
             yield from repeated_items(inner, below, here)
 
 
+# ---------------------------------------------------------------- depth
+
+
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether objects and lists nest in each other beyond so many levels."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > levels:
+            return True
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+    return False
+
+
 # ---------------------------------------------------------------- numbers
 
 

@@ -14,7 +14,7 @@ from kubesvc.api import fields, schema
 from kubesvc.api.customdecode import check_type, shaped
 from kubesvc.api.decode import Target, conform, right_kind, target_of
 from kubesvc.api.errors import ApiError, BadRequest, Invalid, RequestTooLarge, UnsupportedMediaType
-from kubesvc.api.exact import Pairs, Walk, bare, is_object, items_of, read_json, word
+from kubesvc.api.exact import Walk, bare, is_object, items_of, read_json, repeated_keys, word
 from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object, copied
@@ -98,28 +98,11 @@ def read_bytes(raw: bytes, prefix: str) -> tuple[Any, list[str]]:
         pass
     try:
         pairs = read_json(raw)
-        return bare(pairs), repeated(pairs)
+        return bare(pairs), repeated_keys(pairs)
     except ValueError as e:
         raise BadRequest(prefix + str(e)) from None
     except RecursionError:
         raise BadRequest(prefix + "exceeded max depth") from None
-
-
-def repeated(value: Any, path: str = "") -> list[str]:
-    """`duplicate field` texts for every key given twice, in the order of the text."""
-    found: list[str] = []
-    if isinstance(value, Pairs):
-        seen: set[str] = set()
-        for key, inner in value:
-            here = f"{path}.{key}" if path else key
-            if key in seen:
-                found.append(f'duplicate field "{here}"')
-            seen.add(key)
-            found += repeated(inner, here)
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            found += repeated(inner, f"{path}[{i}]")
-    return list(dict.fromkeys(found))
 
 
 # The three kinds
