@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kubesvc.api.container import Container
 from kubesvc.kernel.cgroups import Group
@@ -150,6 +151,12 @@ class Execution:
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def read_environment(pid: int) -> dict[str, str]:
+    """The environment that a process was started with. OSError."""
+    text = Path("/proc", str(pid), "environ").read_text(errors="replace")
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
 
 
 def go_words(words: str, argv: Sequence[str]) -> str:

@@ -107,16 +107,21 @@ def said(waiting: Waiting, image: Image, why: str = "") -> Image:
 
 async def pull(waiting: Waiting) -> Told:
     """Have it pulled into the store. PullFailed."""
-    node, pod = waiting.node, waiting.pod
-    socket = node.settings.pull_socket
+    socket = waiting.node.settings.pull_socket
     if socket is None:
         raise PullFailed("no program stands for this image on this node, and nothing is pulled here")
     waiting.late()
+    return await ask_pull(socket, Wanted(waiting.container.image, tuple(await pod_logins(waiting))))
+
+
+async def pod_logins(waiting: Waiting) -> list[Login]:
+    """The logins in the Pod's pull secrets, those that are there."""
+    node, pod = waiting.node, waiting.pod
     logins: list[Login] = []
     for reference in pod.spec.image_pull_secrets or ():
         if reference.name and (secret := await node.secret(pod.namespace, reference.name)) is not None:
             logins += logins_of(secret)
-    return await ask_pull(socket, Wanted(waiting.container.image, tuple(logins)))
+    return logins
 
 
 def logins_of(secret: Mapping[str, bytes]) -> Iterable[Login]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from kubesvc.client.metrics import braces
+
 ProbeKey = tuple[str, str, str, str, str]
 """Probe type, result, container, Pod, namespace."""
 
@@ -17,13 +19,8 @@ class NodeState(NamedTuple):
     containers: Mapping[str, int]
 
 
-def quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
 def sample(name: str, labels: Mapping[str, str], value: float) -> str:
-    inside = ",".join(f"{key}={quoted(text)}" for key, text in labels.items())
-    return f"{name}{{{inside}}} {value:g}\n" if inside else f"{name} {value:g}\n"
+    return f"{name}{braces(labels.items())} {value:g}\n"
 
 
 def render_probes(results: Mapping[ProbeKey, int], uids: Mapping[tuple[str, str], str]) -> str:

@@ -18,7 +18,7 @@ from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
 
 from .capabilities import capability_mask
 from .environment import MissingSource, expand
-from .execution import Execution, go_words
+from .execution import Execution, go_words, read_environment
 from .images import Image, ImageProblem, python_binds
 from .imagewait import Waiting, find_or_pull
 from .limits import container_limits, needed_controllers, rlimits
@@ -220,8 +220,7 @@ class NativeRuntime:
             run.user = runner.identity()
             run.groups = sorted({run.user[1], *runner.supplemental_groups()})
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
-            run.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+            run.environment = read_environment(process.pid)
         run.workdir = runner.container.working_dir or (runner.image.workdir if runner.image else "/")
         if self.node.groups is not None:
             run.group = self.node.groups.find(f"{runner.view.pod.metadata.uid}/{runner.name}")

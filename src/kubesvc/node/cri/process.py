@@ -14,7 +14,7 @@ from kubesvc.kernel.cgroups import CONTROLLERS, Group, mounted, own_groups
 from kubesvc.kernel.process import WatchedProcess, start_time
 
 from ..environment import expand
-from ..execution import Execution
+from ..execution import Execution, read_environment
 from . import wire
 from .client import CriClient, RuntimeProblem
 
@@ -146,8 +146,7 @@ class CriExecution(Execution):
             self.user = (int(held["Uid"][1]), int(held["Gid"][1]))
             self.groups = sorted({self.user[1], *map(int, held["Groups"])})
         with contextlib.suppress(OSError):
-            text = (place / "environ").read_text(errors="replace")
-            self.environment = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+            self.environment = read_environment(self.process.pid)
         with contextlib.suppress(OSError):
             self.workdir = os.readlink(place / "cwd")
         self.group = group_of(self.process.pid)

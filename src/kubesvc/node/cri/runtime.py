@@ -23,9 +23,9 @@ from kubesvc.kernel.process import StartFailed, WatchedProcess, start_time
 
 from ..environment import MissingSource
 from ..images import Image, ImageProblem, full_name
-from ..imagewait import Waiting, logins_of, pulled_words
+from ..imagewait import Waiting, pod_logins, pulled_words
 from ..limits import amount
-from ..pulling import Login, Told
+from ..pulling import Told
 from ..records import ContainerRecord, PodRecord
 from ..registry import parse_reference
 from . import wire
@@ -261,14 +261,12 @@ class CriRuntime:
 
     async def pull(self, waiting: Waiting, full: str) -> None:
         """By the Pod's pull secrets one after the other, or without a login. RuntimeProblem."""
-        logins: list[Login] = []
-        for reference in waiting.pod.spec.image_pull_secrets or ():
-            if reference.name and (secret := await self.node.secret(waiting.pod.namespace, reference.name)) is not None:
-                logins += logins_of(secret)
         registry = parse_reference(full).registry
         # Without an address, which runtimes would hold against the registry's in forms of their own.
         tries: list[Message | None] = [
-            {"username": login.user, "password": login.password} for login in logins if login.registry == registry
+            {"username": login.user, "password": login.password}
+            for login in await pod_logins(waiting)
+            if login.registry == registry
         ]
         problem: RuntimeProblem | None = None
         for auth in tries or (None,):
