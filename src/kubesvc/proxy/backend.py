@@ -6,7 +6,8 @@ are; each renders from the same service ports (`traffic`), so that they differ i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ Mode = Literal["nftables", "iptables", "userspace"]
 Changes = Mapping[ServiceKey, Sequence[PortTraffic]]
 """Service ports by Service; none: the Service is gone, or not for us."""
 Plans = dict[ServiceKey, tuple[PortTraffic, ...]]
+SERVICES_BETWEEN_TURNS = 200
 
 
 class Refused(Exception):
@@ -30,6 +32,14 @@ class Refused(Exception):
     def __init__(self, message: str, suspects: tuple[ServiceKey, ...] = ()) -> None:
         super().__init__(message)
         self.suspects = suspects
+
+
+async def take_in(change: Callable[[Changes], object], changes: Changes) -> None:
+    """Take changes into a ruleset some at a time, so that others get a turn of the event loop in between."""
+    keys = list(changes)
+    for start in range(0, len(keys), SERVICES_BETWEEN_TURNS):
+        change({key: changes[key] for key in keys[start : start + SERVICES_BETWEEN_TURNS]})
+        await asyncio.sleep(0)
 
 
 class Standpoint(msgspec.Struct, frozen=True):

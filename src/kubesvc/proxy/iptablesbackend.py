@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from kubesvc.kernel.iptables import Iptables, IptablesError, Rule, chain_names, parse_rule, parse_save, words_of
 
-from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint
+from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint, take_in
 from .frame import FrameOptions
 from .iptables import ALL_JUMPS, CANARY, MARKER, OWN_CHAINS, SHARED_CHAINS, TABLES, IptablesRuleset, Jump
 from .traffic import Family, PortTraffic, ServiceKey, ServicePortName
 
-SERVICES_BETWEEN_TURNS = 200
 MOST_AUDITED_CHAINS = 5000
 """With more chains an audit looks at the canaries alone (PROXY-113, 114): reading all would take seconds."""
 
@@ -81,10 +79,7 @@ class IptablesBackend:
             await self._restore(text)
 
     async def load(self, changes: Changes) -> int:
-        keys = list(changes)
-        for start in range(0, len(keys), SERVICES_BETWEEN_TURNS):
-            self.ruleset.change({key: changes[key] for key in keys[start : start + SERVICES_BETWEEN_TURNS]})
-            await asyncio.sleep(0)
+        await take_in(self.ruleset.change, changes)
         return await self._repair()
 
     async def audit(self) -> bool:

@@ -20,7 +20,7 @@ from kubesvc.kernel.nft import (
 )
 from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 
-from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint
+from .backend import Backend, Changes, Mode, Refused, RuleCount, Standpoint, take_in
 from .delta import applied
 from .frame import FrameOptions
 from .nftables import Ruleset, affinity_lists, affinity_map
@@ -28,7 +28,6 @@ from .traffic import Family, PortTraffic, ServiceKey, ServicePortName
 
 PASSING = (errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOBUFS, errno.EPERM, errno.EACCES)
 """Errors that say nothing about what was written: the next try may do, or none will."""
-SERVICES_BETWEEN_TURNS = 200
 
 
 class NftBackends:
@@ -79,10 +78,7 @@ class NftBackend:
         await self._write(self.ruleset.transactions(delta))
 
     async def load(self, changes: Changes) -> int:
-        keys = list(changes)
-        for start in range(0, len(keys), SERVICES_BETWEEN_TURNS):
-            self.ruleset.change({key: changes[key] for key in keys[start : start + SERVICES_BETWEEN_TURNS]})
-            await asyncio.sleep(0)
+        await take_in(self.ruleset.change, changes)
         return await self._repair()
 
     async def audit(self) -> bool:
