@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubesvc.kernel.iptables.rules import Destination, DestinationPort, Jump, Protocol, Reject
+from kubesvc.kernel.iptables.rules import Jump, Reject, front_of
 from kubesvc.kernel.iptables.tables import Tables
 from kubesvc.kernel.iptables.walk import outcomes as iptables_outcomes
 from kubesvc.kernel.nft import Table
@@ -110,17 +110,9 @@ def _chain_fronts(tables: Tables) -> Iterable[Front]:
     """Addresses and ports that KUBE-SERVICES knows."""
     for table in tables.values():
         for rule in table.rules.get("KUBE-SERVICES", ()):
-            where = {type(m): m for m in rule.matches}
-            to, port, protocol = where.get(Destination), where.get(DestinationPort), where.get(Protocol)
-            if (
-                isinstance(to, Destination)
-                and isinstance(port, DestinationPort)
-                and isinstance(protocol, Protocol)
-                and isinstance(rule.target, Jump | Reject)
-            ):
-                network = ipaddress.ip_network(to.network)
-                if network.num_addresses == 1 and not to.negated:
-                    yield str(network.network_address), port.port, protocol.name.upper()
+            front = front_of(rule)
+            if front is not None and front[0] and isinstance(rule.target, Jump | Reject):
+                yield front
 
 
 def is_proxy_chain(name: str) -> bool:

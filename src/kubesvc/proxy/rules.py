@@ -6,24 +6,13 @@ are for is told in `frame`.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from kubesvc.kernel.iptables import Rule, Tables
-from kubesvc.kernel.iptables.rules import (
-    Destination,
-    DestinationPort,
-    Dnat,
-    Jump,
-    Protocol,
-    RecentCheck,
-    Reject,
-    SetMark,
-    Statistic,
-)
+from kubesvc.kernel.iptables.rules import Dnat, Jump, RecentCheck, Reject, SetMark, Statistic, front_of
 from kubesvc.kernel.iptables.tables import Chains
 from kubesvc.kernel.iptables.text import render_rule
 from kubesvc.kernel.nft import KernelNft, SetSpec, Table, Value
@@ -195,24 +184,10 @@ def lines_of_chains(tables: Mapping[Family, Tables], fronts: Sequence[Front]) ->
             entry = (("KUBE-SERVICES", address), ("KUBE-EXTERNAL-SERVICES", address), ("KUBE-PROXY-FIREWALL", address))
             for chain, to in (*entry, ("KUBE-NODEPORTS", "")):
                 for rule in chains.rules.get(chain, ()):
-                    if _leads(rule, to, port, protocol):
+                    if front_of(rule) == (to, port, protocol):
                         name = f"{address}:{port}/{protocol}"
                         found += _follow(name, table, chains, chain, rule, set())
     return found
-
-
-def _leads(rule: Rule, address: str, port: int, protocol: str) -> bool:
-    """Whether a rule is for this address ("" for a rule that names none), port and protocol."""
-    kinds = {type(m): m for m in rule.matches}
-    to, number, proto = kinds.get(Destination), kinds.get(DestinationPort), kinds.get(Protocol)
-    if not isinstance(number, DestinationPort) or number.port != port:
-        return False
-    if not isinstance(proto, Protocol) or proto.name.upper() != protocol:
-        return False
-    if not isinstance(to, Destination):
-        return not address
-    network = ipaddress.ip_network(to.network)
-    return bool(address) and network.num_addresses == 1 and str(network.network_address) == address
 
 
 def _follow(front: str, table: str, chains: Chains, chain: str, rule: Rule, seen: set[str]) -> Iterator[Line]:

@@ -144,6 +144,21 @@ class Rule(msgspec.Struct, frozen=True):
     comment: str = ""
 
 
+def front_of(rule: Rule) -> tuple[str, int, str] | None:
+    """The one address ("" if it names none), port and protocol that a rule is for; None if it is for no single one."""
+    kinds = {type(m): m for m in rule.matches}
+    to, port, protocol = kinds.get(Destination), kinds.get(DestinationPort), kinds.get(Protocol)
+    if not isinstance(port, DestinationPort) or not isinstance(protocol, Protocol):
+        return None
+    address = ""
+    if isinstance(to, Destination):
+        network = ipaddress.ip_network(to.network)
+        if to.negated or network.num_addresses != 1:
+            return None
+        address = str(network.network_address)
+    return address, port.port, protocol.name.upper()
+
+
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 
 
