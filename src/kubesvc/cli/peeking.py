@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
-
 import msgspec
 
 from kubesvc.api.pod import Pod
-from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord
 from kubesvc.node.records import PodRecord
 
 from . import Failure
+from .asking import ask_inside
 from .inside import ground_of_node
 from .peek import Reply, Request
 
@@ -23,30 +19,16 @@ PATIENCE_SECONDS = 15.0
 
 async def ask_node(paths: InstancePaths, record: InstanceRecord, node: str, request: Request) -> Reply:
     """One request inside a node's namespaces. Failure (status 2) if nobody answers there."""
-    assert record.fabric is not None
-    program = [sys.executable, "-m", "kubesvc.cli.peek"]
-    command = ground.enter_command(record.fabric, ground_of_node(record, node), program)
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=ground.environment(paths.root),
-    )
+    where = ground_of_node(record, node)
+    question = msgspec.json.encode(request)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            said, errors = await process.communicate(msgspec.json.encode(request))
+        said, errors = await ask_inside(paths, record, where, "kubesvc.cli.peek", question, PATIENCE_SECONDS)
         return msgspec.json.decode(said, type=Reply)
     except TimeoutError:
         raise Failure(f"node {node} did not answer within {PATIENCE_SECONDS:.0f} s", status=2) from None
     except msgspec.MsgspecError:
         said_last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["nothing was said"]
         raise Failure(f"node {node} cannot be looked into: {said_last[0]}", status=2) from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
 
 def pause_of(paths: InstancePaths, node: str, pod: Pod) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,6 @@ import msgspec
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.service import Service
-from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import read_report
 from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId
@@ -27,6 +25,7 @@ from kubesvc.why.ports import declared_ports
 from kubesvc.why.sight import NodeState, Reply, Sight
 from kubesvc.why.snapshot import Snapshot
 
+from .asking import ask_inside
 from .insight import Answers, Front, Questions
 
 PATIENCE_SECONDS = 5.0
@@ -133,7 +132,7 @@ async def look_into_one(
     key = f"{service.namespace}/{service.name}"
     refused = next((t for k, t in (report.refused if report else {}).items() if k.partition(" ")[2] == key), "")
     pid = node.agent.pid if node.agent and state != "gone" else 0
-    answers = await ask_inside(paths, record, node, questions)
+    answers = await ask_node(paths, record, node, questions)
     if answers is None:
         return Sight(node.name, state, pid, refused=refused, failure=FAILURES[node.state])
     replies: dict[str, Reply] = {p: r for p, r in answers.connect.items() if r in ("open", "refused", "silent")}  # type: ignore[misc]
@@ -152,31 +151,18 @@ async def look_into_one(
     )
 
 
-async def ask_inside(
+async def ask_node(
     paths: InstancePaths, record: InstanceRecord, node: NodeRecord, questions: Questions
 ) -> Answers | None:
-    """Run the questions inside a node's namespaces; None if that fails or takes too long."""
+    """Ask the questions inside a node's namespaces; None if that fails or takes too long."""
     if record.fabric is None or node.ground is None or not node.ground.alive():
         return None
-    command = ground.enter_command(record.fabric, node.ground, [sys.executable, "-m", "kubesvc.cli.insight"])
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=ground.environment(paths.root),
-    )
+    asked = msgspec.json.encode(questions)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            said, _ = await process.communicate(msgspec.json.encode(questions))
+        said, _ = await ask_inside(paths, record, node.ground, "kubesvc.cli.insight", asked, PATIENCE_SECONDS)
         return msgspec.json.decode(said, type=Answers)
     except (TimeoutError, msgspec.MsgspecError):
         return None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 def stale_flows(service: Service, slices: Sequence[EndpointSlice], answers: Answers) -> list[str]:
