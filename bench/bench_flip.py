@@ -169,7 +169,7 @@ def note_arrivals(
     socket_path: Path, path: str, of: Callable[[Any], list[tuple[str, bool]]], noted: list[Arrival]
 ) -> None:
     """Follow a watch to its end."""
-    from bench.bench_start import UnixConnection
+    from tests.e2e.harness import UnixConnection
 
     connection = UnixConnection(socket_path)
     connection.request("GET", path)

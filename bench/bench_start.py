@@ -7,7 +7,6 @@ timed too: a controller has written an object; on every node a ClusterIP accepts
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import re
 import socket
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.e2e.harness import Instance, fresh_instance
+from tests.e2e.harness import Instance, UnixConnection, fresh_instance
 
 from .figures import say, say_median
 
@@ -27,18 +26,6 @@ DNS_QUERY = (
     b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
     b"\x0akubernetes\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01"
 )
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP to the API through the instance's own socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self.path))
 
 
 def controllers_work(instance: Instance) -> bool:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import os
 import pwd
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -227,6 +229,18 @@ class Instance:
         groups = [h.parent / InstancePaths(self.root).group for h in find_hierarchies()]
         left += [f"control group {g}" for g in groups if g.exists()]
         return left
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to the API through an instance's own socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(str(self.path))
 
 
 @functools.cache

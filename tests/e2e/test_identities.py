@@ -3,9 +3,7 @@ name gives it."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,7 @@ import pytest
 
 from kubesvc.instance.nodekeeper import API_SOCKET, DNS_API_SOCKET, PROXY_API_SOCKET
 
-from .harness import Instance, eventually, need_machine, running_instance
+from .harness import Instance, UnixConnection, eventually, need_machine, running_instance
 
 pytestmark = pytest.mark.e2e
 
@@ -87,9 +85,7 @@ def test_what_a_name_allows(instance: Instance, attempt: Attempt) -> None:
     """AUTH-8, AUTH-9."""
     if instance.said[1] != MODES[0] and attempt.path == SECRETS:
         pytest.skip("without the mode Node all nodes have one role")
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(instance.root / "nodes/n1" / attempt.socket))
+    connection = UnixConnection(instance.root / "nodes/n1" / attempt.socket)
     body = json.dumps(attempt.body) if attempt.body else None
     connection.request(attempt.method, attempt.path, body, {"Content-Type": "application/merge-patch+json"})
     answer = connection.getresponse()

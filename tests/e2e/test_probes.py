@@ -6,10 +6,8 @@ a success, and stay through a flap that never reaches the threshold (NODE-33, NO
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from .answering import HOST
-from .harness import Instance, eventually, running_instance
+from .harness import Instance, UnixConnection, eventually, running_instance
 
 pytestmark = pytest.mark.e2e
 
@@ -46,16 +44,6 @@ class Seen(NamedTuple):
     terminating: bool
 
 
-class Unix(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self.path))
-
-
 class Table:
     """The five Pods, and what was seen of their endpoints."""
 
@@ -74,7 +62,7 @@ class Table:
         return time.monotonic()
 
     def follow(self) -> None:
-        connection = Unix(self.instance.root / "api.sock")
+        connection = UnixConnection(self.instance.root / "api.sock")
         selector = "labelSelector=kubernetes.io/service-name%3Dprobed"
         connection.request("GET", f"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?watch=1&{selector}")
         answer = connection.getresponse()

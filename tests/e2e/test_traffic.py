@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import http.client
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +24,7 @@ import pytest
 
 from kubesvc.instance.kubectl import find_kubectl
 
-from .harness import condition, eventually, ready_pods, running_instance
+from .harness import UnixConnection, condition, eventually, ready_pods, running_instance
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -46,18 +44,6 @@ class Connection(NamedTuple):
     connected: float
     who: str
     failed: str
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP to the API through the instance's own socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self.path))
 
 
 @dataclass
