@@ -538,9 +538,9 @@ class Registry:
             result: Object = wanted
             return result
 
-        return await self._change(
+        return await self.change(
             view, namespace, name, edit, options, warnings,
-            subresource=subresource, tries=1 if sent_version else TRIES, copies=True,
+            subresource=subresource, tries=1 if sent_version else TRIES, copies=True, current=True,
         )  # fmt: skip
 
     async def _absent(self, kind: Kind, namespace: str, name: str) -> bool:
@@ -562,6 +562,7 @@ class Registry:
         tries: int = TRIES,
         check: bool = True,
         copies: bool = False,
+        current: bool = False,
     ) -> Written:
         """Change a stored object by `edit`, again on its newest state when others changed it meanwhile.
 
@@ -569,28 +570,10 @@ class Registry:
         check:     whether the kind's update rules and validation apply (subresources that change one field by their
                    own rules, such as binding, are exempt)
         copies:    the edit neither changes what it is given nor returns anything that shares content with it
+        current:   the caller has waited for `current` already
         """
-        await self.current()
-        return await self._change(
-            kind, namespace, name, edit, options, warnings, subresource=subresource, applying=applying, tries=tries,
-            check=check, copies=copies,
-        )  # fmt: skip
-
-    async def _change(
-        self,
-        kind: Kind,
-        namespace: str,
-        name: str,
-        edit: Edit,
-        options: WriteOptions,
-        warnings: list[str],
-        *,
-        subresource: str = "",
-        applying: bool = False,
-        tries: int = TRIES,
-        check: bool = True,
-        copies: bool = False,
-    ) -> Written:
+        if not current:
+            await self.current()
         view, kind = kind, base_of(kind)
         key = storage_key(kind, namespace, name)
         item = self.of(kind).get(namespace, name)
@@ -767,8 +750,8 @@ class Registry:
             warn(warnings, applied.warnings)
             return applied.obj
 
-        return await self._change(
-            view, namespace, name, edit, options, warnings, subresource=subresource, applying=True
+        return await self.change(
+            view, namespace, name, edit, options, warnings, subresource=subresource, applying=True, current=True
         )
 
     # ------------------------------------------------------------------ deleting
