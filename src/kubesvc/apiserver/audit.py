@@ -18,7 +18,7 @@ import msgspec
 from kubesvc.clock import Clock, rfc3339_micro
 
 from .auditpolicy import UNTOLD, Policy, Rule, Stage
-from .authentication import User
+from .authentication import User, user_info
 from .calls import Call
 from .inflight import is_lasting
 
@@ -159,16 +159,6 @@ class Followed:
             told = f"attempted: {header.partition(' ')[0].lower()}" if header else "no credentials provided"
             event["responseStatus"]["message"] = f"Authentication failed, {told}"
         self.log.write(event)
-
-
-def user_info(user: User) -> dict[str, Any]:
-    info: dict[str, Any] = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return info
 
 
 def event_of(call: Call, rule: Rule, stage: Stage, code: int, received: float, now: float) -> dict[str, Any]:

@@ -31,6 +31,18 @@ class User:
         return MASTERS in self.groups
 
 
+def user_info(user: User) -> dict[str, Any]:
+    """A user as objects of the API name one."""
+    info: dict[str, Any] = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = list(user.groups)
+    if user.extra:
+        info["extra"] = {k: list(v) for k, v in user.extra.items()}
+    return info
+
+
 ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 ADMIN = User("system:admin", groups=(MASTERS, ALL_AUTHENTICATED))
 """Who speaks over the instance's own unix socket, whose directory only its owner may enter."""

@@ -22,7 +22,7 @@ from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, rfc3339
 
 from . import refusals
-from .authentication import MASTERS, User, requester
+from .authentication import MASTERS, User, requester, user_info
 from .authorization import Attributes
 
 Allowed = Callable[[Attributes], bool]
@@ -36,9 +36,7 @@ def name_requester(obj: Object, user: User) -> None:
         spec = obj["spec"] = {}
     for name in ("username", "uid", "groups", "extra"):
         spec.pop(name, None)
-    told: Object = {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
-    told["extra"] = {k: list(v) for k, v in user.extra.items()}
-    spec.update({k: v for k, v in told.items() if v})
+    spec.update(user_info(user))
 
 
 class CertificateAdmission:

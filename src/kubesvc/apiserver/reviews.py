@@ -16,7 +16,7 @@ from kubesvc.api.kinds import POD
 from kubesvc.api.meta import Object
 from kubesvc.clock import Clock, rfc3339
 
-from .authentication import Authenticator, BadToken, User
+from .authentication import Authenticator, BadToken, User, user_info
 from .authorization import AlwaysAllow, Attributes, Authorizer, selected_fields
 from .bodies import read_body
 from .calls import Call
@@ -127,17 +127,6 @@ class Reviews:
         if reason:
             status["reason"] = reason
         return status
-
-
-def user_info(user: User) -> Object:
-    info: Object = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return info
 
 
 def access_of(user: User, spec: Mapping[str, Any]) -> Attributes:

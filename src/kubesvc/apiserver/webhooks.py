@@ -17,7 +17,7 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 from kubesvc.api.selectors import label_selector_of
 
-from .authentication import User
+from .authentication import User, user_info
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
 GROUP = "admissionregistration.k8s.io"
@@ -111,11 +111,6 @@ def resource_matches(pattern: str, plural: str, subresource: str) -> bool:
 def review_of(asked: Asked, uid: str, user: User, version: str = "v1") -> Object:
     """The AdmissionReview that a webhook is sent."""
     kind = asked.seen_as or asked.kind
-    info: Object = {"username": user.name, "groups": list(user.groups)}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.extra:
-        info["extra"] = {k: list(v) for k, v in user.extra.items()}
     request: Object = {"uid": uid, "kind": kind_named(kind), "resource": resource_named(kind)}
     if asked.subresource:
         request["subResource"] = asked.subresource
@@ -129,7 +124,7 @@ def review_of(asked: Asked, uid: str, user: User, version: str = "v1") -> Object
     typed = {"kind": kind.name, "apiVersion": kind.api_version}
     request |= {
         "operation": asked.operation,
-        "userInfo": info,
+        "userInfo": user_info(user),
         "object": {**typed, **asked.new} if asked.new is not None else None,
         "oldObject": {**typed, **asked.old} if asked.old is not None else None,
         "dryRun": asked.dry_run,
