@@ -59,13 +59,14 @@ def test_sorts_of_requests(method: str, path: str, watch: bool, lasting: bool, k
 def test_readers_and_writers_have_places_of_their_own() -> None:
     flight = InFlight(readers=2, writers=1)
     read, write = parse_target("GET", CONFIGS, watch=False), parse_target("POST", CONFIGS, watch=False)
-    places = [flight.enter(read, BOB), flight.enter(read, BOB), flight.enter(write, BOB)]
+    labels = request_labels(read)[1:]
+    places = [flight.enter(target, BOB, labels) for target in (read, read, write)]
     for target in (read, write):
         with pytest.raises(TooManyRequests) as caught:
-            flight.enter(target, BOB)
+            flight.enter(target, BOB, labels)
         assert caught.value.retry_after_seconds == 1
-    places.append(flight.enter(read, ADMIN))  # the admin gets through
-    places.append(flight.enter(parse_target("GET", CONFIGS, watch=True), BOB))
+    places.append(flight.enter(read, ADMIN, labels))  # the admin gets through
+    places.append(flight.enter(parse_target("GET", CONFIGS, watch=True), BOB, labels))
     assert flight.lasting.total() == 1 and sum(flight.refused.values()) == 2
     for place in places:
         flight.leave(place)

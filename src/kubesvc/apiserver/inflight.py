@@ -12,7 +12,7 @@ from typing import Literal
 from kubesvc.api.errors import TooManyRequests
 
 from .authentication import User
-from .metrics import Labels, request_labels
+from .metrics import Labels
 from .routing import Target
 
 RequestKind = Literal["readOnly", "mutating"]
@@ -40,10 +40,12 @@ class InFlight:
         """Streams under way, by what they are counted under."""
         self.refused: dict[RequestKind, int] = {"readOnly": 0, "mutating": 0}
 
-    def enter(self, target: Target, user: User) -> RequestKind | Labels:
-        """Take a place, to be given back to `leave`; TooManyRequests if there is none."""
+    def enter(self, target: Target, user: User, labels: Labels) -> RequestKind | Labels:
+        """Take a place, to be given back to `leave`; TooManyRequests if there is none.
+
+        labels: what the request is counted under, but for whether it is a dry run
+        """
         if is_lasting(target):
-            labels = request_labels(target)[1:]
             self.lasting[labels] += 1
             return labels
         kind = request_kind(target)

@@ -215,6 +215,10 @@ class HttpServer:
         watch = first(query, "watch") in TRUE or ("watch" in query and first(query, "watch") == "")
         target = parse_target(request.method, raw_path, watch=watch)
         call = Call(request, target, query, self.request_id(request), peer)
+        applying = target.verb == "patch" and call.media_type == "application/apply-patch+yaml"
+        labels = request_labels(
+            target, applying=applying, dry_run="dryRun" in query, find=self.resources.registry.kinds.by_resource
+        )
         followed = self.audit.follow(call) if self.audit is not None else None
         panicked = False
         response: web.StreamResponse
@@ -225,7 +229,7 @@ class HttpServer:
             if followed is not None:
                 followed.known(call.authenticated or call.user)
             requester.set(call.user)
-            place = self.inflight.enter(target, call.user)
+            place = self.inflight.enter(target, call.user, labels[1:])
             try:
                 self.authorize(call)
                 response = await self.dispatch(call)
@@ -244,10 +248,6 @@ class HttpServer:
         if not speaks:
             response.force_close()
         seconds = self.clock.monotonic() - began
-        applying = target.verb == "patch" and call.media_type == "application/apply-patch+yaml"
-        labels = request_labels(
-            target, applying=applying, dry_run="dryRun" in query, find=self.resources.registry.kinds.by_resource
-        )
         size = response.content_length if isinstance(response, web.Response) else 0
         self.metrics.request(labels, response.status, seconds, size or 0)
         if requests.isEnabledFor(logging.DEBUG):
