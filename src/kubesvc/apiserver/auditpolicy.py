@@ -5,7 +5,7 @@ Rules are tried in their order and the first that fits decides; where none fits,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from kubesvc.api.fields import quote
 
 from .authentication import User
-from .routing import Target
+from .routing import Target, path_matches
 
 Level = Literal["None", "Metadata", "Request", "RequestResponse"]
 Stage = Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]
@@ -100,10 +100,6 @@ class Policy:
     def rule_for(self, user: User, target: Target) -> Rule:
         """What is told of a request."""
         return next((rule for rule in self.rules if rule.holds(user, target)), UNTOLD)
-
-
-def path_matches(url: str, path: str) -> bool:
-    return path == url or (url.endswith("*") and path.startswith(url[:-1]))
 
 
 def simple_policy(level: Level) -> Policy:
@@ -249,6 +245,3 @@ def truth(found: Mapping[str, Any], name: str, at: str, problems: list[str]) -> 
 
 def unknown_fields(found: Mapping[Any, Any], known: Sequence[str], at: str, problems: list[str]) -> None:
     problems += [f'unknown field "{at}{name}": must be of {", ".join(known)}' for name in found if name not in known]
-
-
-Judge = Callable[[User, Target], Rule]

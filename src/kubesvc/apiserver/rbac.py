@@ -29,6 +29,7 @@ from . import refusals
 from .authentication import User
 from .authorization import Attributes, Rules
 from .cache import Cache, Event
+from .routing import path_matches
 
 API_GROUP = "rbac.authorization.k8s.io"
 ACCOUNT_PREFIX = "system:serviceaccount:"
@@ -216,10 +217,7 @@ def gives(held: PolicyRule, right: PolicyRule) -> bool:
     if not matches(held.verbs, (right.verbs or [""])[0]):
         return False
     if right.non_resource_urls:
-        url = right.non_resource_urls[0]
-        return any(
-            h in ("*", url) or (h.endswith("*") and url.startswith(h[:-1])) for h in held.non_resource_urls or ()
-        )
+        return any(path_matches(h, right.non_resource_urls[0]) for h in held.non_resource_urls or ())
     resource = (right.resources or [""])[0]
     if not matches(held.api_groups, (right.api_groups or [""])[0]):
         return False
@@ -279,10 +277,7 @@ def rule_allows(rule: PolicyRule, access: Attributes) -> bool:
     if not matches(rule.verbs, access.verb):
         return False
     if not access.resource:
-        return any(
-            url in ("*", access.path) or (url.endswith("*") and access.path.startswith(url[:-1]))
-            for url in rule.non_resource_urls or ()
-        )
+        return any(path_matches(url, access.path) for url in rule.non_resource_urls or ())
     if not matches(rule.api_groups, access.group):
         return False
     if rule.resource_names and access.name not in rule.resource_names:

@@ -114,6 +114,11 @@ def read_target(method: str, raw_path: str, watch: bool) -> Target:
     )
 
 
+def path_matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of rules, a path that may end in `*`, holds a path."""
+    return path == pattern or (pattern.endswith("*") and path.startswith(pattern[:-1]))
+
+
 def not_served() -> ApiError:
     """DISC-8: a known group, but nothing there."""
     return NotFound(NO_RESOURCE)
