@@ -20,7 +20,7 @@ from kubesvc.api.rbac import PolicyRule
 from .authentication import User
 from .authorization import Attributes, Rules
 from .cache import Cache
-from .podreferences import is_mirror, references_of
+from .podreferences import SECRET_REFERENCES, is_mirror, references_of
 from .rbac import rule_allows
 
 PREFIX = "system:node:"
@@ -203,8 +203,7 @@ def volume_secrets(spec: Object, claim_namespace: str) -> set[tuple[str, str]]:
     found = set()
     csi = spec.get("csi") or {}
     named = [csi.get(f"{step}SecretRef") for step in ("nodePublish", "nodeStage", "nodeExpand", "controllerPublish")]
-    named += [(spec.get(sort) or {}).get("secretRef") for sort in ("cephfs", "cinder", "flexVolume", "rbd", "scaleIO",
-              "iscsi", "storageos")]  # fmt: skip
+    named += [(spec.get(sort) or {}).get("secretRef") for sort in SECRET_REFERENCES]
     azure = spec.get("azureFile") or {}
     named.append({"name": azure.get("secretName"), "namespace": azure.get("secretNamespace")})
     for reference in named:
