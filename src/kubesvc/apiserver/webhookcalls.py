@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -228,8 +229,12 @@ class Webhooks:
         return Where(address, service.get("port") or 443, path, f"{name}.{namespace}.svc", node)
 
 
+@lru_cache(maxsize=64)
 def trusting(ca_bundle: str) -> ssl.SSLContext:
-    """TLS that trusts the bundle alone (base64 of PEM), or whom the machine trusts; ValueError for a bad bundle."""
+    """TLS that trusts the bundle alone (base64 of PEM), or whom the machine trusts; ValueError for a bad bundle.
+
+    Remembered: reading the machine's certificates stops everything for twenty milliseconds.
+    """
     import base64
 
     if not ca_bundle:
