@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .frame import FrameOptions
@@ -231,20 +231,23 @@ class IptablesRuleset:
 
     # Writing out.
 
-    def whole(self, existing: Collection[tuple[str, str]] = (), jumps: Collection[int] = ()) -> str:
+    def whole(self, existing: Iterable[tuple[str, str]] = (), jumps: Collection[int] = ()) -> str:
         """The text that makes everything as it should be.
 
         existing: (table, chain) of all there is; chains of Services that nobody wants are removed
         jumps:    which of `self.jumps()` are there already, by number
         """
-        wanted = dict(self.chains())
-        stale = sorted(
+        missing = [jump for number, jump in enumerate(self.jumps()) if number not in jumps]
+        return self._text(dict(self.chains()), self.stale(existing), missing, canaries=True)
+
+    def stale(self, existing: Iterable[tuple[str, str]]) -> list[str]:
+        """Which of these (table, chain) are chains of Services that nobody wants."""
+        wanted = {name for name, _ in self.chains()}
+        return sorted(
             chain
             for table, chain in existing
             if table == "nat" and chain.startswith(OWN_CHAINS) and chain not in wanted
         )
-        missing = [jump for number, jump in enumerate(self.jumps()) if number not in jumps]
-        return self._text(wanted, stale, missing, canaries=True)
 
     def partly(self, change: Change) -> str:
         """The text for a change: its chains, and the shared ones if they differ; "" for nothing (PROXY-113, 114)."""

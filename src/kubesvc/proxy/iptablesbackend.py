@@ -99,9 +99,12 @@ class IptablesBackend:
         if f":{CANARY} " not in saved and not self.ruleset.ports:
             self.present = False
             return 0  # nothing to say in this family: leave no chains
-        text = self.ruleset.whole(list(chain_names(saved)), self._there(self.ruleset.jumps(), saved))
+        existing, jumps = list(chain_names(saved)), self.ruleset.jumps()
+        there = self._there(jumps, saved)
+        text = self.ruleset.whole(existing, there)
         self.present = True
-        if text == self.ruleset.whole((), range(len(self.ruleset.jumps()))) and same(text, saved, self.family):
+        in_place = len(there) == len(jumps) and not self.ruleset.stale(existing)
+        if in_place and same(text, saved, self.family):
             return 0
         await self._restore(text)
         return 1
