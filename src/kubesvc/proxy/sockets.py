@@ -267,8 +267,7 @@ class UdpFront(DatagramProtocol):
                 sock.close()
         for task in list(self.tasks):
             task.cancel()
-        for key in [k for k in self.limits.flows if k[0] == self.number]:
-            self.limits.flows.pop(key).close()
+        self.forget(lambda _: True)
 
     def forget(self, stale: Callable[[Target], bool]) -> int:
         """End the flows whose target is stale; how many those were."""
