@@ -14,8 +14,6 @@ from kubesvc.api.job import Job
 from kubesvc.api.meta import Object, controller_reference
 from kubesvc.clock import parse_rfc3339
 
-from .job_plan import finished
-
 SCHEDULED_AT = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 LATE_SECONDS = 0.1
 """A CronJob is looked at this much after its time, so that a coarse clock does not see it too early."""
@@ -121,10 +119,6 @@ def latest_success(cron_job: CronJob, jobs: Sequence[Job]) -> str | None:
     times = [j.status.completion_time for j in jobs if j.has("Complete") and j.status.completion_time]
     times += [cron_job.status.last_successful_time] if cron_job.status.last_successful_time else []
     return max(times, key=parse_rfc3339, default=None)
-
-
-def running(jobs: Sequence[Job]) -> list[Job]:
-    return [j for j in jobs if not finished(j)]
 
 
 def rfc1123(seconds: float) -> str:
