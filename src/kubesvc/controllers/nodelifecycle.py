@@ -30,7 +30,6 @@ UNREACHABLE = "node.kubernetes.io/unreachable"
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 OWN_TAINTS = frozenset({NOT_READY, UNREACHABLE, UNSCHEDULABLE})
 LEASE_NAMESPACE = "kube-node-lease"
-"""Silence after which a node counts as unreachable (NODE-85)."""
 CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 

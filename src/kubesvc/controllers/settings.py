@@ -30,7 +30,7 @@ class ControllerSettings:
     max_endpoints_per_slice: int = 100
     mirroring_max_endpoints_per_subset: int = 1000
     node_monitor_grace_period: float = 50.0
-    """How long a node may be silent before it counts as gone."""
+    """How long a node may be silent before it counts as unreachable (NODE-85)."""
     root_ca: str = ""
     """The certificate (PEM) published to every namespace; "" publishes none."""
     cluster_cidrs: tuple[str, ...] = ()
