@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kubesvc.api.addresses import Address, Network
 from kubesvc.api.errors import NotFound
 from kubesvc.api.kinds import SERVICE
 from kubesvc.api.meta import Object
@@ -84,10 +85,6 @@ def plan_addresses(service: Service, ranges: Sequence[str], taken: Collection[st
         raise NoAddress(f"the pool {', '.join(ranges)} has no addresses of {', '.join(service.spec.ip_families or ())}")
     held: dict[int, str] = {ipaddress.ip_address(a).version: a for a in pool_addresses(service, ranges)}
     return tuple(_address(pools[f], asked, held, taken) for f in families)
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _address(pool: Network, asked: Address | None, held: Mapping[int, str], taken: Collection[str]) -> str:

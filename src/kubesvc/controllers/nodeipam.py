@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
+from kubesvc.api.addresses import Network
 from kubesvc.api.errors import NotFound
 from kubesvc.api.kinds import NODE
 from kubesvc.api.node import Node
@@ -13,7 +14,6 @@ from kubesvc.client.workqueue import Key
 from .runner import Controller, ControllerContext, key_of
 
 MASK = {4: 24, 6: 64}
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str], wish: int = 0) -> list[str] | None:
