@@ -9,6 +9,7 @@ Pods to tell of, those that take traffic are left out first, and the key "…" s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -90,7 +91,7 @@ def laid_over(plan: SlicePlan, change: Callable[[EndpointSlice], EndpointSlice])
             unchanged.append(s)
         else:
             update.append(wanted)
-    return SlicePlan(create, update, list(plan.delete), unchanged, plan.added, plan.removed)
+    return replace(plan, create=create, update=update, unchanged=unchanged)
 
 
 def pods_of(s: EndpointSlice) -> Iterable[str]:

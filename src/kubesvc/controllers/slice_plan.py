@@ -7,7 +7,7 @@ creates into updates of slices that would be deleted. Hints are laid over a plan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -301,7 +301,7 @@ def recycled(plan: SlicePlan, owner_uid: str) -> SlicePlan:
         create.remove(successor)
         meta = msgspec.structs.replace(successor.metadata, name=s.name)
         update.append(msgspec.structs.replace(successor, metadata=meta))
-    return SlicePlan(create, update, delete, list(plan.unchanged), plan.added, plan.removed)
+    return replace(plan, create=create, update=update, delete=delete)
 
 
 def stamped(s: EndpointSlice, trigger_time: str) -> EndpointSlice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import msgspec
@@ -115,7 +115,7 @@ def hinted(plan: SlicePlan, hints: Change) -> SlicePlan:
             fixed.append(after)
     create = [rehinted(s, hints) for s in plan.create]
     update = [rehinted(s, hints) for s in plan.update]
-    return SlicePlan(create, update + fixed, list(plan.delete), unchanged, plan.added, plan.removed)
+    return replace(plan, create=create, update=update + fixed, unchanged=unchanged)
 
 
 def rehinted(s: EndpointSlice, hints: Change) -> EndpointSlice:
@@ -304,7 +304,7 @@ def lay_out(
 
     create = [rehinted(s, hint) for s in plan.create]
     update = [rehinted(s, hint) for s in (*plan.update, *stale)]
-    return SlicePlan(create, update, list(plan.delete), fitting, plan.added, plan.removed)
+    return replace(plan, create=create, update=update, unchanged=fitting)
 
 
 def overloaded(given: Mapping[str, int], shares: Mapping[str, float]) -> bool:
