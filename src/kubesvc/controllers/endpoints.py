@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubesvc.api.endpoints import ENDPOINTS, Endpoints
-from kubesvc.api.errors import ApiError, Forbidden, NotFound
+from kubesvc.api.errors import ApiError, NotFound
 from kubesvc.api.meta import plain
 from kubesvc.api.pod import Pod
 from kubesvc.api.service import SERVICE, Service
@@ -15,9 +15,8 @@ from .endpoints_plan import Place, desired_subsets, place_of, plan_endpoints
 from .metrics import ENDPOINTS as ENDPOINTS_PREFIX
 from .metrics import WriteMetrics
 from .pod_endpoints import PodLookup, selects
-from .runner import Controller, ControllerContext, StaleCache, key_of
+from .runner import Controller, ControllerContext, StaleCache, closing, key_of
 from .service_of_pod import ServiceIndex, affected_services
-from .slice_writer import NAMESPACE_TERMINATING
 from .slimpod import pods_of
 from .trigger_time import TriggerTimes, moment
 
@@ -130,7 +129,7 @@ class EndpointsController(Controller):
             await self.client.create(ENDPOINTS, plain(wanted), key[0])
             self.writes.wrote("create", wanted)
         except (ApiError, Unreachable) as error:
-            if isinstance(error, Forbidden) and error.has_cause(NAMESPACE_TERMINATING):
+            if closing(error):
                 return  # nothing can be made here any more (EP-22)
             text = f"Failed to create endpoint for service {key_text(key)}: {error}"
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)

@@ -230,7 +230,7 @@ def _report(controller: Controller, key: Key, error: Exception) -> None:
         log.exception(text, controller.name, key_text(key), error)
 
 
-def closing(error: Exception) -> bool:
+def closing(error: BaseException | None) -> bool:
     """Whether a write was refused because the namespace is being deleted: then trying again helps nobody."""
     return isinstance(error, ApiError) and error.has_cause("NamespaceTerminating")
 

@@ -10,11 +10,9 @@ from kubesvc.client.shadow import Withheld
 from kubesvc.client.workqueue import Key, key_text
 
 from .metrics import SliceMetrics
-from .runner import ExpectedFailure
+from .runner import ExpectedFailure, closing
 from .slice_plan import SlicePlan
 from .slice_tracker import SliceTracker
-
-NAMESPACE_TERMINATING = "NamespaceTerminating"
 
 
 class SliceWriteFailed(ExpectedFailure):
@@ -44,10 +42,9 @@ class SliceWriter:
             try:
                 await step(key, s)
             except SliceWriteFailed as failure:
-                error = failure.__cause__
-                if isinstance(error, ApiError) and error.has_cause(NAMESPACE_TERMINATING) and step == self.create:
+                if step == self.create and closing(failure.__cause__):
                     return
-                if not isinstance(error, Withheld):
+                if not isinstance(failure.__cause__, Withheld):
                     raise
                 noted = failure
         if noted is not None:
