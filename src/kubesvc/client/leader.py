@@ -111,8 +111,8 @@ class LeaderElector:
                 renewed = False
             if renewed:
                 last = self.clock.monotonic()
-            elif self.leader != self.identity or self.clock.monotonic() - last >= self.settings.renew_deadline:
-                holder = self.leader if self.leader != self.identity else "nobody we could ask"
+            elif not self.leading or self.clock.monotonic() - last >= self.settings.renew_deadline:
+                holder = "nobody we could ask" if self.leading else self.leader
                 where = f"Lease {self.settings.namespace}/{self.settings.name}"
                 raise LeadershipLost(f"{self.identity} no longer leads by {where}: held by {holder}")
 
@@ -158,8 +158,7 @@ class LeaderElector:
         spec = typed(plain, Lease).spec
         if spec != self._seen:
             self._seen, self._seen_at = spec, now
-        if (spec.holder_identity or "") != self.leader:
-            self.leader = spec.holder_identity or ""
+        self.leader = spec.holder_identity or ""
         return spec
 
     async def release(self) -> None:
