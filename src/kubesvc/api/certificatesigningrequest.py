@@ -6,8 +6,6 @@ Who asked is written by the server and never changes; the spec is what was asked
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +14,7 @@ from .checks import items, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, Struct, Typed
+from .secret import decoded
 
 if TYPE_CHECKING:
     from cryptography.x509 import CertificateSigningRequest as X509Request
@@ -86,11 +85,7 @@ def parse_request(encoded: str) -> X509Request:
     """The request that `spec.request` (PEM in base64) holds, its signature not yet checked. Raises BadRequest."""
     from cryptography import x509
 
-    try:
-        pem = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        pem = b""
-    found = PEM_BLOCK.search(pem)
+    found = PEM_BLOCK.search(decoded(encoded))
     if found is None or found[1] != b"CERTIFICATE REQUEST":
         raise BadRequest("PEM block type must be CERTIFICATE REQUEST")
     try:
@@ -124,11 +119,7 @@ def certificate_problem(encoded: str) -> str:
 
     if not encoded:
         return ""
-    try:
-        pem = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        pem = b""
-    blocks = list(PEM_BLOCK.finditer(pem))
+    blocks = list(PEM_BLOCK.finditer(decoded(encoded)))
     for block in blocks:
         if block[1] != b"CERTIFICATE":
             return f"only CERTIFICATE PEM blocks are allowed, found {fields.quote(block[1].decode())}"

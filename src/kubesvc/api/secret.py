@@ -39,6 +39,7 @@ def default(obj: Object) -> None:
 
 
 def decoded(value: str) -> bytes:
+    """What a text in base64 holds; nothing for what is none."""
     try:
         return base64.b64decode(value or "", validate=True)
     except (ValueError, binascii.Error):

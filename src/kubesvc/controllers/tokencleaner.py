@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-
 from kubesvc.api.bootstraptoken import NEVER, BootstrapToken
 from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.kinds import SECRET
-from kubesvc.api.secret import Secret
+from kubesvc.api.secret import Secret, decoded
 from kubesvc.client.workqueue import Key
 
 from .runner import Controller, ControllerContext, key_of
@@ -49,5 +47,5 @@ class TokenCleaner(Controller):
 
 def token_of(secret: Secret) -> BootstrapToken | None:
     """The token a Secret holds, if it holds one."""
-    data = {k: base64.b64decode(v or "").decode(errors="replace") for k, v in (secret.data or {}).items()}
+    data = {k: decoded(v).decode(errors="replace") for k, v in (secret.data or {}).items()}
     return BootstrapToken.of(secret.type, data)
