@@ -230,7 +230,7 @@ def definition_name(group: str, version: str, kind: str) -> str:
 
 def custom_kind(definition: Object, version: Object, stored: Object) -> Kind:
     spec = definition["spec"]
-    accepted = part(part(definition, "status"), "acceptedNames") or part(spec, "names")
+    accepted = part(part(definition, "status"), "acceptedNames")
     if not accepted.get("plural"):
         accepted = part(spec, "names")
     group, name = spec["group"], accepted["kind"]

@@ -110,7 +110,7 @@ def check_node_serving(request: x509.CertificateSigningRequest, usages: Collecti
 def check_client(usages: Collection[str]) -> None:
     """Raises NotAllowed unless these usages are a client's."""
     if "client auth" not in usages or not set(usages) <= CLIENT_USAGES:
-        raise NotAllowed(f"usages did not match {sorted(CLIENT_USAGES)}".replace("'", "").replace(",", ""))
+        raise NotAllowed(f"usages did not match [{' '.join(sorted(CLIENT_USAGES))}]")
 
 
 def node_permissions(request: CertificateSigningRequest) -> list[tuple[str, str]]:

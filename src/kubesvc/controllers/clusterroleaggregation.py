@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from kubesvc.api.meta import Object
+from kubesvc.api.meta import Object, plain
 from kubesvc.api.rbac import CLUSTER_ROLE, ClusterRole, aggregated_rules
 from kubesvc.client.workqueue import Key
 
@@ -34,11 +32,10 @@ class ClusterRoleAggregationController(Controller):
         wanted = aggregated_rules(role, self.roles.values())
         if wanted is None or wanted == (role.rules or []):
             return
-        rules = [{k: v for k, v in msgspec.to_builtins(rule).items() if v is not None} for rule in wanted]
         patch: Object = {
             "apiVersion": CLUSTER_ROLE.api_version,
             "kind": CLUSTER_ROLE.name,
             "metadata": {"name": role.name},
-            "rules": rules,
+            "rules": [plain(rule) for rule in wanted],
         }
         await self.client.patch(CLUSTER_ROLE, role.name, "", patch, type="apply", force=True)
