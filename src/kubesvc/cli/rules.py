@@ -112,13 +112,12 @@ def ports_of(service: Service, slices: list[EndpointSlice], place: Place) -> lis
 
 def fronts_of(ports: list[PortTraffic], place: Place) -> list[tuple[str, int, str]]:
     """Every front once: cluster IPs, then the addresses outsiders use, then node ports at the node's own address."""
+    from kubesvc.proxy.fronts import claims_of
+
     found: dict[tuple[str, int, str], None] = {}
     for port in ports:
-        for address in (port.cluster_ip, *port.load_balancer_ips, *port.external_ips):
-            found[address, port.port, port.name.protocol] = None
         own = [a for a in place.addresses if (":" in a) == (":" in port.cluster_ip)][:1]
-        if port.node_port:
-            found |= {(a, port.node_port, port.name.protocol): None for a in own}
+        found |= {(claim.address, claim.port, port.name.protocol): None for claim in claims_of(port, own)}
     return list(found)
 
 

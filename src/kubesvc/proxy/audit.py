@@ -24,6 +24,7 @@ from kubesvc.kernel.nft.walk import Host, Outcome, Packet
 from kubesvc.kernel.nft.walk import outcomes as nft_outcomes
 
 from .decision import NewFlow, Surroundings, decide
+from .fronts import claims_of
 from .traffic import PortTraffic, ServicePortName
 
 Front = tuple[str, int, str]
@@ -127,20 +128,18 @@ def audit(rules: Rules, ports: Sequence[PortTraffic], at: Surroundings, senders:
     senders: from where each front is tried; one whose kind the rules may know otherwise than `at` is best left out
     """
     host = Host(frozenset(at.own_addresses))
-    index = _Index(ports, at)
-    found: list[Difference] = []
-    known: set[Front] = set()
+    claimed: dict[Front, list[PortTraffic]] = {}
     for port in sorted(ports, key=lambda p: p.name):
         for front in fronts_of(port, at):
-            if front in known:
-                continue
-            known.add(front)
-            for sender in senders:
-                difference = _compare(rules, index, at, host, front, sender)
-                if difference is not None:
-                    found.append(difference)
+            claimed.setdefault(front, []).append(port)
+    found: list[Difference] = []
+    for front, claimants in claimed.items():
+        for sender in senders:
+            difference = _compare(rules, claimants, at, host, front, sender)
+            if difference is not None:
+                found.append(difference)
     for front in rules.fronts:
-        if front not in known:
+        if front not in claimed:
             address, number, protocol = front
             said = _walked(
                 rules, Packet(OUTSIDER[_version(address)], address, number, PROTOCOL_NUMBERS[protocol]), host
@@ -151,31 +150,13 @@ def audit(rules: Rules, ports: Sequence[PortTraffic], at: Surroundings, senders:
 
 def fronts_of(port: PortTraffic, at: Surroundings) -> list[Front]:
     """Where a service port is reached."""
-    addresses = [port.cluster_ip, *port.load_balancer_ips, *port.external_ips]
-    found = [(a, port.port, port.name.protocol) for a in addresses]
-    if port.node_port:
-        found += [(a, port.node_port, port.name.protocol) for a in at.node_addresses]
-    return list(dict.fromkeys(found))
-
-
-class _Index:
-    """Service ports by the fronts they claim, so that each front asks a few of them only."""
-
-    def __init__(self, ports: Iterable[PortTraffic], at: Surroundings) -> None:
-        self.by_front: dict[Front, list[PortTraffic]] = {}
-        for port in ports:
-            for front in fronts_of(port, at):
-                self.by_front.setdefault(front, []).append(port)
-
-    def at(self, front: Front) -> list[PortTraffic]:
-        return self.by_front.get(front, [])
+    return [(claim.address, claim.port, port.name.protocol) for claim in claims_of(port, at.node_addresses)]
 
 
 def _compare(
-    rules: Rules, index: _Index, at: Surroundings, host: Host, front: Front, sender: Sender
+    rules: Rules, claimants: Sequence[PortTraffic], at: Surroundings, host: Host, front: Front, sender: Sender
 ) -> Difference | None:
     address, number, protocol = front
-    claimants = index.at(front)
     decision = decide(claimants, NewFlow(sender.address, address, number, protocol), at)
     match decision.verdict:
         case "endpoint":

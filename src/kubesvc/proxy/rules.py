@@ -17,11 +17,12 @@ from kubesvc.kernel.iptables.tables import Chains
 from kubesvc.kernel.iptables.text import render_rule
 from kubesvc.kernel.nft import KernelNft, SetSpec, Table, Value
 from kubesvc.kernel.nft.expressions import Verdict
-from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port, pack_protocol, text_of
+from kubesvc.kernel.nft.fields import pack_address, pack_number, pack_port, text_of
 from kubesvc.kernel.nft.table import NFPROTO_IPV4, NFPROTO_IPV6
 from kubesvc.kernel.nft.text import element_text, family_word, rule_text
 
 from . import frame as fr
+from .fronts import front_of as packed_front
 from .traffic import Family
 
 Front = tuple[str, int, str]
@@ -84,7 +85,7 @@ class _Front:
         self.where = f"{family_word(table.family)} {table.name}"
         self.name = f"{address}:{port}/{protocol}"
         self.address = pack_address(address)
-        self.front = self.address + pack_protocol(protocol) + pack_port(port)
+        self.front = packed_front(address, protocol, port)
         self.protocol = protocol
         self.port = port
         self.found: list[Line] = []
