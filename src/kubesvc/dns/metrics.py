@@ -56,12 +56,7 @@ class Programming:
         name = "coredns_kubernetes_dns_programming_duration_seconds"
         yield from head(name, "histogram", "Time from a change of endpoints to the names that follow it.")
         for kind, counts in sorted(self.counts.items()):
-            total = 0
-            for bound, count in zip((*(f"{b:.12g}" for b in PROGRAMMING_BUCKETS), "+Inf"), counts, strict=True):
-                total += count
-                yield f'{name}_bucket{{service_kind="{kind}",le="{bound}"}} {total}'
-            yield f'{name}_sum{{service_kind="{kind}"}} {self.sums[kind]:.12g}'
-            yield f'{name}_count{{service_kind="{kind}"}} {total}'
+            yield from histogram(name, f'service_kind="{kind}"', PROGRAMMING_BUCKETS, counts, self.sums[kind])
 
 
 class DnsMetrics:
@@ -101,13 +96,9 @@ class DnsMetrics:
         yield from head(name, "counter", "Responses.")
         for (rcode, plugin), count in sorted(responses.items()):
             yield f'{name}{{{where},rcode="{rcode}",plugin="{plugin}"}} {count}'
-        name, total = "coredns_dns_request_duration_seconds", 0
+        name = "coredns_dns_request_duration_seconds"
         yield from head(name, "histogram", "Time from a query to its answer.")
-        for bound, count in zip((*(f"{b:.12g}" for b in BOUNDS), "+Inf"), self.durations.counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{{where},le="{bound}"}} {total}'
-        yield f"{name}_sum{{{where}}} {self.durations.sum:.12g}"
-        yield f"{name}_count{{{where}}} {total}"
+        yield from histogram(name, where, BOUNDS, self.durations.counts, self.durations.sum)
         counts = self.responder.counts
         yield from single("coredns_panics_total", "Queries that met a bug.", counts["panics"])
         forwarder = self.responder.forwarder
@@ -135,6 +126,16 @@ def head(name: str, kind: str, help: str) -> tuple[str, str]:
 def single(name: str, help: str, value: int) -> Iterator[str]:
     yield from head(name, "counter", help)
     yield f"{name} {value}"
+
+
+def histogram(name: str, labels: str, bounds: Sequence[float], counts: Sequence[int], sum: float) -> Iterator[str]:
+    """The series of one set of labels; `counts` has one more than `bounds`, for all that lies beyond."""
+    total = 0
+    for bound, count in zip((*(f"{b:.12g}" for b in bounds), "+Inf"), counts, strict=True):
+        total += count
+        yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
+    yield f"{name}_sum{{{labels}}} {sum:.12g}"
+    yield f"{name}_count{{{labels}}} {total}"
 
 
 Page = Callable[[str], tuple[int, str, str]]
