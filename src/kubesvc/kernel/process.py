@@ -77,11 +77,16 @@ class Process(Protocol):
         ...
 
 
+def stat_words(pid: int) -> list[bytes]:
+    """What /proc/PID/stat says after the program's name, from the state on. OSError if there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot: with its number, what it is. 0 if there is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(stat_words(pid)[19])
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -304,18 +309,21 @@ class StartFailed(Exception):
     """A container's program did not get to its exec; the words say at which step and why."""
 
 
+def shown_processes() -> list[int]:
+    """The processes that this process namespace shows."""
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+
+
 def session_processes(session: int) -> list[int]:
     """The processes of a session, as far as this process namespace shows them."""
     found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                with open(f"{entry.path}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
-                found.append(int(entry.name))
+    for number in shown_processes():
+        try:
+            words = stat_words(number)
+        except OSError:
+            continue
+        if int(words[3]) == session and words[0] not in (b"Z", b"X"):
+            found.append(number)
     return found
 
 
@@ -329,8 +337,7 @@ def mount_namespace(pid: int) -> str:
 
 def processes_that_see(namespace: str) -> list[int]:
     """The processes in a mount namespace, as far as this process namespace shows them."""
-    numbers = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
-    return [number for number in numbers if mount_namespace(number) == namespace]
+    return [number for number in shown_processes() if mount_namespace(number) == namespace]
 
 
 class Prepared:
