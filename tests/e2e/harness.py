@@ -302,6 +302,26 @@ def running_instance(*options: str, user: str = "", grant: bool = False) -> Iter
         yield instance
 
 
+@contextlib.contextmanager
+def running_operator(instance: Instance, namespace: str, program: Path) -> Iterator[None]:
+    """An operator of kopf in a namespace; what it logged stands beside an assertion that fails meanwhile."""
+    with tempfile.TemporaryFile("w+") as log:
+        operator = subprocess.Popen(
+            [sys.executable, "-m", "kopf", "run", "--standalone", "-n", namespace, str(program)],
+            env={**os.environ, "KUBECONFIG": str(instance.root / "kubeconfig")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield
+        except AssertionError as error:
+            log.seek(0)
+            raise AssertionError(f"{error}\n{log.read()[-4000:]}") from None
+        finally:
+            operator.terminate()
+            operator.wait(20)
+
+
 def ready_pods(instance: Instance, selector: str, count: int, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     """The pods of a selector once `count` of them, and no others, are there and ready."""
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Service
 from lightkube.types import PatchType
 
-from .harness import Instance, eventually, running_instance
+from .harness import Instance, eventually, running_instance, running_operator
 
 pytestmark = pytest.mark.e2e
 
@@ -216,21 +215,8 @@ def test_lightkube(instance: Instance) -> None:
 def test_a_kopf_operator(instance: Instance) -> None:
     """The operator in clients/operator.py: create, update and delete handlers, with its finalizer and annotations."""
     namespace = fresh_namespace(instance, "with-kopf")
-    with tempfile.TemporaryFile("w+") as log:
-        operator = subprocess.Popen(
-            [sys.executable, "-m", "kopf", "run", "--standalone", "-n", namespace, str(HERE / "operator.py")],
-            env={**os.environ, "KUBECONFIG": kubeconfig(instance)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            work_with_operator(instance, namespace)
-        except AssertionError as error:
-            log.seek(0)
-            raise AssertionError(f"{error}\n{log.read()[-4000:]}") from None
-        finally:
-            operator.terminate()
-            operator.wait(20)
+    with running_operator(instance, namespace, HERE / "operator.py"):
+        work_with_operator(instance, namespace)
 
 
 def work_with_operator(instance: Instance, namespace: str) -> None:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ from kr8s.asyncio.objects import new_class
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
-from .harness import Instance, eventually, running_instance
+from .harness import Instance, eventually, running_instance, running_operator
 
 pytestmark = pytest.mark.e2e
 
@@ -260,21 +256,8 @@ async def use_kr8s(path: str, namespace: str) -> None:
 def test_a_kopf_operator_on_its_own_kind(instance: Instance) -> None:
     """clients/gadgets.py: create, update, field and delete handlers, with status, finalizer and owned objects."""
     namespace = fresh_namespace(instance, "crd-kopf")
-    with tempfile.TemporaryFile("w+") as log:
-        operator = subprocess.Popen(
-            [sys.executable, "-m", "kopf", "run", "--standalone", "-n", namespace, str(HERE / "clients/gadgets.py")],
-            env={**os.environ, "KUBECONFIG": str(instance.root / "kubeconfig")},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            work_with_operator(instance, namespace)
-        except AssertionError as error:
-            log.seek(0)
-            raise AssertionError(f"{error}\n{log.read()[-4000:]}") from None
-        finally:
-            operator.terminate()
-            operator.wait(20)
+    with running_operator(instance, namespace, HERE / "clients/gadgets.py"):
+        work_with_operator(instance, namespace)
 
 
 def work_with_operator(instance: Instance, namespace: str) -> None:
