@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ from kubesvc.proxy.isolation import Isolation
 from kubesvc.proxy.traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
 from .objects import ADDRESSES, A, At, B, C, ready, service, slice_of, vip
-from .test_sync import NODE_OBJECT, Cluster
+from .test_sync import NODE_OBJECT, Cluster, running
 
 MODES = ("nftables", "iptables")
 POISON = "10.244.66.66"
@@ -100,13 +99,8 @@ class House:
 def in_house(mode: str, test: Callable[[House], Coroutine[Any, Any, None]], told: ProxySettings = SETTINGS) -> None:
     async def main() -> None:
         house = House(mode, told)
-        task = asyncio.create_task(house.proxy.run())
-        try:
+        async with running(house.proxy):
             await test(house)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     run_virtual(main())
 
@@ -203,16 +197,12 @@ def test_a_restart_finds_its_rules(mode: str) -> None:
 
     async def main() -> None:
         first = House(mode)
-        for house in (first,):
-            house.cluster.put(SERVICE, service())
-            house.cluster.put(SERVICE, service("old", number=2))
-            house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
-            house.cluster.put(ENDPOINT_SLICE, slice_of("old", endpoints=ready(B)))
-            task = asyncio.create_task(house.proxy.run())
+        first.cluster.put(SERVICE, service())
+        first.cluster.put(SERVICE, service("old", number=2))
+        first.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A)))
+        first.cluster.put(ENDPOINT_SLICE, slice_of("old", endpoints=ready(B)))
+        async with running(first.proxy):
             await settle()
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
         for change in (False, True):
             second = House(mode)
             second.nft.tables, second.iptables.tables = first.nft.tables, first.iptables.tables
@@ -221,16 +211,15 @@ def test_a_restart_finds_its_rules(mode: str) -> None:
             if not change:
                 second.cluster.put(SERVICE, service("old", number=2))
                 second.cluster.put(ENDPOINT_SLICE, slice_of("old", endpoints=ready(B)))
-            task = asyncio.create_task(second.proxy.run())
-            await settle()
-            assert (second.writes() > 0) == change
-            assert second.fates() == to(C if change else A)
-            chains = second.iptables.tables["IPv4"]["nat"].rules
-            name = ServicePortName("shop", "old", "http", "TCP")
-            assert mode == "nftables" or (
-                (endpoint_chain(name, Target(ADDRESSES["IPv4"][B], 8080)) in chains) is not change
-            )
-            task.cancel()
+            async with running(second.proxy):
+                await settle()
+                assert (second.writes() > 0) == change
+                assert second.fates() == to(C if change else A)
+                chains = second.iptables.tables["IPv4"]["nat"].rules
+                name = ServicePortName("shop", "old", "http", "TCP")
+                assert mode == "nftables" or (
+                    (endpoint_chain(name, Target(ADDRESSES["IPv4"][B], 8080)) in chains) is not change
+                )
 
     run_virtual(main())
 

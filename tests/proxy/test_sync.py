@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -113,18 +113,25 @@ class House:
         return {str(o) for o in outcomes(self.table, packet, Host(frozenset()))}
 
 
+@asynccontextmanager
+async def running(proxy: Proxy) -> AsyncIterator[None]:
+    """A proxy at work, until the end of the block."""
+    task = asyncio.create_task(proxy.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 def in_house(
     test: Callable[[House], Coroutine[Any, Any, None]], settings: ProxySettings = SETTINGS, **more: Any
 ) -> None:
     async def main() -> None:
         house = House(settings, **more)
-        task = asyncio.create_task(house.proxy.run())
-        try:
+        async with running(house.proxy):
             await test(house)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     run_virtual(main())
 
@@ -227,21 +234,17 @@ def test_a_restart_finds_its_rules_and_leaves_them() -> None:
         first = House()
         first.cluster.put(SERVICE, service())
         first.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, B)))
-        task = asyncio.create_task(first.proxy.run())
-        await settle()
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        async with running(first.proxy):
+            await settle()
         assert first.fates() == targets(A, B), "rules stay"
         second = House()
         second.nft.tables = first.nft.tables
         second.cluster.put(SERVICE, service())
         second.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(A, C)))
-        task = asyncio.create_task(second.proxy.run())
-        await settle()
-        assert second.fates() == targets(A, C)
-        assert len(second.nft.log) == 1
-        task.cancel()
+        async with running(second.proxy):
+            await settle()
+            assert second.fates() == targets(A, C)
+            assert len(second.nft.log) == 1
 
     run_virtual(main())
 
@@ -252,12 +255,9 @@ def test_cleanup_when_asked() -> None:
     async def main() -> None:
         for cleanup in (False, True):
             house = House(ProxySettings(families=("IPv4", "IPv6"), cleanup=cleanup, health_port=0))
-            task = asyncio.create_task(house.proxy.run())
-            await settle()
-            assert house.nft.tables
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            async with running(house.proxy):
+                await settle()
+                assert house.nft.tables
             assert bool(house.nft.tables) is not cleanup
 
     run_virtual(main())
@@ -379,13 +379,12 @@ def test_records_of_a_leaving_endpoint_go_and_others_stay() -> None:
 def test_a_family_without_services_gets_no_table() -> None:
     async def main() -> None:
         house = House(ProxySettings(service_cidrs=("10.96.0.0/16",), health_port=0))
-        task = asyncio.create_task(house.proxy.run())
-        await settle()
-        assert set(house.nft.tables) == {(2, "kubesvc")}
-        house.cluster.put(SERVICE, service(family="IPv6"))
-        await settle()
-        assert set(house.nft.tables) == {(2, "kubesvc"), (10, "kubesvc")}
-        task.cancel()
+        async with running(house.proxy):
+            await settle()
+            assert set(house.nft.tables) == {(2, "kubesvc")}
+            house.cluster.put(SERVICE, service(family="IPv6"))
+            await settle()
+            assert set(house.nft.tables) == {(2, "kubesvc"), (10, "kubesvc")}
 
     run_virtual(main())
 
