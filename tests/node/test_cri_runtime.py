@@ -72,6 +72,32 @@ def test_a_runtime_is_named_by_its_socket(tmp_path: Path) -> None:
     assert explain_socket(tmp_path / "file").endswith("is no socket")
 
 
+def test_an_answer_that_is_no_message_is_a_problem(tmp_path: Path) -> None:
+    """Not None, which gRPC makes of it, and over which the look after the runtime's health would end for good."""
+    grpc, aio = pytest.importorskip("grpc"), pytest.importorskip("grpc.aio")
+
+    async def say(request: bytes, context: Any) -> bytes:
+        return b"\x0a\xff"
+
+    async def work() -> None:
+        server, path = aio.server(), tmp_path / "s"
+        handler = grpc.unary_unary_rpc_method_handler(say)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("runtime.v1.RuntimeService", {"Version": handler}),)
+        )
+        server.add_insecure_port(f"unix://{path}")
+        await server.start()
+        client = CriClient(path)
+        try:
+            with pytest.raises(RuntimeProblem, match="no VersionResponse"):
+                await client.call("Version", {"version": "v1"})
+        finally:
+            await client.close()
+            await server.stop(None)
+
+    run(work)
+
+
 def test_an_ordinary_user_is_told_that_it_takes_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Failure, match="by root only"):

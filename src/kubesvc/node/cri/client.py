@@ -111,11 +111,13 @@ class CriClient:
                 response_deserializer=lambda data: decode(f"{method}Response", data),
             )
         try:
-            found: Message = await self.calls[method](request or {}, timeout=seconds)
-            return found
+            found: Message | None = await self.calls[method](request or {}, timeout=seconds)
         except self.errors as error:
             code = error.code().name
             raise RuntimeProblem(meaning(code, error.details() or "", self.path), code) from None
+        if found is None:  # what gRPC makes of bytes that `decode` refuses
+            raise RuntimeProblem(f"{self.path} answered {method} with what is no {method}Response")
+        return found
 
     async def close(self) -> None:
         if self.channel is not None:
