@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -21,7 +22,6 @@ import socket
 import statistics
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ from kubesvc.kernel.syscalls import CLONE_NEWNET, setns, unshare
 from kubesvc.proxy import Proxy, ProxySettings
 from kubesvc.proxy.choice import ModeUnavailable, open_backends
 
-from .bench_proxy_sync import Server, pod, vip
+from .bench_proxy_sync import Server, in_child, pod, vip
 from .figures import head, percentile, say
 
 GOAL = 0.95
@@ -153,7 +153,11 @@ def measure(what: str, rounds: int) -> None:
         case "one rule, the least there can be":
             write_one_rule(to)
         case _:
-            asyncio.run(write_rules(what))
+            try:
+                asyncio.run(write_rules(what))
+            except ModeUnavailable as error:
+                head(f"   {what} not run: {error}")
+                return
             goal = GOAL
     setns(place.client, CLONE_NEWNET)
     compare(place, what, to, port, rounds, goal=goal)
@@ -167,16 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         head("   not run: it needs root")
         return
     for what in ("no rules at all", "one rule, the least there can be", "nftables", "iptables"):
-        child = os.fork()
-        if child == 0:
-            try:
-                measure(what, 120 if args.full else 40)
-            except ModeUnavailable as error:
-                head(f"   {what} not run: {error}")
-            sys.stdout.flush()
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            raise SystemExit(1)
+        in_child(functools.partial(measure, what, 120 if args.full else 40))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import resource
@@ -155,6 +156,26 @@ def listen() -> Callable[[], None]:
     return listener.close
 
 
+def in_child(work: Callable[[], None]) -> None:
+    """Do this in a process of its own, with which its namespaces end. SystemExit if it fails."""
+    child = os.fork()
+    if child == 0:
+        work()
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise SystemExit(1)
+
+
+def measure_here(mode: Any, services: int, endpoints: int, changes: int) -> None:
+    """Measure in a network namespace that is made for it."""
+    own_namespace()
+    for line in SURROUNDINGS:
+        subprocess.run(["ip", *line.split()], check=True)
+    listen()
+    run_loop(measure(mode, services, endpoints, changes))
+
+
 async def measure(mode: Any, services: int, endpoints: int, changes: int) -> int:
     server = Server(services, endpoints)
     told = ProxySettings(
@@ -220,17 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     sizes = args.services or ("100,1000,10000,50000" if args.full else "1000,10000")
     for services in map(int, sizes.split(",")):
-        child = os.fork()
-        if child == 0:
-            own_namespace()
-            for line in SURROUNDINGS:
-                subprocess.run(["ip", *line.split()], check=True)
-            listen()
-            run_loop(measure(args.mode, services, args.endpoints, args.changes or (100 if args.full else 40)))
-            sys.stdout.flush()
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            raise SystemExit(1)
+        changes = args.changes or (100 if args.full else 40)
+        in_child(functools.partial(measure_here, args.mode, services, args.endpoints, changes))
 
 
 if __name__ == "__main__":
