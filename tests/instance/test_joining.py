@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import gc
 import json
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -243,6 +245,26 @@ def test_the_api_server_gets_in_and_knows_where_it_is(tmp_path: Path, pki: Pki) 
             await doors.open("n1", "127.0.0.1", port)
 
     asyncio.run(story())
+
+
+def test_a_door_without_an_agent_behind_it_leaves_nothing_open(tmp_path: Path, pki: Pki) -> None:
+    """While the agent starts again, what came in is closed as a whole, not its socket below a living transport."""
+
+    async def story() -> None:
+        doors = RemoteDoors(pki)
+        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(20):
+            (tmp_path / "node.sock").rename(tmp_path / "aside")
+            for _ in range(5):
+                assert await talk(await doors.open("n1", "127.0.0.1", port)) == b""
+            (tmp_path / "aside").rename(tmp_path / "node.sock")
+            assert await talk(await doors.open("n1", "127.0.0.1", port), b"hello\n", b"bye\n") == b"HELLO\nBYE\n"
+
+    gc.collect()  # what earlier tests left is not ours
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ResourceWarning)
+        asyncio.run(story())
+        gc.collect()
+    assert [str(w.message) for w in said if issubclass(w.category, ResourceWarning)] == []
 
 
 def test_nobody_else_gets_in(tmp_path: Path, pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -147,6 +147,7 @@ async def let_in(wire: socket.socket, door: Path, access: Callable[[], Access]) 
     from kubesvc.client.http import tls_context
 
     loop = asyncio.get_running_loop()
+    held: socket.socket | asyncio.StreamWriter = wire
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             context = await asyncio.to_thread(tls_context, access())
@@ -155,11 +156,13 @@ async def let_in(wire: socket.socket, door: Path, access: Callable[[], Access]) 
             transport, _ = await loop.create_connection(
                 lambda: protocol, sock=wire, ssl=context, server_hostname=SERVER_NAME
             )
-            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            held = writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             there = await asyncio.open_unix_connection(str(door))
-    except (OSError, TimeoutError) as error:
+    except BaseException as error:
+        held.close()  # once there is a transport the socket is its own, and the loop must be told of its end
+        if not isinstance(error, OSError):  # TimeoutError is one
+            raise
         log.info("somebody at the door was not let in: %s", error)
-        wire.close()
         return
     with contextlib.suppress(OSError):
         await join((reader, writer), there)
