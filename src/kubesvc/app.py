@@ -31,12 +31,12 @@ from kubesvc.instance.nodekeeper import (
     NodeKeeper,
     NodesFailed,
 )
-from kubesvc.instance.options import NodePlan, UpOptions, plan_nodes
+from kubesvc.instance.options import UpOptions, plan_nodes
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, write_record
 from kubesvc.instance.rights import DNS_ACCOUNT, DNS_NAMESPACE, grant
 from kubesvc.instance.wiring import API_ADDRESS
-from kubesvc.lifetime import cancel, set_collector, stop_event, until_stopping
+from kubesvc.lifetime import cancel, set_collector, stop_event, unless_stopped, until_stopping
 
 if TYPE_CHECKING:
     from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
@@ -130,12 +130,12 @@ async def run_control(
                     keeper.uplinks = NodeUplinks(control)
                     for plan in plans:
                         parts.append(group.create_task(until_stopping(stop, keeper.keep(plan)), name=plan.name))
-                    await nodes_or_stop(control, keeper, plans, stop)
+                    await unless_stopped(stop, keeper.ready(control.server.client, plans))
             except NodesFailed as error:
                 await cancel(parts)
                 raise StartFailed(str(error)) from None
             if options.web is not None:
-                await either(control.page_up, stop)
+                await unless_stopped(stop, control.page_up.wait())
             if not stop.is_set():
                 set_collector()
                 record.ready = True
@@ -149,26 +149,6 @@ async def run_control(
     record.control, record.fabric, record.nodes, record.balancers, record.page = None, None, [], [], ""
     control.save()
     return 0
-
-
-async def nodes_or_stop(control: Control, keeper: NodeKeeper, plans: list[NodePlan], stop: asyncio.Event) -> None:
-    """Wait until the nodes are ready, or until somebody wants everything to end. Raises NodesFailed."""
-    assert control.server is not None
-    ready = asyncio.ensure_future(keeper.ready(control.server.client, plans))
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({ready, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if ready.done():
-        ready.result()
-    ready.cancel()
-
-
-async def either(event: asyncio.Event, stop: asyncio.Event) -> None:
-    """Wait for one of two events."""
-    waits = [asyncio.ensure_future(e.wait()) for e in (event, stop)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
 
 
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:

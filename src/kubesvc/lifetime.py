@@ -52,6 +52,18 @@ async def until_stopping(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -
         log.exception("a part did not end in order")
 
 
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> None:
+    """Wait until the work is done, or until somebody wants everything to end. Raises what the work raises."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        doing.cancel()
+        stopping.cancel()
+
+
 async def cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
     """End these, and log what does not end by being cancelled."""
     for task in tasks:
