@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 0.02
 """Changes that come together are routed together."""
 RETRY_SECONDS = 2.0
-LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
@@ -158,7 +157,7 @@ class Balancer:
     def _slice_moved(self, moved: EndpointSlice | None) -> None:
         if moved is None:
             return
-        service = self.services.get((moved.namespace, moved.metadata.label(LABEL_SERVICE_NAME)))
+        service = self.services.get((moved.namespace, moved.service_name))
         if service is not None and service.spec.type == "LoadBalancer":
             self.changed.set()
 
@@ -205,5 +204,4 @@ class Balancer:
 
 
 def _service_keys(s: EndpointSlice) -> list[str]:
-    name = s.metadata.label(LABEL_SERVICE_NAME)
-    return [f"{s.namespace}/{name}"] if name else []
+    return [f"{s.namespace}/{s.service_name}"] if s.service_name else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from .record import replace_file
 
 PROXY_REPORT = "proxy.json"
 SERVICE_PORTS = "service-ports.json"
@@ -25,9 +26,7 @@ class ProxyReport(msgspec.Struct, frozen=True):
 
 def write_report(path: Path, report: ProxyReport) -> None:
     """Replace the file whole."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(msgspec.json.encode(report))
-    os.replace(fresh, path)
+    replace_file(path, msgspec.json.encode(report))
 
 
 def read_report(node: Path) -> ProxyReport | None:
