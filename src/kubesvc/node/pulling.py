@@ -63,7 +63,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Puller:
-    """Pulls images into a store, one pull per image and login at a time."""
+    """Pulls images into a store, one at a time."""
 
     def __init__(self, store: ImageStore, clock: Clock, mirrors: Mapping[str, str] | None = None) -> None:
         self.store = store
