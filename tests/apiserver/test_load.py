@@ -21,8 +21,9 @@ from kubesvc.api.kinds import CONFIG_MAP
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.authentication import ADMIN, User
 from kubesvc.apiserver.inflight import InFlight, is_lasting, request_kind
-from kubesvc.apiserver.metrics import BUCKETS, Histogram, request_labels
+from kubesvc.apiserver.metrics import BUCKETS, request_labels
 from kubesvc.apiserver.routing import parse_target
+from kubesvc.client.metrics import Histogram, histogram_lines
 
 from .running import SETTINGS, Http, config_map, running, with_http
 
@@ -196,8 +197,8 @@ def test_strangers_make_no_metrics() -> None:
 def test_histograms_count_up() -> None:
     histogram = Histogram(BUCKETS)
     for seconds in (0.001, 0.005, 0.03, 100.0):
-        histogram.observe(("x",), seconds)
-    lines = list(histogram.lines("h", ("verb",)))
+        histogram.observe(seconds, ("x",))
+    lines = list(histogram_lines("h", ("verb",), histogram))
     assert lines[0] == 'h_bucket{verb="x",le="0.005"} 2'
     assert lines[2] == 'h_bucket{verb="x",le="0.05"} 3'
     assert lines[-3:] == ['h_bucket{verb="x",le="+Inf"} 4', 'h_sum{verb="x"} 100.036', 'h_count{verb="x"} 4']

@@ -10,9 +10,9 @@ from collections import Counter
 from typing import Literal
 
 from kubesvc.api.errors import TooManyRequests
+from kubesvc.client.metrics import Labels
 
 from .authentication import User
-from .metrics import Labels
 from .routing import Target
 
 RequestKind = Literal["readOnly", "mutating"]

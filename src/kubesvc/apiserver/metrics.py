@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_resource
+from kubesvc.client.metrics import Histogram, Labels, braces, histogram_lines
 
 from .discovery import CREATE_ONLY
 from .routing import Target
@@ -37,62 +36,8 @@ VERBS = {
 VIRTUAL = frozenset((c.group, c.version, c.plural) for c in CREATE_ONLY)
 PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/metrics", "/openapi/v2", "/openapi/v3"})
 
-Labels = tuple[str, ...]
 EVENT_LABELS = ("group", "version", "resource")
 REQUEST_LABELS = ("dry_run", "group", "resource", "scope", "subresource", "verb", "version")
-
-
-@dataclass
-class Histogram:
-    """Cumulative counts by upper bound, per set of labels."""
-
-    bounds: tuple[float, ...]
-    counts: dict[Labels, list[int]] = field(default_factory=dict)
-    sums: dict[Labels, float] = field(default_factory=dict)
-
-    def observe(self, labels: Labels, value: float) -> None:
-        counts = self.counts.get(labels)
-        if counts is None:
-            counts = self.counts[labels] = [0] * (len(self.bounds) + 1)
-            self.sums[labels] = 0.0
-        counts[bisect_left(self.bounds, value)] += 1
-        self.sums[labels] += value
-
-    def observe_all(self, labels: Labels, values: Iterable[float]) -> None:
-        """Observe many at once."""
-        values = list(values)
-        if not values:
-            return
-        self.observe(labels, values.pop())
-        counts, bounds = self.counts[labels], self.bounds
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        self.sums[labels] += sum(values)
-
-    def totals(self) -> dict[Labels, float]:
-        """How many were observed, per set of labels."""
-        return {labels: float(sum(counts)) for labels, counts in self.counts.items()}
-
-    def lines(self, name: str, names: tuple[str, ...]) -> Iterable[str]:
-        for labels, counts in sorted(self.counts.items()):
-            said = spell(dict(zip(names, labels, strict=True)))
-            total = 0
-            for bound, count in zip((*self.bounds, float("inf")), counts, strict=True):
-                total += count
-                shown = "+Inf" if bound == float("inf") else f"{bound:g}"
-                yield f'{name}_bucket{{{said}{"," if said else ""}le="{shown}"}} {total}'
-            braces = f"{{{said}}}" if said else ""
-            yield f"{name}_sum{braces} {self.sums[labels]:.9g}"
-            yield f"{name}_count{braces} {total}"
-
-
-def spell(labels: Mapping[str, str]) -> str:
-    """Labels as the format has them."""
-    return ",".join(f'{k}="{escape(v)}"' for k, v in labels.items())
-
-
-def escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def request_labels(
@@ -149,14 +94,14 @@ class Metrics:
     def request(self, labels: Labels, code: int, seconds: float, size: int = 0) -> None:
         """Count one finished request. `size`: bytes of its answer, 0 for one that is not told."""
         self.requests[(*labels, str(code))] += 1
-        self.durations.observe(labels, seconds)
+        self.durations.observe(seconds, labels)
         if size and labels[5] in ("GET", "LIST"):
-            self.sizes.observe(labels[1:], size)
+            self.sizes.observe(size, labels[1:])
 
     def stored(self, operation: str, key: str, seconds: float) -> None:
         """Count one answer of the store, by the kind that its key, or the beginning of keys, is about."""
         _, _, group, resource, *_ = (*key.split("/", 4), "", "", "", "")
-        self.store.observe((operation, "" if group == "core" else group, resource), seconds)
+        self.store.observe(seconds, (operation, "" if group == "core" else group, resource))
 
     def gauge(self, name: str, text: str, read: Callable[[], Reading], *labels: str) -> None:
         """Register a value that is read at each scrape; a mapping gives one value for each set of values of `labels`,
@@ -172,27 +117,27 @@ class Metrics:
         name = "apiserver_request_total"
         lines = [f"# HELP {name} Requests by what was asked and how it ended.", f"# TYPE {name} counter"]
         for (*labels, code), count in sorted(self.requests.items()):
-            said = spell({"code": code, "component": "apiserver", **dict(zip(REQUEST_LABELS, labels, strict=True))})
-            lines.append(f"{name}{{{said}}} {count}")
+            said = braces((("code", code), ("component", "apiserver"), *zip(REQUEST_LABELS, labels, strict=True)))
+            lines.append(f"{name}{said} {count}")
         name = "apiserver_request_duration_seconds"
         lines += [f"# HELP {name} Seconds from a request's arrival to its answer.", f"# TYPE {name} histogram"]
-        lines += self.durations.lines(name, REQUEST_LABELS)
+        lines += histogram_lines(name, REQUEST_LABELS, self.durations)
         name = "apiserver_response_sizes"
         lines += [f"# HELP {name} Bytes of answers to readers.", f"# TYPE {name} histogram"]
-        lines += self.sizes.lines(name, REQUEST_LABELS[1:])
+        lines += histogram_lines(name, REQUEST_LABELS[1:], self.sizes)
         name = "etcd_request_duration_seconds"
         lines += [f"# HELP {name} Seconds in which the store answered.", f"# TYPE {name} histogram"]
-        lines += self.store.lines(name, ("operation", "group", "resource"))
+        lines += histogram_lines(name, ("operation", "group", "resource"), self.store)
         name = "apiserver_watch_events_sizes"
         lines += [f"# HELP {name} Bytes of events sent to watchers.", f"# TYPE {name} histogram"]
-        lines += self.events.lines(name, EVENT_LABELS)
+        lines += histogram_lines(name, EVENT_LABELS, self.events)
         for name, (text, type, names, read) in sorted(self.readings.items()):
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {type}"]
             found = read()
             if isinstance(found, Mapping):
                 for values, number in sorted(found.items()):
                     each = (values,) if isinstance(values, str) else values
-                    lines.append(f"{name}{{{spell(dict(zip(names, each, strict=True)))}}} {number:.15g}")
+                    lines.append(f"{name}{braces(zip(names, each, strict=True))} {number:.15g}")
             else:
                 lines.append(f"{name} {found:.15g}")
         return "\n".join(lines) + "\n" + "".join(render() for render in self.others)

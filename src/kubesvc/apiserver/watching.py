@@ -12,12 +12,13 @@ from aiohttp import web
 from kubesvc.api.errors import ApiError, BadRequest, TooManyRequests
 from kubesvc.api.kind import Kind
 from kubesvc.api.selectors import FieldRequirement, FieldSelector
+from kubesvc.client.metrics import Histogram
 from kubesvc.clock import Clock
 
 from . import refusals
 from .cache import Item
 from .calls import Call, status_object
-from .metrics import EVENT_BUCKETS, Histogram
+from .metrics import EVENT_BUCKETS
 from .negotiation import Form
 from .options import ListOptions, first, list_options
 from .registry import Registry, base_of, render
@@ -164,12 +165,12 @@ class WatchRequests:
             first_lines.append(lines.initial(item))
             size += len(first_lines[-1])
             if size >= CHUNK_BYTES:
-                self.sizes.observe_all(what, map(len, first_lines))
+                self.sizes.observe_all(map(len, first_lines), what)
                 await response.write(b"".join(first_lines))
                 await asyncio.sleep(0)
                 first_lines, size = [], 0
         del initial
-        self.sizes.observe_all(what, map(len, first_lines))
+        self.sizes.observe_all(map(len, first_lines), what)
         if plan.announces:
             first_lines.append(lines.bookmark(plan.revision, initial_end=True))
         if first_lines:
@@ -203,7 +204,7 @@ class WatchRequests:
                     if not await self.converted(response, lines.kind, values):
                         return
                 told = [lines.event(seen) for seen in taken]
-                self.sizes.observe_all(what, map(len, told))
+                self.sizes.observe_all(map(len, told), what)
                 await response.write(b"".join(told))
             elif options.bookmarks and clock.monotonic() >= bookmark_at:
                 bookmark_at = clock.monotonic() + settings.bookmark_seconds

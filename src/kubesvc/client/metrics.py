@@ -55,6 +55,21 @@ class Histogram:
         counts[bisect_left(self.bounds, value)] += 1
         self.sums[labels] += value
 
+    def observe_all(self, values: Iterable[float], labels: Labels = ()) -> None:
+        """Observe many at once."""
+        values = list(values)
+        if not values:
+            return
+        self.observe(values.pop(), labels)
+        counts, bounds = self.counts[labels], self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sums[labels] += sum(values)
+
+    def totals(self) -> dict[Labels, float]:
+        """How many were observed, per label values."""
+        return {labels: float(sum(counts)) for labels, counts in self.counts.items()}
+
 
 Reading = Mapping[Labels, float]
 
@@ -102,22 +117,23 @@ class Metrics:
             found = family.read()
             lines += [f"# HELP {family.name} {family.text}", f"# TYPE {family.name} {family.type}"]
             if isinstance(found, Histogram):
-                lines += histogram_lines(family, found)
+                lines += histogram_lines(family.name, family.labels, found)
             else:
                 for labels, value in sorted(found.items()):
                     lines.append(f"{family.name}{braces(zip(family.labels, labels, strict=True))} {value:.15g}")
         return "\n".join(lines) + "\n" if lines else ""
 
 
-def histogram_lines(family: Family, found: Histogram) -> Iterable[str]:
+def histogram_lines(name: str, names: tuple[str, ...], found: Histogram) -> Iterable[str]:
+    """A histogram in the exposition format. names: of its labels"""
     for labels, counts in sorted(found.counts.items()):
-        pairs, total = tuple(zip(family.labels, labels, strict=True)), 0
+        pairs, total = tuple(zip(names, labels, strict=True)), 0
         for bound, count in zip((*found.bounds, inf), counts, strict=True):
             total += count
             shown = "+Inf" if bound == inf else f"{bound:g}"
-            yield f"{family.name}_bucket{braces((*pairs, ('le', shown)))} {total}"
-        yield f"{family.name}_sum{braces(pairs)} {found.sums[labels]:.9g}"
-        yield f"{family.name}_count{braces(pairs)} {total}"
+            yield f"{name}_bucket{braces((*pairs, ('le', shown)))} {total}"
+        yield f"{name}_sum{braces(pairs)} {found.sums[labels]:.9g}"
+        yield f"{name}_count{braces(pairs)} {total}"
 
 
 def braces(pairs: Iterable[tuple[str, str]]) -> str:
