@@ -37,6 +37,7 @@ from .quotas import nothing_held
 from .settings import ApiServerSettings
 from .storage import answer, decode, encode, head, kind_prefix, list_item, seen, shown, storage_key
 from .streams import Selection
+from .webhooks import Asked
 from .writerules import check_namespace, check_preconditions, restore_part
 
 TRIES = 5
@@ -644,8 +645,8 @@ class Registry:
         if not applying:
             update_managed_fields(old, new, kind, options.manager, rfc3339(self.clock.now()), subresource=subresource)
         await self.admission.update(kind, namespace, new, old, subresource, options)
-        asks = check and not self.admission.webhooks.idle
-        if asks:
+        asked: Asked | None = None
+        if check and not self.admission.webhooks.idle:
             asked = asked_of(
                 "UPDATE", kind, namespace, new, old, subresource=subresource, name=name, dry_run=options.dry_run
             )
@@ -670,12 +671,8 @@ class Registry:
                 if errors:
                     raise fields.invalid_object(view.group, view.name, name, errors)
                 self.admission.validate_update(kind, new, old, subresource)
-                if asks:
-                    asked = asked_of(
-                        "UPDATE", kind, namespace, new, old, subresource=subresource, name=name,
-                        dry_run=options.dry_run,
-                    )  # fmt: skip
-                    await self.admission.ask(asked, warnings)
+                if asked is not None:
+                    await self.admission.ask(asked._replace(new=new), warnings)
                 if not subresource:
                     warn(warnings, kind.warn(new, old))
                     if (advise := self.advisers.get(kind)) is not None:
