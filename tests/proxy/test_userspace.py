@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -305,6 +306,26 @@ def test_udp_flows_are_bounded_and_end_when_idle() -> None:
                 flow.used -= 61
                 await ask_by(s)
                 assert next(reversed(limits.flows.values())) is not flow
+
+    asyncio.run(main())
+
+
+def test_flows_that_end_before_their_socket_is_there_keep_none() -> None:
+    """A burst of more clients than there may be: each flow that had to go takes its socket with it."""
+
+    async def main() -> None:
+        limits = Limits(udp=2)
+        async with house(limits=limits) as h:
+            await h.show(udp(ready(A)))
+            number = h.at(vip("IPv4"), 53, "UDP")
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(50):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                    s.sendto(b"?", ("127.0.0.1", number))
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            assert len(limits.flows) == 2
+            assert len(os.listdir("/proc/self/fd")) - before <= 2
 
     asyncio.run(main())
 

@@ -191,11 +191,15 @@ class UdpFlow(DatagramProtocol):
         self.target = target
         self.used = now
         self.transport: DatagramTransport | None = None
+        self.ended = False
         self.waiting: list[bytes] = []
         """Datagrams that came before the socket was there; few, as that takes no time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(DatagramTransport, transport)  # asyncio's own is none by its class
+        if self.ended:  # before its socket was there
+            self.transport.close()
+            return
         for data in self.waiting:
             self.transport.sendto(data)
         self.waiting = []
@@ -213,6 +217,7 @@ class UdpFlow(DatagramProtocol):
         log.debug("%s: %s", self.target, error)  # nobody listens there: as lost as any datagram
 
     def close(self) -> None:
+        self.ended = True
         if self.transport is not None:
             self.transport.close()
 
@@ -302,7 +307,8 @@ class UdpFront(DatagramProtocol):
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: flow, remote_addr=self.reach(flow.target))
         except OSError as error:
             log.debug("%s: %s", flow.target, error)
-            self.limits.flows.pop(key, None)
+            if self.limits.flows.get(key) is flow:  # not a newer one of the same client
+                del self.limits.flows[key]
 
     def answer(self, flow: UdpFlow, data: bytes) -> None:
         """Send an endpoint's datagram back to its client."""
