@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from kubesvc.clock import Clock
-from kubesvc.why.timeline import Hop, Moved, plain_entry, plan_entries
+from kubesvc.why.timeline import Hop, Moved, decoded, plain_entry, plan_entries
 
 from .model import EdgeItem, Picture, PodItem
 
@@ -36,30 +34,20 @@ class Moves:
         self.lines = lines
         self.moved: dict[Key, deque[Moved]] = {}
         self.hops: dict[str, deque[Hop]] = {}
-        self._total = 0
         self._settled: dict[Key, dict[str, dict[str, Any]]] = {}
-        self._moved = msgspec.json.Decoder(Moved)
-        self._hop = msgspec.json.Decoder(Hop)
 
     def read(self) -> bool:
         """Take in new lines; whether there were any."""
         if self.lines is None:
             return False
         found = False
-        for line in self.lines.moves():
-            try:
-                moved = self._moved.decode(line)
-            except msgspec.MsgspecError:
-                continue
+        for moved in decoded(self.lines.moves(), Moved):
             self.add(moved)
             found = True
         for node, lines in self.lines.hops().items():
             known = self.hops.setdefault(node, deque(maxlen=MOST_HOPS))
-            for line in lines:
-                try:
-                    known.append(self._hop.decode(line))
-                except msgspec.MsgspecError:
-                    continue
+            for hop in decoded(lines, Hop):
+                known.append(hop)
                 found = True
         return found
 

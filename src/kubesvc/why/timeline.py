@@ -8,14 +8,16 @@ is left out, never guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kubesvc.clock import rfc3339_micro
 from kubesvc.controllers.service_events_plan import Moved as Moved
+
+T = TypeVar("T")
 
 EARLY_SECONDS = 0.005
 """A node may hear of a slice so much earlier than the control process notes it."""
@@ -73,32 +75,25 @@ class Entry:
         return max(0.0, max(self.rules.values()) - began) * 1000
 
 
-def decode_moved(lines: Iterable[bytes], namespace: str, service: str) -> list[Moved]:
-    """The entries of one Service in a journal; lines that are none are left out."""
-    found = []
-    decoder = msgspec.json.Decoder(Moved)
+def decoded(lines: Iterable[bytes], kind: type[T]) -> Iterator[T]:
+    """The entries of a journal; lines that are none are left out."""
+    decoder = msgspec.json.Decoder(kind)
     for line in lines:
         try:
-            moved = decoder.decode(line)
+            entry = decoder.decode(line)
         except msgspec.MsgspecError:
             continue
-        if (moved.namespace, moved.service) == (namespace, service):
-            found.append(moved)
-    return found
+        yield entry
+
+
+def decode_moved(lines: Iterable[bytes], namespace: str, service: str) -> list[Moved]:
+    """The entries of one Service in a journal."""
+    return [m for m in decoded(lines, Moved) if (m.namespace, m.service) == (namespace, service)]
 
 
 def decode_hops(lines: Iterable[bytes], keys: frozenset[str]) -> list[Hop]:
     """The hops about these Services and Pods (NAMESPACE/NAME)."""
-    found = []
-    decoder = msgspec.json.Decoder(Hop)
-    for line in lines:
-        try:
-            hop = decoder.decode(line)
-        except msgspec.MsgspecError:
-            continue
-        if hop.key in keys:
-            found.append(hop)
-    return found
+    return [h for h in decoded(lines, Hop) if h.key in keys]
 
 
 def keys_of(moves: Sequence[Moved]) -> frozenset[str]:
