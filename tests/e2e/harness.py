@@ -99,7 +99,11 @@ class Instance:
 
     def command(self, *words: str) -> list[str]:
         python = python_for(self.user)[0] if self.user else sys.executable
-        return [python, "-m", "kubesvc", *words]
+        return self.placed(python, "-m", "kubesvc", *words)
+
+    def placed(self, *words: str) -> list[str]:
+        """The command line by which a program runs where the instance is."""
+        return list(words)
 
     def run(
         self, *words: str, stdin: str = "", check: bool = True, seconds: float = 60.0
@@ -184,7 +188,7 @@ class Instance:
         program = find_kubectl()
         assert program is not None, "the extra `kubectl` is not installed"
         done = subprocess.run(
-            [str(program), *words],
+            self.placed(str(program), *words),
             input=stdin,
             capture_output=True,
             text=True,

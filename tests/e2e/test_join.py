@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.kernel.namespaces import nsexec_command
 
 from .harness import Instance, condition, eventually, fresh_instance, ready_pods
@@ -62,21 +61,8 @@ class Control(Instance):
 
     ground: int = 0
 
-    def command(self, *words: str) -> list[str]:
-        return inside(self.ground, *super().command(*words))
-
-    def try_kubectl(
-        self, *words: str, stdin: str = "", check: bool = False, seconds: float = 60.0
-    ) -> subprocess.CompletedProcess[str]:
-        program = find_kubectl()
-        assert program is not None, "the extra `kubectl` is not installed"
-        done = subprocess.run(
-            inside(self.ground, str(program), *words),
-            input=stdin, capture_output=True, text=True, timeout=seconds, check=False,
-            env={**self.environment(), "KUBECONFIG": str(self.root / "kubeconfig")},
-        )  # fmt: skip
-        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done
+    def placed(self, *words: str) -> list[str]:
+        return inside(self.ground, *words)
 
 
 def inside(ground: int, *words: str) -> list[str]:
