@@ -35,7 +35,7 @@ def test_matches(pattern: str, text: str, wanted: bool) -> None:
     assert compiled(pattern)(text) is wanted
 
 
-@pytest.mark.parametrize("pattern", ["(", "(?=a)", "(?!a)", r"(a)\1", "a{1001}", "*"])
+@pytest.mark.parametrize("pattern", ["(", "(?=a)", "(?!a)", r"(a)\1", "a{1001}", "*", "^(a{0,500}b){0,500}$"])
 def test_what_go_does_not_know(pattern: str) -> None:
     with pytest.raises(BadPattern):
         compiled(pattern)
@@ -51,6 +51,10 @@ def test_no_pattern_takes_long() -> None:
     assert not compiled("^(a+)+$")("a" * 3000 + "b")
     assert not compiled("^(a|aa)+$")("a" * 3000 + "b")
     assert not compiled("^([a-z]+-?)+$")("a" * 3000 + "_")
+    assert not compiled("^a*a*a*a*a*a*b$")("a" * 2000)
+    assert not compiled("^(a|ab|aa)*c$")("a" * 60)
+    assert not compiled("^(a?){30}a{30}b$")("a" * 30)
+    assert not compiled(".*.*.*x")("a" * 1000)
     assert time.process_time() - began < 3
 
 

@@ -1,8 +1,8 @@
 """Patterns of schemas: Go's regular expressions, matched in time linear in the text, whoever wrote pattern and text.
 
-Python's engine backtracks, which a pattern such as `(a+)+$` turns into hours. It is used where that cannot happen: no
-repetition inside another, and a text of moderate length. Anything else is matched by keeping the set of all states that
-the pattern can be in after each character.
+Python's engine backtracks, which patterns such as `(a+)+$` or `a*a*a*a*a*b` turn into hours. It is used where that
+cannot happen: nothing to choose inside a repetition, and a text so short that all choices are soon tried. Anything else
+is matched by keeping the set of all states that the pattern can be in after each character.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ sre: Any = import_module("re._constants")
 sre_parser: Any = import_module("re._parser")
 
 SHORT_TEXT = 2048
-"""Up to this length a pattern without nested repetitions is left to Python's engine."""
+"""Longer texts are never left to Python's engine."""
+MOST_STEPS = SHORT_TEXT**2
+"""What backtracking may take at the worst: what one repetition, looked for anywhere, takes in a text of that length."""
 MOST_STATES = 20_000
 MOST_REPEATS = 1000
 """As in Go: a counted repetition may ask for no more."""
@@ -44,15 +46,10 @@ def compiled(pattern: str) -> Callable[[str], bool]:
     except (re.error, RecursionError, OverflowError) as e:
         raise BadPattern(str(e)) from None
     check(tree)
-    harmless = not nested(tree, inside=False)
-    slow: list[Automaton] = []
+    length, automaton = quick_length(tree), Automaton(tree)
 
     def matches(text: str) -> bool:
-        if harmless and len(text) <= SHORT_TEXT:
-            return quick.search(text) is not None
-        if not slow:
-            slow.append(Automaton(tree))
-        return slow[0].search(text)
+        return quick.search(text) is not None if len(text) <= length else automaton.search(text)
 
     return matches
 
@@ -134,21 +131,48 @@ def check(tree: Iterable[Any]) -> None:
             check(given[3])
 
 
-def nested(tree: Iterable[Any], *, inside: bool) -> bool:
-    """Whether a repetition stands inside another one."""
+class Endless(Exception):
+    """Inside a repetition there is something to choose: backtracking may try every combination."""
+
+
+def quick_length(tree: Iterable[Any]) -> int:
+    """The longest text that backtracking is done with in MOST_STEPS, wherever a match may begin."""
+    try:
+        repetitions, alternatives = choices(tree, inside=False)
+    except Endless:
+        return 0
+    if alternatives > MOST_STEPS:
+        return 0
+    return min(SHORT_TEXT, int((MOST_STEPS // alternatives) ** (1 / (repetitions + 1)) + 1e-9))
+
+
+def choices(tree: Iterable[Any], *, inside: bool) -> tuple[int, int]:
+    """(how many repetitions, how many combinations of all else) backtracking may have to try. Endless if one stands
+    `inside` another."""
+    repetitions, alternatives = 0, 1
     for op, given in tree:
+        parts: list[tuple[int, int]] = []
+        times = 1
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
-            variable = given[0] != given[1] and given[1] > 1
-            if variable and inside:
-                return True
-            if nested(given[2], inside=inside or variable):
-                return True
+            low, high, body = given
+            if inside and low != high:
+                raise Endless
+            parts.append(choices(body, inside=inside or (low != high and high > 1)))
+            if low != high:
+                parts.append((1, 1) if high > 1 else (0, 2))
+            else:
+                times = high
         elif op is sre.BRANCH:
-            if any(nested(one, inside=inside) for one in given[1]):
-                return True
-        elif op is sre.SUBPATTERN and nested(given[3], inside=inside):
-            return True
-    return False
+            if inside:
+                raise Endless
+            parts += [choices(one, inside=inside) for one in given[1]]
+            parts.append((0, len(given[1])))
+        elif op is sre.SUBPATTERN:
+            parts.append(choices(given[3], inside=inside))
+        for more, combined in parts:
+            repetitions += more * times
+            alternatives = min(alternatives * combined ** min(times, 64), MOST_STEPS + 1)
+    return repetitions, alternatives
 
 
 class Automaton:
@@ -197,8 +221,8 @@ class Automaton:
 
     def test(self, op: Any, given: Any) -> Callable[[str], bool]:
         flags = re.ASCII | (re.IGNORECASE if self.ignore_case else 0) | (re.DOTALL if self.dot_all else 0)
-        single = re.compile(spelled(op, given), flags).fullmatch
-        return lambda c: single(c) is not None
+        pattern = spelled(op, given)
+        return lambda c: single(pattern, flags).fullmatch(c) is not None
 
     def search(self, text: str) -> bool:
         known: dict[tuple[int, str], bool] = {}
@@ -236,6 +260,12 @@ class Automaton:
             found.update(more)
             todo += more
         return found
+
+
+@lru_cache(maxsize=4096)
+def single(pattern: str, flags: int) -> re.Pattern[str]:
+    """A pattern of one character, compiled when it is first asked: most states never are."""
+    return re.compile(pattern, flags)
 
 
 def spelled(op: Any, given: Any) -> str:
