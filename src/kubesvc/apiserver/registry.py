@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import msgspec
@@ -411,7 +412,12 @@ class Registry:
             finally:
                 release()
         release()
-        async with self.guards.turn(namespace) as guard:
+        async with AsyncExitStack() as stack:
+            try:
+                guard = await stack.enter_async_context(self.guards.turn(namespace))
+            except BaseException:  # the caller went while others had their turn
+                self._release(reservation)
+                raise
             tries = 0
             while True:
                 tries += 1
