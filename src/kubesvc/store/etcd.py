@@ -507,8 +507,10 @@ class EtcdStore:
                     if kv.mod_revision >= floor:
                         reading = False
                     if after < kv.mod_revision <= floor and kv.key.startswith(full):
+                        key = text_of(kv.key[len(self.prefix) :])
+                        if key is None:
+                            continue
                         previous = self._entry(event.prev_kv) if event.prev_kv.mod_revision else None
-                        key = kv.key[len(self.prefix) :].decode()
                         batch.append(Change(kv.mod_revision, key, None if event.type == 1 else kv.value, previous))
                 if batch:
                     yield batch
