@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -178,7 +178,10 @@ async def serve_metrics(render: Callable[[], str], port: int, host: str = "127.0
     """Answer GET /metrics and /healthz in plain HTTP until cancelled; OSError if the port cannot be listened on."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
+        with (
+            closing(writer),
+            suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError),
+        ):
             async with asyncio.timeout(REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ", 2)[1].partition(b"?")[0]
@@ -187,7 +190,6 @@ async def serve_metrics(render: Callable[[], str], port: int, host: str = "127.0
                 text = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
                 writer.write(text.encode() + b"Connection: close\r\n\r\n" + body)
                 await writer.drain()
-        writer.close()
 
     server = await asyncio.start_server(answer, host, port, limit=LONGEST_REQUEST_BYTES)
     async with server:
