@@ -17,6 +17,8 @@ import msgspec
 
 MOST_BYTES = 4096
 PATIENCE_SECONDS = 30.0
+DEED_SECONDS = 120.0
+"""How long a deed may take: ending a node's containers in a runtime is its longest."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -89,7 +91,7 @@ async def carry_out(line: bytes, deeds: Mapping[str, Deed], refusals: tuple[type
 def give_order(path: Path, order: Order) -> str:
     """Ask the control process and wait; what it says it did. ControlFailed if it did not, or cannot be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-        door.settimeout(PATIENCE_SECONDS)
+        door.settimeout(DEED_SECONDS)
         try:
             door.connect(str(path))
             door.sendall(msgspec.json.encode(order) + b"\n")

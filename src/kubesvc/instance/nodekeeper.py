@@ -247,7 +247,11 @@ class NodeKeeper:
                 host = await asyncio.to_thread(self.make_ground, plan, self.record.fabric)
             except ground.GroundFailed as error:
                 raise NodesFailed(f"the namespaces of node {name} cannot be made: {error}") from None
-            await self.wire(Wiring(connect=(host,)))
+            try:
+                await self.wire(Wiring(connect=(host,)))
+            except NodesFailed:  # without a network it is as good as off, and may be started again
+                await asyncio.to_thread(end_processes, [p for p in (node.ground,) if p is not None])
+                raise
             self.become(node, "running")
             self.powered[name].set()
         return f"node {name} has power; it boots and takes up the Pods that are bound to it"
