@@ -81,9 +81,6 @@ SIMPLE_PATHS = {
 """Documents with a single path that no kind stands behind."""
 
 
-BEARER_TOKEN = {"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer token"}
-
-
 WORDS = {"200": "OK", "201": "Created", "202": "Accepted"}
 CODES = {
     "create": ("200", "201", "202"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -181,9 +181,6 @@ class WriteOptions:
     validation: str = "Warn"
     force: bool | None = None
     trusted: bool = False
-
-    def with_manager(self, manager: str) -> WriteOptions:
-        return replace(self, manager=manager)
 
 
 def manager_errors(manager: str) -> Errors:

@@ -37,7 +37,6 @@ class Target(NamedTuple):
     subresource: str = ""
     rest: str = ""
     """What follows a subresource in the path, as in `…/proxy/index.html`; begins with a slash or is empty."""
-    legacy_watch: bool = False
     empty_segment: bool = False
     """Whether the path has two slashes in a row, which nothing is found at."""
     in_namespace: bool = False
@@ -110,7 +109,7 @@ def read_target(method: str, raw_path: str, watch: bool) -> Target:
     elif method == "DELETE" and not name:
         verb = "deletecollection"
     return Target(
-        method, path, verb, group, version, resource, namespace, name, subresource, more, legacy, double, in_namespace
+        method, path, verb, group, version, resource, namespace, name, subresource, more, double, in_namespace
     )
 
 

@@ -20,8 +20,9 @@ JOIN_EACH_SECONDS = 0.0002
 JOIN_MOST_SECONDS = 0.01
 """Writes of a busy stream come at least so far apart for each stream of its kind, and at most that: what fifty watchers
 see goes out in fewer, larger writes. A lone event goes out at once."""
-LOOK_AT = 500
-"""Objects that are asked whether they are selected before others have their turn."""
+LOOK_AT = 200
+"""Objects that are asked whether they are selected before others have their turn: a millisecond, if each is decoded
+for it."""
 
 
 class Selection:
