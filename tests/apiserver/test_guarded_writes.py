@@ -9,9 +9,8 @@ from typing import Any, cast
 import pytest
 
 from kubesvc.api.kinds import SERVICE
-from kubesvc.apiserver.guards import QuotaGuards
+from kubesvc.apiserver.commits import Commits, Pending
 from kubesvc.apiserver.hooks import Reservation
-from kubesvc.apiserver.registry import Registry
 from kubesvc.store import Put
 
 
@@ -19,16 +18,13 @@ def test_whoever_leaves_while_waiting_gives_back_what_was_reserved() -> None:
     """A client that goes away in the queue must not keep a cluster IP or a node port for ever."""
 
     async def scene() -> list[str]:
-        registry = cast(Any, Registry.__new__(Registry))
-        registry.store = SimpleNamespace(shared=True)
-        registry.guards = QuotaGuards(registry.store)
+        commits = Commits(cast(Any, SimpleNamespace(shared=True)), cast(Any, None), cast(Any, None), cast(Any, None))
         said: list[str] = []
         reservation = Reservation(on_rollback=lambda: said.append("given back"))
         put = Put("/registry/services/shop/web", b"{}")
-        async with registry.guards.turn("shop"):
-            waiting = asyncio.create_task(
-                registry._commit_held(SERVICE, "shop", {}, None, lambda: said.append("quota"), reservation, "m", put)
-            )
+        pending = Pending(SERVICE, "shop", None, {}, put, reservation)
+        async with commits.guards.turn("shop"):
+            waiting = asyncio.create_task(commits.held(pending, lambda: said.append("quota")))
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -231,7 +231,7 @@ class ApiServer:
         """Load the caches, make the server's own objects, and begin to look after them."""
         if self.store.shared:
             self.tokens.key_pem = await self._shared_key()
-            await self.registry.guards.start()
+            await self.registry.commits.guards.start()
         await self.cache.start()
         self.definitions.start()
         self._tasks.append(asyncio.create_task(self.definitions.run(), name="definitions"))

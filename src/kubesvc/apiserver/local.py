@@ -18,7 +18,8 @@ from .apply import Applied, apply_patch
 from .negotiation import PLAIN
 from .options import DeleteOptions, ListOptions, WriteOptions, selectors
 from .patches import patch_object
-from .registry import Registry, base_of, render
+from .registry import Registry
+from .results import base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
 from .storage import shown
 from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of

@@ -25,7 +25,8 @@ from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
 from .patches import MEDIA_TYPES, NO_STRATEGIC, Patched, patch_object
 from .rbac import API_GROUP
-from .registry import Deleted, ListPage, Registry, Written, base_of, render, render_item
+from .registry import Registry
+from .results import Deleted, ListPage, Written, base_of, render, render_item
 from .routing import kind_of
 from .storage import decode, list_chunks
 from .subresources import Subresources

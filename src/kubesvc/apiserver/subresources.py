@@ -19,6 +19,7 @@ from kubesvc.api.errors import (
     BadRequest,
     Conflict,
     InternalError,
+    NotAcceptable,
     ServiceUnavailable,
     TooManyRequests,
     UnsupportedMediaType,
@@ -34,10 +35,12 @@ from .admission import TOPOLOGY_LABELS
 from .apply import Applied, apply_patch
 from .bodies import read_body
 from .calls import Call
-from .options import DeleteOptions, WriteOptions, delete_options, patch_options, write_options
+from .options import DeleteOptions, WriteOptions, delete_options, first, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
-from .registry import Registry, Written
+from .registry import Registry
+from .results import Written
 from .storage import decode, seen
+from .tables import check_include, partial, scale_table
 from .tokens import TokenIssuer
 
 
@@ -124,11 +127,11 @@ class Subresources:
         namespace, name = target.namespace, target.name
         if target.verb == "get":
             item = await registry.get(kind, namespace, name)
-            return call.object(scale_of(seen(kind, item.value, item.revision), kind))
+            return self.scale_answer(call, scale_of(seen(kind, item.value, item.revision), kind))
         if target.verb == "update":
             options = write_options(call.query, call.user_agent, "UpdateOptions")
             body = await self.body(call, SCALE, options)
-            return call.object(await self.put_scale(kind, namespace, name, body, options, call.warnings))
+            return self.scale_answer(call, await self.put_scale(kind, namespace, name, body, options, call.warnings))
         type = MEDIA_TYPES.get(call.media_type)
         if type is None:
             raise UnsupportedMediaType("415: Unsupported Media Type")
@@ -138,7 +141,21 @@ class Subresources:
             done = await self.apply_scale(kind, namespace, name, raw, options, call.warnings)
         else:
             done = await self.patch_scale(kind, namespace, name, raw, type, options, call.warnings)
-        return call.object(done)
+        return self.scale_answer(call, done)
+
+    def scale_answer(self, call: Call, scale: Object) -> web.Response:
+        """A Scale in the negotiated form."""
+        form = call.form
+        if form.as_kind == "Table":
+            include = check_include(first(call.query, "includeObject"))
+            return call.answer(scale_table(scale, include, self.registry.clock.now(), form.as_version))
+        if form.as_kind == "PartialObjectMetadata":
+            return call.answer(partial(msgspec.json.encode(scale), form.as_version))
+        if form.as_kind:
+            raise NotAcceptable(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*autoscaling.Scale)"
+            )
+        return call.object(scale)
 
     async def put_scale(
         self, kind: Kind, namespace: str, name: str, body: Object, options: WriteOptions, warnings: list[str]

@@ -21,7 +21,8 @@ from .calls import Call, status_object
 from .metrics import EVENT_BUCKETS
 from .negotiation import Form
 from .options import ListOptions, first, list_options
-from .registry import Registry, base_of, render
+from .registry import Registry
+from .results import base_of, render
 from .streams import Seen, Selection, Watcher
 from .tables import check_include, partial, row, table
 
