@@ -112,6 +112,58 @@ def test_tables_metadata_and_yaml() -> None:
     with_http(run)
 
 
+def test_kinds_without_a_printer() -> None:
+    """KCTL-8: name and date of creation; no rows are null for them, where kinds with columns have an empty list."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
+        _, _, none = await http.request("GET", roles, Accept=TABLE)
+        columns = [(c["name"], c["type"], c["format"], c["priority"]) for c in none["columnDefinitions"]]
+        assert columns == [("Name", "string", "name", 0), ("Created At", "date", "", 0)]
+        assert none["rows"] is None
+        assert (await http.request("GET", CONFIGS, Accept=TABLE))[2]["rows"] == []
+        made = (await http.request("POST", roles, {"metadata": {"name": "r"}, "rules": []}))[2]
+        _, _, table = await http.request("GET", roles, Accept=TABLE)
+        assert [r["cells"] for r in table["rows"]] == [["r", made["metadata"]["creationTimestamp"]]]
+        for unknown in ("as=Tabel;v=v1;g=meta.k8s.io", "as=Table;v=v9;g=meta.k8s.io", "as=Table;v=v1;g=x"):
+            status, _, refusal = await http.request("GET", CONFIGS, Accept=f"application/json;{unknown}")
+            assert (status, refusal["reason"]) == (406, "NotAcceptable"), unknown
+
+    with_http(run)
+
+
+def test_table_of_a_scale() -> None:
+    """KCTL-31: four columns, the numbers as integers; the row bears what it was asked to."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        path = "/apis/apps/v1/namespaces/default/deployments"
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+        spec = {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+        made = (await http.request("POST", path, {"metadata": {"name": "d"}, "spec": spec}))[2]
+        status, _, table = await http.request("GET", f"{path}/d/scale", Accept=TABLE)
+        assert (status, table["kind"]) == (200, "Table")
+        columns = [(c["name"], c["type"], c["format"], c["priority"]) for c in table["columnDefinitions"]]
+        assert columns == [
+            ("Name", "string", "name", 0), ("Desired", "integer", "", 0), ("Available", "integer", "", 0),
+            ("Age", "string", "", 0),
+        ]  # fmt: skip
+        [row] = table["rows"]
+        assert row["cells"][:3] == ["d", 3, 0] and row["cells"][3].endswith("s")
+        assert row["object"]["kind"] == "PartialObjectMetadata"
+        assert row["object"]["metadata"]["uid"] == made["metadata"]["uid"]
+        merge = {"Content_Type": "application/merge-patch+json", "Accept": TABLE}
+        patched = (await http.request("PATCH", f"{path}/d/scale", {"spec": {"replicas": 0}}, **merge))[2]
+        assert patched["rows"][0]["cells"][:3] == ["d", 0, 0]
+        whole = (await http.request("GET", f"{path}/d/scale?includeObject=Object", Accept=TABLE))[2]
+        assert whole["rows"][0]["object"]["kind"] == "Scale"
+        alone = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        assert "spec" not in (await http.request("GET", f"{path}/d/scale", Accept=alone))[2]
+        several = alone.replace("Metadata;", "MetadataList;")
+        assert (await http.request("GET", f"{path}/d/scale", Accept=several))[0] == 406
+
+    with_http(run)
+
+
 def test_big_answers_are_compressed_for_those_who_ask() -> None:
     async def run(s: ApiServer, http: Http) -> None:
         big = {**config_map("a"), "data": {"k": "v" * 200_000}}
@@ -174,7 +226,7 @@ def test_a_table_watch_tells_its_columns_once() -> None:
             await s.client.create(CONFIG_MAP, config_map(name), "default")
         http.session.headers["Accept"] = TABLE
         events = await http.watch(f"{CONFIGS}?watch=1&timeoutSeconds=1", 99)
-        assert [len(o["columnDefinitions"]) > 0 for _, o in events] == [True, False]  # TABLE-6
+        assert [len(o["columnDefinitions"]) > 0 for _, o in events] == [True, False]  # TABLE-6, KCTL-7
 
     with_http(run)
 

@@ -23,6 +23,14 @@ DEFAULT_COLUMNS = (
 )
 """Columns of kinds without a printer of their own (KCTL-8)."""
 
+SCALE_COLUMNS = (
+    Column("Name", lambda scale: scale["metadata"]["name"], format="name"),
+    Column("Desired", lambda scale: scale["spec"].get("replicas") or 0, type="integer"),
+    Column("Available", lambda scale: scale["status"].get("replicas") or 0, type="integer"),
+    Column("Age", lambda scale: Since(scale["metadata"].get("creationTimestamp"))),
+)
+"""Columns of a Scale, whatever it is the scale of (KCTL-31)."""
+
 _json = msgspec.json.Encoder()
 
 
@@ -47,18 +55,23 @@ def columns_of(kind: Kind) -> Sequence[Column]:
     return kind.columns or (kind.stored.columns if kind.stored else ()) or DEFAULT_COLUMNS
 
 
-def definitions(kind: Kind) -> list[Object]:
-    """`columnDefinitions` of a kind."""
+def announced(columns: Sequence[Column], kind: str) -> list[Object]:
+    """`columnDefinitions`, for columns of objects of this kind."""
     return [
         {
             "name": c.name,
             "type": c.type,
             "format": c.format,
-            "description": c.description or f"{c.name} of the {kind.name}.",
+            "description": c.description or f"{c.name} of the {kind}.",
             "priority": c.priority or int(c.wide),
         }
-        for c in columns_of(kind)
+        for c in columns
     ]
+
+
+def definitions(kind: Kind) -> list[Object]:
+    """`columnDefinitions` of a kind."""
+    return announced(columns_of(kind), kind.name)
 
 
 def metadata_of(answer: bytes) -> bytes:
@@ -78,11 +91,24 @@ def row(kind: Kind, item: Item, answer: bytes, include: str, now: float, version
     """One row: its cells, conditions, and the object as far as it was asked for."""
     converts = kind.custom is not None and kind.custom.webhook is not None
     typed = kind.custom.decoder.decode(answer) if kind.custom is not None and converts else item.typed()
+    conditions = (kind.stored or kind).row_conditions(typed)
+    return row_of(columns_of(kind), typed, conditions, answer, include, now, version)
+
+
+def row_of(
+    columns: Sequence[Column],
+    typed: Any,
+    conditions: Sequence[Object],
+    answer: bytes,
+    include: str,
+    now: float,
+    version: str,
+) -> bytes:
+    """A row by these columns of what their cells read (`typed`) and of the object as it is sent (`answer`)."""
     cells: list[Any] = []
-    for column in columns_of(kind):
+    for column in columns:
         cell = column.cell(typed)
         cells.append(render_since(cell, now) if isinstance(cell, Since) else cell)
-    conditions = (kind.stored or kind).row_conditions(typed)
     text = b'{"cells":%s' % _json.encode(cells)
     if conditions:
         text += b',"conditions":%s' % _json.encode(conditions)
@@ -100,9 +126,20 @@ def table(kind: Kind, metadata: Object, rows: Sequence[bytes], version: str, *, 
     listed = b"[" + b",".join(rows) + b"]"
     if not rows and not kind.columns:
         listed = b"null"  # KCTL-8
+    return assembled(metadata, definitions(kind) if columns else [], listed, version)
+
+
+def scale_table(scale: Object, include: str, now: float, version: str) -> bytes:
+    """A Scale as a Table of one row (KCTL-31)."""
+    shown = row_of(SCALE_COLUMNS, scale, (), _json.encode(scale), include, now, version)
+    metadata = {"resourceVersion": scale["metadata"].get("resourceVersion", "")}
+    return assembled(metadata, announced(SCALE_COLUMNS, "Scale"), b"[" + shown + b"]", version)
+
+
+def assembled(metadata: Object, announcements: list[Object], rows: bytes, version: str) -> bytes:
     return b'{"kind":"Table","apiVersion":"meta.k8s.io/%s","metadata":%s,"columnDefinitions":%s,"rows":%s}' % (
         version.encode(),
         _json.encode(metadata),
-        _json.encode(definitions(kind) if columns else []),
-        listed,
+        _json.encode(announcements),
+        rows,
     )
