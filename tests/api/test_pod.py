@@ -280,6 +280,25 @@ ROWS: tuple[tuple[str, Object, Object, Object, tuple[str, str, str]], ...] = (
      "containerStatuses": [{"name": "c", "state": waiting("ContainerCreating")}]}, ("0/1", "ContainerCreating", "0")),
     ("KCTL-45b", {}, TWO_INITS, {"phase": "Pending",
      "initContainerStatuses": [{"name": "a", "state": {"running": {}}}]}, ("0/1", "Init:0/2", "0")),
+    ("KCTL-45c", {}, TWO_INITS, {"phase": "Pending", "conditions": [{"type": "Initialized", "status": "True"}],
+     "initContainerStatuses": [{"name": n, "ready": True, "state": ended(0, "Completed")} for n in "ab"],
+     "containerStatuses": [{"name": "c", "state": waiting("PodInitializing")}]}, ("0/1", "PodInitializing", "0")),
+    ("KCTL-45d at first", {}, {}, {"phase": "Running", "containerStatuses": [
+     {"name": "c", "restartCount": 1, "state": ended(1, "Error")}]}, ("0/1", "Error", "1")),
+    ("KCTL-45d then", {}, {}, {"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 1,
+     "state": waiting("CrashLoopBackOff"), "lastState": {"terminated": {"exitCode": 1,
+     "finishedAt": "2025-12-31T23:59:50Z"}}}]}, ("0/1", "CrashLoopBackOff", "1 (10s ago)")),
+    ("KCTL-45e at first", {}, {}, {"phase": "Pending", "containerStatuses": [
+     {"name": "c", "state": waiting("ErrImagePull")}]}, ("0/1", "ErrImagePull", "0")),
+    ("KCTL-45e then", {}, {}, {"phase": "Pending", "containerStatuses": [
+     {"name": "c", "state": waiting("ImagePullBackOff")}]}, ("0/1", "ImagePullBackOff", "0")),
+    ("KCTL-45f", DELETED, {}, {"phase": "Pending", "containerStatuses": [
+     {"name": "c", "state": waiting("ContainerCreating")}]}, ("0/1", "Terminating", "0")),
+    ("KCTL-45g", {}, {"restartPolicy": "Never"}, {"phase": "Succeeded", "containerStatuses": [
+     {"name": "c", "state": ended(0, "Completed")}]}, ("0/1", "Completed", "0")),
+    ("KCTL-45h", {}, {}, {"phase": "Failed", "reason": "Evicted", "containerStatuses": [
+     {"name": "c", "state": ended(137, "Error")}]}, ("0/1", "Error", "0")),
+    ("KCTL-45h before it ran", {}, {}, {"phase": "Failed", "reason": "Evicted"}, ("0/1", "Evicted", "0")),
     ("KCTL-39 second", {}, TWO_INITS, {"phase": "Pending", "initContainerStatuses": [
      {"name": "a", "state": ended(0, "Completed")}, {"name": "b", "state": waiting("PodInitializing")}]},
      ("0/1", "Init:1/2", "0")),

@@ -187,6 +187,29 @@ def test_columns() -> None:
     assert (controller["Desired"], controller["Selector"]) == (1, "app=x")
 
 
+SELECTORS: tuple[tuple[str, Object | None, str], ...] = (
+    ("none at all", None, "<none>"),
+    ("an empty one", {}, "<none>"),
+    ("labels by key", {"matchLabels": {"b": "1", "a": "2"}}, "a=2,b=1"),
+    ("one value of an expression is no equality", {"matchExpressions": [
+        {"key": "k", "operator": "In", "values": ["v"]}]}, "k in (v)"),
+    ("every operator, values sorted, all by key", {"matchLabels": {"c": "1"}, "matchExpressions": [
+        {"key": "d", "operator": "DoesNotExist"}, {"key": "b", "operator": "Exists"},
+        {"key": "a", "operator": "NotIn", "values": ["y", "x"]}]}, "a notin (x,y),b,c=1,!d"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "selector", "text"), SELECTORS, ids=lambda c: c if isinstance(c, str) else "")
+def test_selectors_in_cells(name: str, selector: Object | None, text: str) -> None:
+    """KCTL-35: a selector's cell is its canonical form; plain labels are printed the same way."""
+    made = BORN | workload()
+    made["spec"]["selector"] = selector
+    assert row(kinds.REPLICA_SET, made)["Selector"] == text
+    if selector is None or "matchExpressions" not in selector:
+        wanted = BORN | workload({"nodeSelector": (selector or {}).get("matchLabels")})
+        assert row(kinds.DAEMON_SET, wanted)["Node Selector"] == text
+
+
 JOBS: tuple[tuple[str, Object, Object, tuple[str, str, str]], ...] = (
     ("new", {}, {}, ("Running", "0/1", "")),
     ("running", {"completions": 3}, {"startTime": "2025-12-31T23:59:00Z", "succeeded": 1}, ("Running", "1/3", "60s")),
