@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from . import checks, fields, shape
+from typing import ClassVar
+
+from . import checks, fields, names, shape
 from .checks import items, part
 from .container import ResourceList
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectReference, Struct, Typed
-from .persistentvolumeclaim import OLD_CLASS, modes_text, validate_modes
+from .persistentvolumeclaim import OLD_CLASS, modes_text, storage_amount, validate_modes
+from .pod import NodeSelector
+from .podcheck import validate_host_path, validate_node_selector
 from .podspec import VOLUME_SOURCES
 from .volume import HostPathVolumeSource
 
 SPEC = Path("spec")
+SOURCES = tuple(s for s in (*VOLUME_SOURCES, "local") if s not in ("emptyDir", "persistentVolumeClaim"))
+
+
+class LocalVolumeSource(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("path",)
+
+    path: str = ""
+    fs_type: str | None = None
+
+
+class VolumeNodeAffinity(Struct, frozen=True):
+    required: NodeSelector | None = None
 
 
 class PersistentVolumeSpec(Struct, frozen=True):
     capacity: ResourceList | None = None
     host_path: HostPathVolumeSource | None = None
+    local: LocalVolumeSource | None = None
     access_modes: list[str] | None = None
     claim_ref: ObjectReference | None = None
     persistent_volume_reclaim_policy: str = ""
@@ -25,6 +42,7 @@ class PersistentVolumeSpec(Struct, frozen=True):
     mount_options: list[str] | None = None
     volume_mode: str | None = None
     volume_attributes_class_name: str | None = None
+    node_affinity: VolumeNodeAffinity | None = None
 
 
 class PersistentVolumeStatus(Struct, frozen=True):
@@ -52,26 +70,62 @@ def default(obj: Object) -> None:
 
 def prepare_create(obj: Object) -> None:
     obj["status"] = {"phase": "Pending"}
+    if made := part(obj, "metadata").get("creationTimestamp"):
+        obj["status"]["lastPhaseTransitionTime"] = made
 
 
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
-    errors = validate_modes(items(spec, "accessModes"), SPEC / "accessModes")
+    modes = items(spec, "accessModes")
+    errors = validate_modes(modes, SPEC / "accessModes") if modes else [fields.required(SPEC / "accessModes")]
     capacity = part(spec, "capacity")
     if not capacity:
         errors.append(fields.required(SPEC / "capacity"))
     elif list(capacity) != ["storage"]:
         errors.append(fields.not_supported(SPEC / "capacity", capacity, ("storage",)))
-    if not any(spec.get(s) is not None for s in (*VOLUME_SOURCES, "local")):
-        errors.append(fields.required(SPEC, "must specify a volume type"))
+    else:
+        errors += storage_amount(capacity["storage"], (SPEC / "capacity").key("storage"))
+    errors += validate_source(spec)
     policy = spec.get("persistentVolumeReclaimPolicy")
     if policy not in ("Delete", "Recycle", "Retain"):
         errors.append(
             fields.not_supported(SPEC / "persistentVolumeReclaimPolicy", policy or "", ("Delete", "Recycle", "Retain"))
         )
+    if policy == "Recycle" and part(spec, "hostPath").get("path") == "/":
+        errors.append(
+            fields.forbidden(SPEC / "persistentVolumeReclaimPolicy", "may not be 'recycle' for a hostPath mount of '/'")
+        )
+    if chosen := spec.get("storageClassName"):
+        errors += checks.texts(SPEC / "storageClassName", chosen, names.dns_subdomain(chosen))
     mode = spec.get("volumeMode")
     if mode not in ("Filesystem", "Block"):
         errors.append(fields.not_supported(SPEC / "volumeMode", mode or "", ("Block", "Filesystem")))
+    return errors
+
+
+def validate_source(spec: Object) -> Errors:
+    """Where the storage is, and from which nodes it can be reached."""
+    errors: Errors = []
+    here = SPEC / "nodeAffinity"
+    if (affinity := spec.get("nodeAffinity")) is not None:
+        if affinity.get("required") is None:
+            errors.append(fields.required(here / "required", "must specify required node constraints"))
+        else:
+            errors += validate_node_selector(affinity["required"], here / "required")
+    given = [s for s in SOURCES if spec.get(s) is not None]
+    errors += [fields.forbidden(SPEC / s, "may not specify more than 1 volume type") for s in given[1:]]
+    if not given:
+        errors.append(fields.required(SPEC, "must specify a volume type"))
+    elif given[0] == "hostPath":
+        errors += validate_host_path(spec["hostPath"], SPEC / "hostPath")
+    elif given[0] == "local":
+        place = part(spec, "local").get("path") or ""
+        if not place:
+            errors.append(fields.required(SPEC / "local" / "path"))
+        elif ".." in place.split("/"):
+            errors.append(fields.invalid(SPEC / "local" / "path", place, "must not contain '..'"))
+        if not affinity:
+            errors.append(fields.required(here, "Local volume requires node affinity"))
     return errors
 
 
@@ -79,12 +133,15 @@ def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
     """Where the storage is does not change."""
     errors = validate(new, situation)
     now, before = part(new, "spec"), part(old, "spec")
-    sources = [{s: spec.get(s) for s in (*VOLUME_SOURCES, "local")} for spec in (now, before)]
+    sources = [{s: spec.get(s) for s in SOURCES} for spec in (now, before)]
     if sources[0] != sources[1]:
         errors.append(
             fields.forbidden(SPEC / "persistentvolumesource", "spec.persistentvolumesource is immutable after creation")
         )
-    return errors + checks.immutable(now, before, "volumeMode", SPEC)
+    errors += checks.immutable(now, before, "volumeMode", SPEC)
+    if before.get("nodeAffinity"):
+        errors += checks.immutable(now, before, "nodeAffinity", SPEC, "field is immutable")
+    return errors
 
 
 def phase(volume: PersistentVolume) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from . import checks, fields, shape
+from . import checks, fields, names, shape
 from .checks import items, part
 from .container import ResourceList
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Condition, Object, ObjectReference, Struct, Typed
 from .pod import LabelSelector
+from .quantity import ZERO, Quantity, parse
 
 SPEC = Path("spec")
 MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 SHORT_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
+
+
+BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
 
 
 class VolumeResources(Struct, frozen=True):
@@ -66,12 +72,33 @@ def validate(obj: Object, _: Situation) -> Errors:
     modes = items(spec, "accessModes")
     errors = validate_modes(modes, SPEC / "accessModes")
     errors += checks.label_selector(spec.get("selector"), SPEC / "selector")
-    if "storage" not in part(part(spec, "resources"), "requests"):
+    requests = part(part(spec, "resources"), "requests")
+    if "storage" not in requests:
         errors.append(fields.required((SPEC / "resources").key("storage")))
+    else:
+        errors += storage_amount(requests["storage"], (SPEC / "resources").key("storage"))
+    if chosen := spec.get("storageClassName"):
+        errors += checks.texts(SPEC / "storageClassName", chosen, names.dns_subdomain(chosen))
     mode = spec.get("volumeMode")
     if mode not in ("Filesystem", "Block"):
         errors.append(fields.not_supported(SPEC / "volumeMode", mode or "", ("Block", "Filesystem")))
     return errors
+
+
+def storage_amount(value: object, path: Path) -> Errors:
+    """What is wrong with an amount of storage, which must be some."""
+    found = amount_of(value)
+    if found is not None and not found.nanos > 0:
+        return [fields.invalid(path, str(found), "must be greater than zero")]
+    return []
+
+
+def amount_of(value: object) -> Quantity | None:
+    """The quantity; None for what is none, which is refused elsewhere."""
+    try:
+        return parse(value) if isinstance(value, str | int | float) else None
+    except ValueError:
+        return None
 
 
 def validate_modes(modes: list[str], path: Path) -> Errors:
@@ -84,14 +111,17 @@ def validate_modes(modes: list[str], path: Path) -> Errors:
 
 
 def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
-    """What was asked for stays, but for the size of a bound claim."""
+    """What was asked for stays, but for the size of a bound claim, which grows, and a class that nobody had named."""
     errors = validate(new, situation)
     now, before = dict(part(new, "spec")), dict(part(old, "spec"))
     free = ["volumeAttributesClassName"]
-    if part(old, "status").get("phase") == "Bound":
+    bound = part(old, "status").get("phase") == "Bound"
+    if bound:
         free.append("resources")
     if not before.get("volumeName"):
         free.append("volumeName")
+        if before.get("storageClassName") is None and OLD_CLASS not in part(part(old, "metadata"), "annotations"):
+            free.append("storageClassName")
     if {k: v for k, v in now.items() if k not in free} != {k: v for k, v in before.items() if k not in free}:
         errors.append(
             fields.forbidden(
@@ -100,7 +130,26 @@ def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
                 "claims",
             )
         )
+    if bound:
+        errors += validate_size(now, before, part(part(old, "status"), "capacity").get("storage"))
     return errors
+
+
+def validate_size(now: Object, before: Object, held: object) -> Errors:
+    """A claim does not shrink, but may take back growth that did not happen.
+
+    held: the capacity in its status
+    """
+    sizes = [part(part(spec, "resources"), "requests").get("storage") for spec in (now, before)]
+    wanted, had, given = amount_of(sizes[0]), amount_of(sizes[1]) or ZERO, amount_of(held)
+    if wanted is None or not wanted < had:
+        return []
+    here = SPEC / "resources" / "requests" / "storage"
+    if given is None or not given < had:
+        return [fields.forbidden(here, "field can not be less than previous value")]
+    if not given < wanted:
+        return [fields.forbidden(here, "field can not be less than status.capacity")]
+    return []
 
 
 def modes_text(modes: list[str] | None) -> str:

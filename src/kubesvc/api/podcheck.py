@@ -778,12 +778,7 @@ def validate_affinity(affinity: Object, path: Path) -> Errors:
     required = "requiredDuringSchedulingIgnoredDuringExecution"
     preferred = "preferredDuringSchedulingIgnoredDuringExecution"
     if (selector := node.get(required)) is not None:
-        here = path / "nodeAffinity" / required / "nodeSelectorTerms"
-        terms = items(selector, "nodeSelectorTerms")
-        if not terms:
-            errors.append(fields.required(here, "must have at least one node selector term"))
-        for i, term in enumerate(terms):
-            errors += validate_node_term(term, here @ i)
+        errors += validate_node_selector(selector, path / "nodeAffinity" / required)
     for i, choice in enumerate(items(node, preferred)):
         here = path / "nodeAffinity" / preferred @ i
         errors += weight(choice, here)
@@ -795,6 +790,16 @@ def validate_affinity(affinity: Object, path: Path) -> Errors:
             here = path / name / preferred @ i
             errors += weight(choice, here)
             errors += validate_pod_term(part(choice, "podAffinityTerm"), here / "podAffinityTerm")
+    return errors
+
+
+def validate_node_selector(selector: Object, path: Path) -> Errors:
+    """What is wrong with a choice of nodes by terms, any of which may hold."""
+    here = path / "nodeSelectorTerms"
+    terms = items(selector, "nodeSelectorTerms")
+    errors: Errors = [] if terms else [fields.required(here, "must have at least one node selector term")]
+    for i, term in enumerate(terms):
+        errors += validate_node_term(term, here @ i)
     return errors
 
 

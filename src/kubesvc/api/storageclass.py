@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from . import checks, fields, names, shape
@@ -56,8 +57,20 @@ def validate_update(new: Object, old: Object, _: Situation) -> Errors:
     return errors + checks.immutable(new, old, "volumeBindingMode", Path())
 
 
+def newest_default(classes: Iterable[Object]) -> Object | None:
+    """Of plain classes the one that claims get which name none: of several that say so the youngest, then the first by
+    name."""
+    found = [c for c in classes if is_default(c["metadata"].get("annotations") or {})]
+    found.sort(key=lambda c: c["metadata"]["name"])
+    return max(found, key=lambda c: c["metadata"].get("creationTimestamp") or "", default=None)
+
+
+def is_default(annotations: Mapping[str, str]) -> bool:
+    return any(annotations.get(a) == "true" for a in DEFAULT_CLASS)
+
+
 def name(storage_class: StorageClass) -> str:
-    chosen = any(storage_class.metadata.annotation(a) == "true" for a in DEFAULT_CLASS)
+    chosen = is_default(storage_class.metadata.annotations or {})
     return f"{storage_class.name} (default)" if chosen else storage_class.name
 
 

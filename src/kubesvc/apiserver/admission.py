@@ -16,6 +16,7 @@ from kubesvc.api.kinds import (
     LIMIT_RANGE,
     NAMESPACE,
     NODE,
+    PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     PRIORITY_CLASS,
@@ -33,6 +34,7 @@ from .quotas import Quotas, Release, nothing_held
 from .serviceaccounts import admit_service_account
 from .settings import ApiServerSettings
 from .storage import decode
+from .storageadmission import CLAIM_PROTECTION, VOLUME_PROTECTION, StorageAdmission, protect
 from .webhookcalls import Webhooks
 from .webhooks import Asked, Operation
 
@@ -63,6 +65,7 @@ class Admission:
         self.cache = cache
         self.quotas = Quotas(cache)
         self.nodes = NodeRestriction(cache)
+        self.storage = StorageAdmission(cache)
         self.certificates = CertificateAdmission(clock, self.enabled)
         self.webhooks = Webhooks(cache, random)
         self.clock = clock
@@ -86,6 +89,13 @@ class Admission:
             self.check_one_default(obj, None)
         elif kind is NODE and self.enabled("TaintNodesByCondition"):
             taint_new_node(obj)
+        elif kind is PERSISTENT_VOLUME_CLAIM:
+            if self.enabled("DefaultStorageClass"):
+                self.storage.default_class(obj)
+            if self.enabled("StorageObjectInUseProtection"):
+                protect(obj, CLAIM_PROTECTION)
+        elif kind is PERSISTENT_VOLUME and self.enabled("StorageObjectInUseProtection"):
+            protect(obj, VOLUME_PROTECTION)
         elif kind is CERTIFICATE_SIGNING_REQUEST:
             self.certificates.create(obj)
 
@@ -158,6 +168,8 @@ class Admission:
         """Validating admission of a change, after the kind's validation. Raises Forbidden."""
         if kind is SERVICE and not subresource and self.enabled("DenyServiceExternalIPs"):
             deny_external_ips(new, old)
+        if kind is PERSISTENT_VOLUME_CLAIM and not subresource and self.enabled("PersistentVolumeClaimResize"):
+            self.storage.check_growth(new, old)
 
     async def update(
         self, kind: Kind, namespace: str, new: Object, old: Object, subresource: str, options: WriteOptions
