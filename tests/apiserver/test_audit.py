@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,7 +21,7 @@ from kubesvc.apiserver.authentication import User
 from kubesvc.apiserver.routing import parse_target
 from kubesvc.clock import RealClock
 
-from .running import SETTINGS, Http, config_map, with_http
+from .running import SETTINGS, Http, config_map, running, with_http
 
 ALICE = User("alice", groups=("devs", "system:authenticated"))
 CONFIGS = "/api/v1/namespaces/default/configmaps"
@@ -261,3 +264,46 @@ def test_a_full_log_is_put_aside_and_old_ones_go(tmp_path: Path) -> None:
     again.write({"filled": "x" * 990})
     assert len(again.aside()) == 2 and bystander.read_text() == "kept"
     again.close()
+
+
+def test_a_disk_that_takes_little_at_a_time_or_nothing_more_spoils_no_other_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, room, written = tmp_path / "audit.log", [10_000], os.write
+
+    def reluctant(file: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = written(file, bytes(data[: min(7, room[0])]))
+        room[0] -= count
+        return count
+
+    log = AuditLog(str(path), Policy(()), RealClock())
+    monkeypatch.setattr(os, "write", reluctant)
+    for number in range(6):
+        room[0] = 12 if number in (2, 3) else 10_000
+        log.write({"number": number, "filled": "x" * 80})
+    log.close()
+    whole, torn = [], 0
+    for line in path.read_text().splitlines():
+        try:
+            whole.append(json.loads(line)["number"])
+        except ValueError:
+            torn += 1
+    assert (whole, torn) == ([0, 1, 4, 5], 2)
+    assert (log.told, log.failed) == (4, 2) and log.size == path.stat().st_size
+
+
+def test_the_log_is_closed_however_the_end_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = replace(SETTINGS, audit_log=str(tmp_path / "audit.log"), audit_level="Metadata")
+        async with running(settings) as server:
+            assert server.audit is not None
+            ending = asyncio.create_task(server.stop(30))
+            await asyncio.sleep(0)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            assert server.audit.file == -1
+
+    asyncio.run(main())

@@ -60,6 +60,8 @@ class AuditLog:
         self.rotates = path != "-"
         self.file = self.open() if self.rotates else os.dup(1)
         self.size = os.fstat(self.file).st_size if self.rotates else 0
+        self.torn = False
+        """Whether the last line ends in the middle."""
         self.failed = 0
         self.told = 0
 
@@ -80,7 +82,7 @@ class AuditLog:
         os.rename(self.path, aside)
         fresh = self.open()
         os.close(self.file)
-        self.file, self.size = fresh, 0
+        self.file, self.size, self.torn = fresh, 0, False
         limits, files = self.rotation, self.aside()
         doomed = set(files[: -limits.most_files]) if limits.most_files else set()
         if limits.most_seconds:
@@ -105,12 +107,22 @@ class AuditLog:
         try:
             if self.rotates and self.size and self.size + len(line) > self.rotation.most_bytes:
                 self.rotate()
-            self.size += os.write(self.file, line)
+            self.put(line)
             self.told += 1
         except OSError as e:
             if not self.failed:
                 log.error("audit log %s: %s", self.path, e.strerror)
             self.failed += 1
+
+    def put(self, line: bytes) -> None:
+        """Write a whole line, however little the system takes at a time. OSError: what was written of it is ended by
+        the next line, so that only this one cannot be read."""
+        rest = memoryview(b"\n" + line if self.torn else line)
+        while rest:
+            written = os.write(self.file, rest)
+            self.size += written
+            self.torn = len(rest) > written
+            rest = rest[written:]
 
 
 def stamp_of(seconds: float) -> str:
