@@ -294,6 +294,21 @@ def test_endpoints_kubernetes_lists_the_servers_that_live(monkeypatch: pytest.Mo
     with_pair(test)
 
 
+def test_whoever_leaves_takes_the_addresses_of_the_dead_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KSVC-5, KSVC-8: a lease that ran out keeps no address, also when nobody is left to renew another."""
+
+    async def test(one: ApiServer, two: ApiServer) -> None:
+        monkeypatch.setattr(servers, "LEASE_SECONDS", 0.05)
+        await two.bootstrap.own_endpoints()
+        await asyncio.sleep(0.1)
+        await two.bootstrap.withdraw()
+        endpoints = await two.local.get(ENDPOINTS, "kubernetes", "default")
+        assert not endpoints.get("subsets")
+        assert not (await two.store.scan(servers.ROOT)).entries
+
+    with_pair(test)
+
+
 CRD: Object = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -357,5 +372,28 @@ def test_guards_of_ports_follow_the_services_in_the_end() -> None:
         guards = [e.key for e in (await two.store.scan("/guards/node-ports/")).entries]
         assert guards == ["/guards/node-ports/30003"]
         await two.local.create(SERVICE, node_port("b", ports=[{"port": 80, "nodePort": 30004}]), "default")
+
+    with_pair(test)
+
+
+def test_guards_of_quotas_go_with_their_namespaces() -> None:
+    """What a namespace left in the store and in memory is gone after the next look; a living one's quota holds on."""
+
+    async def test(one: ApiServer, two: ApiServer) -> None:
+        guards = one.registry.commits.guards
+        for name in ("dead", "living"):
+            await one.local.create(NAMESPACE, {"metadata": {"name": name}})
+            quota = {"metadata": {"name": "q", "namespace": name}, "spec": {"hard": {"configmaps": "2"}}}
+            await one.local.create(RESOURCE_QUOTA, quota, name)
+            await one.local.create(CONFIG_MAP, config_map("c", name), name)
+        assert sorted(guards.revisions) == ["/guards/quotas/dead", "/guards/quotas/living"] and not guards.locks
+        await one.store.commit(Delete("/registry/core/namespaces/dead"))
+        await one._repair_guards()
+        await one.registry.fresh()
+        assert list(guards.revisions) == ["/guards/quotas/living"]
+        assert [e.key for e in (await two.store.scan("/guards/quotas/")).entries] == ["/guards/quotas/living"]
+        await two.local.create(CONFIG_MAP, config_map("d", "living"), "living")
+        with pytest.raises(Forbidden):
+            await one.local.create(CONFIG_MAP, config_map("e", "living"), "living")
 
     with_pair(test)

@@ -10,7 +10,7 @@ import msgspec
 
 from kubesvc.api.errors import ApiError
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import EVENT, KINDS
+from kubesvc.api.kinds import EVENT, KINDS, NAMESPACE
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.interface import Client
 from kubesvc.clock import Clock, Random, parse_rfc3339
@@ -28,7 +28,7 @@ from .cache import Cache, Event
 from .defaultroles import make_default_roles
 from .definitions import Definitions
 from .discovery import Discovery
-from .guards import repair_ports
+from .guards import drop_quotas, repair_ports
 from .health import VERSION, Health
 from .hooks import Observer, WriteHooks
 from .inflight import InFlight
@@ -251,6 +251,7 @@ class ApiServer:
     async def _repair_guards(self) -> None:
         if self.store.shared:
             await repair_ports(self.store, self.registry.fresh, self.allocations.port_users)
+            await drop_quotas(self.store, self.registry.fresh, self.cache.of(NAMESPACE).items)
 
     async def _shared_key(self) -> bytes:
         """The signing key of all servers on this store: that of the server which came first."""
@@ -310,21 +311,23 @@ class ApiServer:
     async def stop(self, grace_seconds: float = 5.0) -> None:
         """End cleanly: readyz first, then watches, requests in flight, and the own address (HEALTH-3, KSVC-8)."""
         self.stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-        if self.settings.bootstrap and self.bootstrap.done:
-            try:
-                await self.bootstrap.withdraw()
-            except (ApiError, StoreError) as e:
-                log.warning("own address not withdrawn: %s", e)
-        if self.subresources.backends is not None:
-            self.subresources.backends.stop()
-        await self.http.close(grace_seconds)
-        if self.audit is not None:
-            self.audit.close()
-        self.cache.stop()
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.clear()
+            if self.settings.bootstrap and self.bootstrap.done:
+                try:
+                    await self.bootstrap.withdraw()
+                except (ApiError, StoreError) as e:
+                    log.warning("own address not withdrawn: %s", e)
+            if self.subresources.backends is not None:
+                self.subresources.backends.stop()
+            await self.http.close(grace_seconds)
+        finally:  # also when nobody waits for the end any more
+            if self.audit is not None:
+                self.audit.close()
+            self.cache.stop()
 
     async def compact(self) -> None:
         """Forget all history now: older revisions can no longer be read or watched from."""

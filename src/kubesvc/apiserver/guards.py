@@ -14,8 +14,9 @@ With a store of its own a server needs none of this, and writes none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from kubesvc.store import Change, Delete, Moved, Operation, Put, Store
 
@@ -47,13 +48,30 @@ async def repair_ports(store: Store, current: Callable[[], Awaitable[None]], use
             pass  # it was taken or freed just now
 
 
+async def drop_quotas(store: Store, current: Callable[[], Awaitable[None]], namespaces: Container[str]) -> None:
+    """Remove the guards of namespaces that are gone. One that comes back meanwhile loses nothing: whoever writes there
+    finds that its guard has moved, and looks again.
+
+    current: waits until `namespaces`, those that there are, is as new as the store
+    """
+    guards = (await store.scan(QUOTAS)).entries
+    await current()
+    for entry in guards:
+        if entry.key.removeprefix(QUOTAS) not in namespaces:
+            try:
+                await store.commit(Delete(entry.key, entry.modified))
+            except Moved:
+                pass  # somebody writes there again
+
+
 class QuotaGuards:
     """The guards of namespaces, as this server has seen them; in step with the cache, since both follow one store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.revisions: dict[str, int] = {}
-        self.locks: dict[str, asyncio.Lock] = {}
+        self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of the namespaces that somebody waits for or has the turn in."""
 
     async def start(self) -> None:
         """Begin to follow. Call before the cache starts."""
@@ -63,12 +81,16 @@ class QuotaGuards:
 
     def _sink(self, changes: list[Change]) -> None:
         for change in changes:
-            self.revisions[change.key] = change.revision if change.value is not None else 0
+            if change.value is not None:
+                self.revisions[change.key] = change.revision
+            else:
+                self.revisions.pop(change.key, None)
 
     @asynccontextmanager
     async def turn(self, namespace: str) -> AsyncIterator[str]:
         """One writer of this server at a time, so that none runs into another one's guard; the guard's key."""
-        async with self.locks.setdefault(namespace, asyncio.Lock()):
+        lock = self.locks.setdefault(namespace, asyncio.Lock())
+        async with lock:
             yield f"{QUOTAS}{namespace}"
 
     def operation(self, key: str) -> Operation:

@@ -48,6 +48,10 @@ class Leases:
             return [me]
         self.turn += 1
         await self.store.commit(Put(key_of(me), msgspec.json.encode(Lease(me.address, me.port, self.turn))))
+        return await self._living()
+
+    async def _living(self) -> list[Server]:
+        """Whose leases have not run out; those that have are taken away."""
         now = self.clock.monotonic()
         living: list[Server] = []
         entries = (await self.store.scan(ROOT)).entries
@@ -65,13 +69,11 @@ class Leases:
         return sorted(living)
 
     async def withdraw(self, me: Server) -> list[Server]:
-        """Give this server's lease back; who is left."""
+        """Give this server's lease back; who is left, as in `renew`."""
         if not self.store.shared:
             return []
         await self.store.commit(Delete(key_of(me)))
-        entries = (await self.store.scan(ROOT)).entries
-        left = [msgspec.json.decode(entry.value, type=Lease) for entry in entries]
-        return sorted(Server(lease.address, lease.port) for lease in left)
+        return await self._living()
 
     async def _drop(self, key: str, revision: int) -> None:
         self.seen.pop(key, None)
