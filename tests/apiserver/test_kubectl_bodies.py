@@ -62,6 +62,9 @@ OTHERS = (
 """Commands that make something of a Deployment `target` or a CronJob `source`."""
 
 
+WAITS = 20
+
+
 class Kubectl:
     """Runs stock kubectl against one server."""
 
@@ -164,7 +167,11 @@ async def compare(kubectl: Kubectl, command: str, resource: str, seen: list[str]
     await kubectl.good("create", "--field-manager=m", "-f", "-", stdin=printed)
     assert len(seen) == sent + 1
     show = ("get", resource, "-o", "json", "--show-managed-fields")
-    first, second = await asyncio.gather(kubectl.good(*show, FIRST), kubectl.good(*show, SECOND))
+    for patience in range(WAITS, -1, -1):  # the status of a quota comes a moment after it
+        first, second = await asyncio.gather(kubectl.good(*show, FIRST), kubectl.good(*show, SECOND))
+        if not patience or same(first) == same(second):
+            break
+        await asyncio.sleep(0.1)
     assert same(first) == same(second), command
     await kubectl.good("delete", resource, FIRST, SECOND, "--wait=false", "--grace-period=0", "--force")
 

@@ -139,7 +139,10 @@ def test_only_one_of_many_works_through_trouble() -> None:
             if turn % 20 == 0:
                 for candidate in candidates:
                     candidate.client.off = chance.random() < 0.3
-            candidates = [Candidate(house, f"t{turn}-{i}") if c.task.done() else c for i, c in enumerate(candidates)]
+            for i, candidate in enumerate(candidates):
+                if candidate.task.done():
+                    assert isinstance(candidate.task.exception(), LeadershipLost)
+                    candidates[i] = Candidate(house, f"t{turn}-{i}")
         for candidate in candidates:
             candidate.client.off = False
         await house.settle(40)
