@@ -202,7 +202,7 @@ SELECTORS: tuple[tuple[str, Object | None, str], ...] = (
 @pytest.mark.parametrize(("name", "selector", "text"), SELECTORS, ids=lambda c: c if isinstance(c, str) else "")
 def test_selectors_in_cells(name: str, selector: Object | None, text: str) -> None:
     """KCTL-35: a selector's cell is its canonical form; plain labels are printed the same way."""
-    made = BORN | workload()
+    made: Object = BORN | workload()
     made["spec"]["selector"] = selector
     assert row(kinds.REPLICA_SET, made)["Selector"] == text
     if selector is None or "matchExpressions" not in selector:
