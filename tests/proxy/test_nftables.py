@@ -17,13 +17,15 @@ from kubesvc.kernel.nft import (
     SetSpec,
     Table,
     Transaction,
+    Value,
     static_part,
 )
+from kubesvc.kernel.nft.expressions import goto
 from kubesvc.kernel.nft.fields import IPV4_ADDRESS
 from kubesvc.kernel.nft.walk import Host, Packet, outcomes
 from kubesvc.proxy import frame as fr
 from kubesvc.proxy.frame import FrameOptions
-from kubesvc.proxy.nftables import Ruleset, cut, service_hash, slots
+from kubesvc.proxy.nftables import Ruleset, Share, cut, pack, service_hash, slots, unpack
 from kubesvc.proxy.traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
 OPTIONS = FrameOptions("IPv4", pod_cidr="10.244.0.0/16", service_cidrs=("10.96.0.0/16",))
@@ -47,6 +49,18 @@ def test_names_hash_as_upstream(name: ServicePortName, wanted: str) -> None:
 def test_long_names_are_cut() -> None:
     """PROXY-95."""
     assert len(cut("x" * 300)) == 240 and cut("x" * 300).endswith("...") and cut("x" * 240) == "x" * 240
+
+
+VALUES = st.one_of(st.lists(st.binary(min_size=8, max_size=8)), st.lists(st.none()), st.lists(st.just(goto("n3"))))
+
+
+@given(st.dictionaries(st.sampled_from(("services", "endpoints", "hairpin")), VALUES))
+def test_what_a_service_contributes_is_kept_as_it_is(values: dict[str, list[Value]]) -> None:
+    share = Share()
+    for name, listed in values.items():
+        for number, value in enumerate(listed):
+            share.put(name, number.to_bytes(16, "big"), value)
+    assert unpack(pack(share)) == share
 
 
 targets = st.lists(st.sampled_from(POOL), unique=True, max_size=20)

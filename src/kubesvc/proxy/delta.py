@@ -135,6 +135,10 @@ def compare_elements(delta: Delta, spec: SetSpec, old: Mapping[bytes, Value], ne
     """Note every difference between what a set holds and what it should hold."""
     if old == new:
         return
+    if not old and not delta.drop.get(spec.name):  # all of them come: most of a first load is this
+        delta.sets[spec.name] = spec
+        delta.put.setdefault(spec.name, {}).update(new)
+        return
     for key, value in new.items():
         before = old.get(key, MISSING)
         if before is MISSING or before != value:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
+from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.node import NODE, Node
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.api.servicecidr import SERVICE_CIDR, ServiceCIDR
@@ -24,9 +24,8 @@ from .family import FamilySync, Listeners, World
 from .health import Answer, FamilyHealth, listen, node_eligible, proxy_answer
 from .metrics import FamilyState, ProxyMetrics
 from .settings import ProxySettings
+from .slim import services_of, slices_of
 from .traffic import (
-    LABEL_HEADLESS,
-    LABEL_PROXY_NAME,
     LABEL_ZONE,
     Family,
     Place,
@@ -75,17 +74,8 @@ class Proxy:
         self.addresses_of = addresses_of
         self.clock = clock
         self.events = EventRecorder(client, "kube-proxy", clock=clock, random=random)
-        self.services: Informer[Service] = Informer(
-            client,
-            SERVICE,
-            label_selector=f"!{LABEL_PROXY_NAME}",
-            field_selector="spec.clusterIP!=None",
-            clock=clock,
-            random=random,
-        )
-        self.slices: Informer[EndpointSlice] = Informer(
-            client, ENDPOINT_SLICE, label_selector=f"!{LABEL_HEADLESS}", clock=clock, random=random
-        )
+        self.services = services_of(client, clock, random)
+        self.slices = slices_of(client, clock, random)
         self.nodes: Informer[Node] = Informer(
             client, NODE, field_selector=f"metadata.name={node_name}", clock=clock, random=random
         )

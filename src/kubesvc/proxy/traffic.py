@@ -5,7 +5,6 @@ Knows nothing of nftables; every backend renders from these values, and `why` ex
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
@@ -122,13 +121,13 @@ class PortTraffic(msgspec.Struct, frozen=True):
         return self.local if self.internal_local else self.cluster
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def canonical(address: str) -> str:
     """An IP address in its one spelling; "" if it is none. Leading zeros are decimal, as upstream reads them
     (PROXY-13)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        return socket.inet_ntop(family, socket.inet_pton(family, address))
+        found = socket.inet_ntop(family, socket.inet_pton(family, address))
+        return address if found == address else found  # one text of the two is enough to keep
     except (OSError, ValueError):
         parts = address.split(".")
         if len(parts) == 4 and all(p.isascii() and p.isdigit() and int(p) < 256 for p in parts):
@@ -304,10 +303,15 @@ def _plan_port(
         cluster=cluster,
         local=local,
         usable=any(e.usable for e in endpoints),
-        serving=tuple(e.target for e in endpoints if e.serving),
+        serving=_same(tuple(e.target for e in endpoints if e.serving), cluster),
         local_targets=tuple(e.target for e in endpoints if e.local and e.target in used),
         local_ready=tuple(dict.fromkeys(e.target.address for e in endpoints if e.local and e.ready)),
     )
+
+
+def _same(targets: tuple[Target, ...], known: tuple[Target, ...]) -> tuple[Target, ...]:
+    """The targets, as the known list if it is equal: most lists are, and are kept for long."""
+    return known if targets == known else targets
 
 
 def source_ranges(
