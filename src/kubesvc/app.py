@@ -40,7 +40,7 @@ from kubesvc.lifetime import cancel, set_collector, stop_event, unless_stopped, 
 
 if TYPE_CHECKING:
     from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
-    from kubesvc.apiserver import ApiServer
+    from kubesvc.apiserver import ApiServer, ApiServerSettings
     from kubesvc.apiserver.server import Listener
     from kubesvc.client import Client
     from kubesvc.client.informer import InformerFactory
@@ -153,9 +153,8 @@ async def run_control(
 
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
-    from kubesvc.apiserver import ApiServer, ApiServerSettings
+    from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.nodestreams import NodeStreams
-    from kubesvc.apiserver.settings import DEFAULT_ISSUERS
     from kubesvc.instance.kubeconfig import render_kubeconfig, write_private
     from kubesvc.instance.pki import ensure_pki
     from kubesvc.store import StoreError
@@ -163,9 +162,8 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     options, paths = control.options, control.paths
     loopback = control.record.loopback or "127.0.0.1"
     first_service_address = first_address(options.service_cluster_ip_range[0])
-    where = options.bind_address or loopback
     more = [a for a in (options.bind_address, options.advertise_address) if a]
-    pki = ensure_pki(
+    pki = control.pki = ensure_pki(
         paths.pki,
         (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address, *more),
         CERTIFICATE_NAMES,
@@ -176,7 +174,36 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     except StoreError as error:
         raise StartFailed(f"{error}\nnext: {advice(options.store)}") from None
     stack.push_async_callback(store.close)
-    settings = ApiServerSettings(
+    try:
+        server = control.server = ApiServer(
+            store, server_settings(options), control.clock, control.random,
+            token_key=pki.service_account_key.read_bytes(),
+        )  # fmt: skip
+    except OSError as error:
+        raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
+    except ValueError as error:  # a file that was named is malformed
+        raise StartFailed(f"{error}\nnext: mend that file and start again") from None
+    server.serve_backends(NodeStreams(server.registry, Doors(control)))
+    port = await listen(server, options, options.bind_address or loopback, pki)
+    stack.push_async_callback(server.stop)
+    await server.start()
+    for socket_path in (paths.api_socket, paths.api_tls_socket):
+        socket_path.unlink(missing_ok=True)
+        stack.callback(socket_path.unlink, missing_ok=True)
+    await server.listen_unix(str(paths.api_socket))
+    await server.listen_tls_unix(str(paths.api_tls_socket), **certificates(pki))
+    control.record.loopback = loopback
+    control.record.port = port
+    control.save()
+    write_private(paths.kubeconfig, render_kubeconfig(paths.name, control.record.server, pki))
+
+
+def server_settings(options: UpOptions) -> ApiServerSettings:
+    """The API server's settings among the options of an instance."""
+    from kubesvc.apiserver import ApiServerSettings
+    from kubesvc.apiserver.settings import DEFAULT_ISSUERS
+
+    return ApiServerSettings(
         service_ranges=options.service_cluster_ip_range,
         node_ports=options.service_node_port_range,
         advertise_address=options.advertise_address or reached_at(options),
@@ -196,24 +223,17 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
         enabled_admission=frozenset(options.enable_admission_plugins),
         disabled_admission=frozenset(options.disable_admission_plugins),
     )
+
+
+def certificates(pki: Pki) -> dict[str, str]:
+    """What a TLS door of the API server shows, and whose certificates it takes."""
+    return {"certfile": str(pki.server_cert), "keyfile": str(pki.server_key), "client_ca": str(pki.ca_cert)}
+
+
+async def listen(server: ApiServer, options: UpOptions, where: str, pki: Pki) -> int:
+    """Open the door that clients come through; its port."""
     try:
-        server = control.server = ApiServer(
-            store, settings, control.clock, control.random, token_key=pki.service_account_key.read_bytes()
-        )
-    except OSError as error:
-        raise StartFailed(f"{error.filename}: {error.strerror}\nnext: kubesvc up with a file you may use") from None
-    except ValueError as error:  # a file that was named is malformed
-        raise StartFailed(f"{error}\nnext: mend that file and start again") from None
-    control.pki = pki
-    server.serve_backends(NodeStreams(server.registry, Doors(control)))
-    try:
-        port = await server.listen_tls(
-            where,
-            options.port,
-            certfile=str(pki.server_cert),
-            keyfile=str(pki.server_key),
-            client_ca=str(pki.ca_cert),
-        )
+        return await server.listen_tls(where, options.port, **certificates(pki))
     except OSError as error:
         raise StartFailed(
             f"{where}:{options.port} cannot be listened on: {error.strerror}\n"
@@ -223,22 +243,6 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
                 else "next: kubesvc up --port 0 takes any free port"
             )
         ) from None
-    stack.push_async_callback(server.stop)
-    await server.start()
-    for socket_path in (paths.api_socket, paths.api_tls_socket):
-        socket_path.unlink(missing_ok=True)
-        stack.callback(socket_path.unlink, missing_ok=True)
-    await server.listen_unix(str(paths.api_socket))
-    await server.listen_tls_unix(
-        str(paths.api_tls_socket),
-        certfile=str(pki.server_cert),
-        keyfile=str(pki.server_key),
-        client_ca=str(pki.ca_cert),
-    )
-    control.record.loopback = loopback
-    control.record.port = port
-    control.save()
-    write_private(paths.kubeconfig, render_kubeconfig(paths.name, control.record.server, pki))
 
 
 def reached_at(options: UpOptions) -> str:
