@@ -1,24 +1,44 @@
-"""Scheduler: binds pods that have no node to one that fits (`scheduler_plan`), and says when none does."""
+"""Scheduler: binds pods that have no node to one that fits (`scheduler_plan`), and says when none does.
+
+A pod whose claims wait for it is bound in two steps: its node is chosen and its claims are told, and when all of them
+have their volumes it goes there. In between it counts as being there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from kubesvc.api.errors import Conflict, NotFound
-from kubesvc.api.kinds import NODE, POD
+from kubesvc.api.kinds import NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, STORAGE_CLASS
 from kubesvc.api.meta import Object
 from kubesvc.api.node import Node
+from kubesvc.api.persistentvolumeclaim import SELECTED_NODE, PersistentVolumeClaim
 from kubesvc.api.pod import Pod
 from kubesvc.client.workqueue import Key, RetryPolicy
 from kubesvc.clock import rfc3339
 
+from .podclaims import by_claim, claim_names
+from .podvolumes_plan import PodClaims, VolumeChoice, choose_volumes, divide_claims
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import Choice, choose_node
 from .slimpod import pods_of
+from .volumebinding_plan import bind_completed, volume_bond
 
 SCHEDULER_NAME = "default-scheduler"
+BIND_SECONDS = 600.0
+"""How long a pod may wait for its volumes before it is scheduled anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A pod whose node is chosen and whose claims wait for their volumes, until `deadline` (monotonic seconds)."""
+
+    node: str
+    claims: tuple[str, ...]
+    deadline: float
 
 
 class Scheduler(Controller):
@@ -36,8 +56,18 @@ class Scheduler(Controller):
         self.waiting = self.pods.index("unscheduled", lambda p: ["waiting"] if waits(p) else [])
         self.assumed: dict[str, Pod] = {}
         """Pods bound by us that the cache does not show bound yet, by uid, as they will look."""
+        self.claims = ctx.informers.of(PERSISTENT_VOLUME_CLAIM)
+        self.volumes = ctx.informers.of(PERSISTENT_VOLUME)
+        self.classes = ctx.informers.of(STORAGE_CLASS)
+        self.pods_of_claim = by_claim(self.pods)
+        self.claiming = self.pods.index("claiming", lambda p: ["waiting"] if waits(p) and p.spec.volumes else [])
+        self.promises: dict[str, Promise] = {}
+        """By pod uid."""
         self.pods.on_change(self.pod_moved)
         self.nodes.on_change(self.node_moved)
+        self.claims.on_change(self.claim_moved)
+        self.volumes.on_change(lambda old, new: self.wake_claiming())
+        self.classes.on_change(lambda old, new: self.wake_claiming())
 
     @property
     def workers(self) -> int:
@@ -49,10 +79,23 @@ class Scheduler(Controller):
             return
         moved = new or old
         assert moved is not None
-        self.assumed.pop(moved.metadata.uid, None)
+        held = self.assumed.pop(moved.metadata.uid, None)
+        self.promises.pop(moved.metadata.uid, None)
         freed = new is None or new.terminal
-        if freed and moved.spec.node_name:
+        if freed and (moved.spec.node_name or held is not None):
             self.wake_all()
+
+    def claim_moved(self, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        moved = new or old
+        assert moved is not None
+        for pod in self.pods_of_claim.get(f"{moved.namespace}/{moved.name}"):
+            if waits(pod):
+                self.queue.add(key_of(pod))
+
+    def wake_claiming(self) -> None:
+        """A volume or a class has changed: look at the pods that may wait for it."""
+        for key in self.claiming.keys("waiting"):
+            self.queue.add(key)
 
     def node_moved(self, old: Node | None, new: Node | None) -> None:
         if old is None or new is None or relevant(old) != relevant(new):
@@ -64,14 +107,111 @@ class Scheduler(Controller):
 
     async def reconcile(self, key: Key) -> None:
         pod = self.pods.get(key)
-        if pod is None or not waits(pod) or pod.metadata.uid in self.assumed:
+        if pod is None or not waits(pod):
+            return
+        if (promise := self.promises.get(pod.metadata.uid)) is not None:
+            await self.keep(key, pod, promise)
+            return
+        if pod.metadata.uid in self.assumed:
             return
         nodes: Sequence[Node] = list(self.nodes.values())
-        choice = choose_node(pod, nodes, self.pods_on(nodes))
-        if choice.node:
-            await self.bind(pod, choice)
-        else:
+        if not pod.spec.volumes:
+            choice = choose_node(pod, nodes, self.pods_on(nodes))
+            await (self.bind(pod, choice) if choice.node else self.report(pod, choice))
+            return
+        claims = self.claims_of(pod)
+        if claims.problem:
+            words = f"0/{len(nodes)} nodes are available: {claims.problem}."
+            await self.report(pod, Choice(message=words if nodes else "no nodes available to schedule pods"))
+            return
+        volumes = {n.name: self.volumes_on(claims, n) for n in nodes}
+        choice = choose_node(pod, nodes, self.pods_on(nodes), lambda node: volumes[node.name].problems)
+        if not choice.node:
             await self.report(pod, choice)
+        elif claims.waiting:
+            await self.promise(key, pod, choice.node, volumes[choice.node])
+        else:
+            await self.bind(pod, choice)
+
+    # -- volumes ------------------------------------------------------------------------------------------------------
+
+    def claims_of(self, pod: Pod) -> PodClaims:
+        names = claim_names(pod)
+        found = {n: c for n in names if (c := self.claims.get((pod.namespace, n))) is not None}
+        users = {
+            name: [
+                p
+                for p in self.pods_of_claim.get(f"{pod.namespace}/{name}")
+                if (p.spec.node_name or p.metadata.uid in self.assumed)
+                and not p.terminal
+                and p.metadata.uid != pod.metadata.uid
+            ]
+            for name in names
+        }
+        return divide_claims(pod, found, {c.name: c for c in self.classes.values()}, users)
+
+    def volumes_on(self, claims: PodClaims, node: Node) -> VolumeChoice:
+        """What the claims would get on a node."""
+        bound = [c.spec.volume_name for c in claims.bound]
+        named = {n: v for n in bound if (v := self.volumes.get(("", n))) is not None}
+        free = list(self.volumes.values()) if claims.waiting else []
+        return choose_volumes(claims, node, named, free, {c.name: c for c in self.classes.values()})
+
+    async def promise(self, key: Key, pod: Pod, node: str, choice: VolumeChoice) -> None:
+        """Tell the claims that wait for the pod what they get on its node."""
+        waiting = [c.name for c, _ in choice.taken] + [c.name for c in choice.made]
+        deadline = self.ctx.clock.monotonic() + BIND_SECONDS
+        self.assume(pod, node)
+        self.promises[pod.metadata.uid] = Promise(node, tuple(waiting), deadline)
+        try:
+            for claim, volume in choice.taken:
+                if patch := volume_bond(volume, claim):
+                    meta = {"uid": volume.metadata.uid, "resourceVersion": volume.metadata.resource_version}
+                    patch["metadata"] = {**patch.get("metadata", {}), **meta}
+                    await self.client.patch(PERSISTENT_VOLUME, volume.name, "", patch, "merge")
+            for claim in choice.made:
+                if claim.metadata.annotation(SELECTED_NODE) != node:
+                    meta = {"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version}
+                    patch = {"metadata": {**meta, "annotations": {SELECTED_NODE: node}}}
+                    await self.client.patch(PERSISTENT_VOLUME_CLAIM, claim.name, claim.namespace, patch, "merge")
+        except Exception:
+            self.forget(pod)
+            raise
+        self.queue.add_after(key, BIND_SECONDS)
+
+    async def keep(self, key: Key, pod: Pod, promise: Promise) -> None:
+        """Bind a pod to its node once its volumes are there; look for another node if that takes too long, or if
+        somebody takes the choice back."""
+        claims = [self.claims.get((pod.namespace, name)) for name in promise.claims]
+        if all(c is not None and c.spec.volume_name and bind_completed(c) for c in claims):
+            self.forget(pod)
+            await self.bind(pod, Choice(node=promise.node))
+            return
+        words = ""
+        if self.ctx.clock.monotonic() >= promise.deadline:
+            words = "context deadline exceeded"
+        elif self.nodes.get(("", promise.node)) is None:
+            words = f'node "{promise.node}" not found'
+        else:
+            for name, claim in zip(promise.claims, claims, strict=True):
+                if claim is None or claim.metadata.deletion_timestamp is not None:
+                    words = f'persistentvolumeclaim "{name}" not found'
+        if words:
+            self.forget(pod)
+            text = f'running PreBind plugin "VolumeBinding": binding volumes: {words}'
+            await self.report(pod, Choice(message=text))
+            self.queue.add_after(key, 1.0)
+
+    def assume(self, pod: Pod, node: str) -> None:
+        """Let a pod count as being on a node before the cache shows it there."""
+        spec = msgspec.structs.replace(pod.spec, node_name=node)
+        self.assumed[pod.metadata.uid] = msgspec.structs.replace(pod, spec=spec)
+
+    def forget(self, pod: Pod) -> None:
+        self.assumed.pop(pod.metadata.uid, None)
+        self.promises.pop(pod.metadata.uid, None)
+
+    # -- pods ---------------------------------------------------------------------------------------------------------
 
     def pods_on(self, nodes: Sequence[Node]) -> dict[str, list[Pod]]:
         found = {n.name: [p for p in self.by_node.get(n.name) if not p.terminal] for n in nodes}
@@ -80,8 +220,7 @@ class Scheduler(Controller):
         return found
 
     async def bind(self, pod: Pod, choice: Choice) -> None:
-        spec = msgspec.structs.replace(pod.spec, node_name=choice.node)
-        self.assumed[pod.metadata.uid] = msgspec.structs.replace(pod, spec=spec)
+        self.assume(pod, choice.node)
         body: Object = {
             "apiVersion": "v1",
             "kind": "Binding",

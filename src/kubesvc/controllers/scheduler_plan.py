@@ -1,14 +1,15 @@
 """Which node a pod goes to, or why none will do. Pure.
 
 A node is ruled out by being unschedulable, by its taints, by the pod's node selector or required node affinity, by
-host ports in use, by required anti-affinity, and by a lack of requested resources. Of the nodes that are left, the
-one with the fewest pods of the same labels wins, then the one with the fewest pods, then the first by name.
+host ports in use, by required anti-affinity, by a lack of requested resources, and by where the pod's volumes are. Of
+the nodes that are left, the one with the fewest pods of the same labels wins, then the one with the fewest pods, then
+the first by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubesvc.api.container import Container
@@ -27,11 +28,20 @@ class Choice:
     message: str = ""
 
 
-def choose_node(pod: Pod, nodes: Sequence[Node], pods_on: Mapping[str, Sequence[Pod]]) -> Choice:
+VolumeObstacles = Callable[[Node], list[str]]
+
+
+def choose_node(
+    pod: Pod,
+    nodes: Sequence[Node],
+    pods_on: Mapping[str, Sequence[Pod]],
+    volumes: VolumeObstacles | None = None,
+) -> Choice:
     """The node for a pod.
 
     nodes:   all nodes, any order
     pods_on: by node name, the pods bound to it that have not ended
+    volumes: what of the pod's volumes is in a node's way; None for a pod without claims
     """
     if not nodes:
         return Choice(message="no nodes available to schedule pods")
@@ -39,6 +49,8 @@ def choose_node(pod: Pod, nodes: Sequence[Node], pods_on: Mapping[str, Sequence[
     fitting: list[Node] = []
     for node in nodes:
         found = obstacles(pod, node, pods_on.get(node.name, ()), nodes, pods_on)
+        if not found and volumes is not None:
+            found = volumes(node)
         if found:
             reasons.update(found)
         else:

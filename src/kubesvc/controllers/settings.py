@@ -11,6 +11,7 @@ from kubesvc.api.meta import Object
 if TYPE_CHECKING:
     from kubesvc.api.certificatesigningrequest import CertificateSigningRequestSpec
 
+    from .localpath import LocalVolumes
     from .service_events_plan import Moved
 
 
@@ -39,6 +40,8 @@ class ControllerSettings:
     """Signs a token of an account for the Secret of a name; None fills no such Secrets."""
     cluster_dns: str = ""
     """Address of Service kube-system/kube-dns; "" makes no such Service."""
+    local_volumes: LocalVolumes | None = None
+    """Directories of nodes, which volumes are made of; None provisions none, and makes no StorageClass."""
     load_balancer_ranges: tuple[str, ...] = ()
     """Pool of addresses for Services of type LoadBalancer, at most one network of each family; () gives none."""
 

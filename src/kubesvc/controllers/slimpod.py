@@ -7,7 +7,7 @@ rather than finding nothing. A controller that comes to need a field adds it her
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import field
@@ -25,6 +25,7 @@ from kubesvc.api.pod import (
     PodStatus,
     Toleration,
 )
+from kubesvc.api.volume import PersistentVolumeClaimVolumeSource
 from kubesvc.client.informer import Informer, InformerFactory
 
 
@@ -54,7 +55,14 @@ class SlimContainerStatus(Struct, frozen=True):
     restart_count: int = 0
 
 
+class SlimVolume(Struct, frozen=True):
+    name: str = ""
+    persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
+    ephemeral: dict[str, Any] | None = None
+
+
 class SlimPodSpec(Struct, frozen=True):
+    volumes: list[SlimVolume] | None = None
     init_containers: list[SlimContainer] | None = None
     containers: list[SlimContainer] | None = None
     node_selector: dict[str, str] | None = None
@@ -68,6 +76,12 @@ class SlimPodSpec(Struct, frozen=True):
     scheduling_gates: list[LocalObjectReference] | None = None
 
     sidecars = PodSpec.sidecars
+
+    def __post_init__(self) -> None:
+        """Only volumes that have a claim behind them are kept: every pod has one with its token."""
+        if self.volumes:
+            kept = [v for v in self.volumes if v.persistent_volume_claim is not None or v.ephemeral is not None]
+            msgspec.structs.force_setattr(self, "volumes", kept or None)
 
 
 class SlimPodStatus(Struct, frozen=True):
