@@ -110,7 +110,8 @@ def validate_labels(labels: Mapping[str, str] | None, path: Path) -> Errors:
 def validate_annotations(annotations: Mapping[str, str] | None, path: Path) -> Errors:
     """Keys of annotations in any case, and the size of all together (META-11)."""
     found = annotations or {}
-    errors = [fields.invalid(path, key, text) for key in found for text in names.label_key(key.lower())]
+    odd = [key for key in found if not names.is_label(key.lower(), "")]
+    errors = [fields.invalid(path, key, text) for key in odd for text in names.label_key(key.lower())]
     if sum(len(k.encode()) + len(v.encode()) for k, v in found.items()) > ANNOTATIONS_BYTES:
         errors.append(fields.too_long(path, ANNOTATIONS_BYTES))
     return errors

@@ -207,7 +207,7 @@ class LocalClient(Client):
                 raise BadRequest(f"the name of the object does not match the name on the URL ({name})")
             return kind.to_stored(patched) if kind.stored else patched
 
-        written = await registry.change(kind, namespace, name, edit, options, [], subresource=subresource)
+        written = await registry.change(kind, namespace, name, edit, options, [], subresource=subresource, copies=True)
         return written.object()
 
     async def delete(

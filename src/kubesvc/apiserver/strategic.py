@@ -32,6 +32,8 @@ class BadStrategicPatch(ValueError):
 
 def spell(value: Any) -> str:
     """A value as Go's %v prints it: `map[a:1 b:[x y]]`."""
+    if type(value) is str:
+        return value
     if isinstance(value, dict):
         return "map[" + " ".join(f"{k}:{spell(value[k])}" for k in sorted(value)) + "]"
     if isinstance(value, list):
