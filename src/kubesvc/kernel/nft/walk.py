@@ -7,9 +7,11 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from . import expressions as x
 from .expressions import Rule, Verdict
+from .fields import pack_address
 from .table import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, SetSpec, Table
 
 CONNTRACK_PRIORITY = -200
@@ -39,7 +41,7 @@ class Host:
     addresses: frozenset[str]
 
     def is_local(self, address: str) -> bool:
-        return address in self.addresses or ipaddress.ip_address(address).is_loopback
+        return address in self.addresses or is_loopback(address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ class Walk:
         if e.base == x.TRANSPORT:
             ports = struct.pack(">HH", self.now.source_port, self.now.port)
             return ports[e.offset : e.offset + e.length]
-        source, destination = (ipaddress.ip_address(a).packed for a in (self.now.source, self.now.destination))
+        source, destination = packed(self.now.source), packed(self.now.destination)
         start = 12 if len(source) == 4 else 8
         header = bytes(start) + source + destination
         return header[e.offset : e.offset + e.length]
@@ -226,9 +228,9 @@ class Walk:
             case x.CT_STATUS:
                 return struct.pack("=I", x.STATUS_DNAT if self.natted else 0)
             case x.CT_SRC_IP | x.CT_SRC_IP6:
-                return ipaddress.ip_address(self.packet.source).packed
+                return packed(self.packet.source)
             case x.CT_DST_IP | x.CT_DST_IP6:
-                return ipaddress.ip_address(self.packet.destination).packed
+                return packed(self.packet.destination)
             case x.CT_PROTO_DST:
                 return struct.pack(">H", self.packet.port)
         raise NotImplementedError(f"ct {key}")
@@ -256,6 +258,15 @@ class Walk:
         key = self.read(e.key_register, sum(f.width_bytes for f in spec.key))
         data = self.read(e.data_register or 0, sum(f.width_bytes for f in spec.data)) if spec.data else b""
         self.records.append((e.set, key, data, e.timeout_ms))
+
+
+packed = lru_cache(4096)(pack_address)
+"""The bytes of an address; a packet's are asked for at every rule."""
+
+
+@lru_cache(4096)
+def is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
 
 
 def _at(register: int) -> int:
