@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -562,6 +563,10 @@ def ask_all(world: World) -> None:
 # -------------------------------------------------------------------- at every moment
 
 
+decoded: Callable[[bytes], Object] = lru_cache(512)(msgspec.json.decode)
+"""A stored object, to be looked at only: what is replaced by a change was mostly seen when it came."""
+
+
 class Watchman:
     """Looks at every change of the store and of every cache, and notes what must not be."""
 
@@ -610,7 +615,7 @@ class Watchman:
     def pod(self, change: Change) -> None:
         if change.value is None:
             return
-        pod = msgspec.json.decode(change.value)
+        pod = decoded(change.value)
         meta = pod["metadata"]
         if ready_of(pod):
             self.ever_ready[meta["uid"]] = None
@@ -627,8 +632,8 @@ class Watchman:
 
     def published(self, change: Change) -> None:
         """No address of a Pod that was never ready is published ready."""
-        old = msgspec.json.decode(change.previous.value) if change.previous else {}
-        new = msgspec.json.decode(change.value) if change.value is not None else {}
+        old = decoded(change.previous.value) if change.previous else {}
+        new = decoded(change.value) if change.value is not None else {}
         for uid, _ in ready_in(old):
             self.shown.get(uid, {}).pop(change.key, None)
         obj = new or old
@@ -647,7 +652,7 @@ class Watchman:
 
     def service(self, change: Change) -> None:
         if change.value is not None:
-            service = msgspec.json.decode(change.value)
+            service = decoded(change.value)
             self.selecting[key_of(service)] = selects(service)
             if service["spec"].get("publishNotReadyAddresses"):
                 self.publishing[key_of(service)] = None
@@ -656,9 +661,9 @@ class Watchman:
         """An address belongs to one Service, and has its IPAddress from the same revision on."""
         if change.key.split("/", 4)[3] != "services":
             return
-        old = msgspec.json.decode(change.previous.value) if change.previous else {"spec": {}}
+        old = decoded(change.previous.value) if change.previous else {"spec": {}}
         before = [ip for ip in old["spec"].get("clusterIPs") or () if ip != "None"]
-        new = msgspec.json.decode(change.value) if change.value is not None else {"spec": {}}
+        new = decoded(change.value) if change.value is not None else {"spec": {}}
         after = [ip for ip in new["spec"].get("clusterIPs") or () if ip != "None"]
         for ip in before:
             if ip not in after:

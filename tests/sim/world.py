@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -196,7 +197,9 @@ def is_notable(change: Change) -> bool:
     return True
 
 
+@lru_cache(64)
 def beatless(value: bytes) -> object:
+    """A Node without what every heartbeat changes; only to be compared."""
     node = msgspec.json.decode(value)
     for condition in (node.get("status") or {}).get("conditions") or ():
         condition.pop("lastHeartbeatTime", None)
