@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,7 +146,7 @@ async def steer(
         report.refused.update(others | {f"{family} {'/'.join(key)}": said for key, said in services.items()})
         write_report(state / PROXY_REPORT, report)
 
-    await Proxy(
+    proxy = Proxy(
         client,
         process.node_name,
         opened.backends,
@@ -155,7 +156,9 @@ async def steer(
         conntrack=opened.conntrack,
         synced=synced,
         refused=refused,
-    ).run()
+    )
+    with closing(opened):
+        await proxy.run()
 
 
 def name_cluster_dns(process: NodeProcess) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import socket
 from pathlib import Path
 
 import pytest
 
 from kubesvc.clock import RealClock
+from kubesvc.kernel.conntrack import FakeConntrack
 from kubesvc.kernel.iptables import Abilities, FakeIptables, KernelIptables
-from kubesvc.kernel.nft import KernelNft
+from kubesvc.kernel.nft import FakeNft, KernelNft
 from kubesvc.proxy.backend import Standpoint
 from kubesvc.proxy.choice import (
     Ability,
+    Choice,
     ModeUnavailable,
+    Opened,
     families_here,
     open_backends,
     plan_mode,
@@ -109,6 +114,48 @@ def test_our_own_chains_are_no_strangers() -> None:
         assert [f.family for f in await find_foreign(None, fake)] == ["IPv4"]
 
     asyncio.run(main())
+
+
+def test_closing_ends_every_door() -> None:
+    """Rules stay: nothing is written."""
+    nft = FakeNft()
+    Opened(Choice("nftables", "it works"), NftBackends(nft), FakeConntrack()).close()
+    assert nft.closed and not nft.log
+
+
+def test_closing_gives_up_the_ports_of_userspace(tmp_path: Path) -> None:
+    """And not the list of them, from which the next process takes the same."""
+
+    async def main() -> None:
+        listing = tmp_path / "ports.json"
+        settings = ProxySettings(mode="userspace", families=("IPv4",))
+        opened = await open_backends(settings, RealClock(), random.Random(1), listing=listing)
+        backend = opened.backends("IPv4")
+        backend.stand(Standpoint(options("IPv4"), ()))
+        await backend.load(planned(Case("", plain(ready(A)), A, web, 80, frozenset()), "IPv4"))
+        before = listing.read_bytes()
+        address, _, port = json.loads(before)["fronts"][0]["at"].rpartition(":")
+        socket.create_connection((address, int(port)), timeout=5).close()
+        opened.close()
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, int(port)), timeout=5)
+        assert listing.read_bytes() == before
+
+    asyncio.run(main())
+
+
+@pytest.mark.e2e
+def test_doors_to_the_kernel_are_closed(lab: Lab) -> None:
+    async def main() -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            (
+                await open_backends(ProxySettings(mode="nftables", families=("IPv4",)), RealClock(), random.Random(1))
+            ).close()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    lab.inside(HERE, lambda: asyncio.run(main()))
 
 
 @pytest.mark.e2e

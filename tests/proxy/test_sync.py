@@ -25,6 +25,7 @@ from kubesvc.kernel.nft import FakeNft, NftError, Table
 from kubesvc.kernel.nft.walk import Host, Packet, outcomes
 from kubesvc.proxy import NftBackends, Proxy, ProxySettings
 from kubesvc.proxy.nftables import affinity_lists
+from kubesvc.proxy.sync import config_of
 from kubesvc.proxy.traffic import plan_service
 
 from .objects import ADDRESSES, HERE, A, B, C, place, ready, service, slice_of, vip
@@ -478,6 +479,30 @@ def test_what_it_was_told_is_shown_by_upstreams_names() -> None:
         assert shown["nftables"]["masqueradeBit"] == 14
 
     in_house(test, ProxySettings(families=("IPv4",), health_port=0, metrics_port=10249))
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"node_cidrs": True, "cluster_cidrs": ("10.244.1.0/24",)}, ("NodeCIDR", "", "", "")),
+        ({"cluster_cidrs": ("10.244.0.0/16",)}, ("ClusterCIDR", "10.244.0.0/16", "", "")),
+        ({"pod_interface": "veth*", "cluster_cidrs": ()}, ("InterfaceNamePrefix", "", "veth", "")),
+        ({"pod_interface": "cni0", "cluster_cidrs": ()}, ("BridgeInterface", "", "", "cni0")),
+    ],
+)
+def test_how_pods_are_told_is_shown(told: dict[str, Any], shown: tuple[str, ...]) -> None:
+    """PROXY-52, 90: under the names of upstream's configuration."""
+    config = config_of(ProxySettings(**told), "nftables", "n1")
+    detect = config["detectLocal"]
+    found = (config["detectLocalMode"], config["clusterCIDR"], detect["interfaceNamePrefix"], detect["bridgeInterface"])
+    assert found == shown
+
+
+def test_addresses_of_ipv6_are_shown_in_brackets() -> None:
+    """PROXY-90: so that what is shown can be told again."""
+    settings = ProxySettings(health_address="::", health_port=10256, metrics_address="::1", metrics_port=10249)
+    config = config_of(settings, "nftables", "n1")
+    assert (config["healthzBindAddress"], config["metricsBindAddress"]) == ("[::]:10256", "[::1]:10249")
 
 
 def test_syncs_keep_their_distance() -> None:

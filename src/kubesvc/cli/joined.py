@@ -352,7 +352,9 @@ async def steer(
         raise Failure(f"{error}\nnext: --proxy-mode auto takes what works") from error
     tell(str(opened.choice))
     manager = client.as_manager("kube-proxy")
-    await Proxy(manager, place.node, opened.backends, clock, random, settings, conntrack=opened.conntrack).run()
+    proxy = Proxy(manager, place.node, opened.backends, clock, random, settings, conntrack=opened.conntrack)
+    with contextlib.closing(opened):
+        await proxy.run()
 
 
 def proxy_settings(mode: str, facts: ClusterFacts) -> ProxySettings:

@@ -24,6 +24,7 @@ import json
 import logging
 import platform
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -148,6 +149,7 @@ def settings_of(args: argparse.Namespace, pod_cidrs: tuple[str, ...]) -> ProxySe
     return ProxySettings(
         mode=args.proxy_mode,
         cluster_cidrs=pod_cidrs if args.detect_local_mode == "NodeCIDR" else args.cluster_cidr or (),
+        node_cidrs=args.detect_local_mode == "NodeCIDR",
         pod_interface=interface,
         masquerade_all=args.masquerade_all,
         node_port_addresses=node_port_addresses(args.nodeport_addresses),
@@ -190,16 +192,17 @@ async def serve(args: argparse.Namespace, client: Client, clock: Clock, random: 
             conntrack=opened.conntrack, addresses_of=addresses_here,
         )  # fmt: skip
         applied = [f.applied for f in proxy.families]
-        async with asyncio.TaskGroup() as group:
-            group.create_task(proxy.run())
-            group.create_task(remove_leftovers(proxy.mode, applied, settings))
-            if by_node:
-                group.create_task(cidrs.watch(settings.cluster_cidrs))
-            if proxy.mode == "iptables":
-                foreign = [f for f in foreign if f.table is not None]  # chains of these names are ours by now
-            if foreign:
-                await asyncio.gather(*(event.wait() for event in applied))
-                await remove_foreign(foreign)
+        with closing(opened):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(proxy.run())
+                group.create_task(remove_leftovers(proxy.mode, applied, settings))
+                if by_node:
+                    group.create_task(cidrs.watch(settings.cluster_cidrs))
+                if proxy.mode == "iptables":
+                    foreign = [f for f in foreign if f.table is not None]  # chains of these names are ours by now
+                if foreign:
+                    await asyncio.gather(*(event.wait() for event in applied))
+                    await remove_foreign(foreign)
     except* NodeCidrFailed as failed:
         raise Failure(f"{failed.exceptions[0]}\nnext: start it again") from None
 

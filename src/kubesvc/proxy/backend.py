@@ -114,6 +114,9 @@ class Backends(Protocol):
 
     def __call__(self, family: Family) -> Backend: ...
 
+    def close(self) -> None:
+        """End the use of the kernel's door, or of the sockets; rules stay as they are. Once nothing syncs any more."""
+
 
 class SyncReport(msgspec.Struct, frozen=True):
     """One sync that succeeded, for metrics.

@@ -125,6 +125,8 @@ class Opened:
     listing: Listing | None = None
 
     def close(self) -> None:
+        """End the use of all doors and sockets; rules stay. Once the proxy has ended."""
+        self.backends.close()
         if isinstance(self.conntrack, KernelConntrack):
             self.conntrack.close()
 

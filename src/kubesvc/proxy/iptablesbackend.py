@@ -33,6 +33,9 @@ class IptablesBackends:
     def __call__(self, family: Family) -> Backend:
         return IptablesBackend(family, self.door, loopback_ports=self.loopback_ports, drop_invalid=self.drop_invalid)
 
+    def close(self) -> None:
+        """Nothing is open between two calls of the programs."""
+
 
 class IptablesBackend:
     """The chains of one address family."""

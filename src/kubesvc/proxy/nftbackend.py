@@ -42,6 +42,9 @@ class NftBackends:
     def __call__(self, family: Family) -> Backend:
         return NftBackend(family, self.nft, self.table)
 
+    def close(self) -> None:
+        self.nft.close()
+
 
 class NftBackend:
     """The table of one address family, kept up by differences."""

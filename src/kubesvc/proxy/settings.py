@@ -16,6 +16,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     mode:                 how packets are steered; "auto": the first that works of nftables, iptables, userspace
     families:             "IPv4", "IPv6": each has a table and syncs for itself (PROXY-118)
     cluster_cidrs:        ranges of all pods; a source outside them is no pod (PROXY-52). None in a family: no test
+    node_cidrs:           whether cluster_cidrs are the podCIDRs of this node alone (detector mode NodeCIDR)
     pod_interface:        test pods by the interface they come in by instead; a trailing * makes it a prefix
     masquerade_all:       rewrite the source of all ClusterIP traffic (PROXY-54)
     masquerade_bit:       the bit of the packet mark that carries the decision (PROXY-57)
@@ -41,6 +42,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     mode: AskedMode = "auto"
     families: tuple[Literal["IPv4", "IPv6"], ...] = ("IPv4", "IPv6")
     cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    node_cidrs: bool = False
     pod_interface: str = ""
     masquerade_all: bool = False
     masquerade_bit: int = 14
@@ -49,7 +51,7 @@ class ProxySettings(msgspec.Struct, frozen=True):
     connection_limits: bool = False
     external_ips: bool = True
     service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
-    min_sync_seconds: float = 0.005
+    min_sync_seconds: float = 0.002
     retry_seconds: float = 30.0
     audit_seconds: float = 60.0
     full_sync_seconds: float = 3600.0

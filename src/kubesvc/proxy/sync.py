@@ -30,6 +30,7 @@ from .traffic import (
     Family,
     Place,
     ServiceKey,
+    Target,
     canonical,
     is_of,
     service_of,
@@ -238,19 +239,30 @@ def config_of(settings: ProxySettings, mode: Mode, node_name: str) -> dict[str, 
     masquerade = {"masqueradeAll": settings.masquerade_all, "masqueradeBit": settings.masquerade_bit}
     syncing = {"syncPeriod": f"{settings.retry_seconds:g}s", "minSyncPeriod": f"{settings.min_sync_seconds:g}s"}
     prefix = settings.pod_interface.endswith("*")
-    detector = ("InterfaceNamePrefix" if prefix else "BridgeInterface") if settings.pod_interface else "ClusterCIDR"
+    detector = "NodeCIDR" if settings.node_cidrs else "ClusterCIDR"
+    if settings.pod_interface:
+        detector = "InterfaceNamePrefix" if prefix else "BridgeInterface"
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": mode,
         "hostnameOverride": node_name,
-        "clusterCIDR": ",".join(settings.cluster_cidrs),
+        "clusterCIDR": "" if settings.node_cidrs else ",".join(settings.cluster_cidrs),
         "detectLocalMode": detector,
+        "detectLocal": {
+            "bridgeInterface": "" if prefix else settings.pod_interface,
+            "interfaceNamePrefix": settings.pod_interface.removesuffix("*") if prefix else "",
+        },
         "nodePortAddresses": list(() if chosen == "default" else (chosen,) if isinstance(chosen, str) else chosen),
-        "healthzBindAddress": f"{settings.health_address}:{settings.health_port}" if settings.health_port else "",
-        "metricsBindAddress": f"{settings.metrics_address}:{settings.metrics_port}" if settings.metrics_port else "",
+        "healthzBindAddress": _bound(settings.health_address, settings.health_port),
+        "metricsBindAddress": _bound(settings.metrics_address, settings.metrics_port),
         mode: {**masquerade, **syncing},
     }
+
+
+def _bound(address: str, port: int) -> str:
+    """Where something is answered, "" if nowhere."""
+    return str(Target(address, port)) if port else ""
 
 
 def _content(s: EndpointSlice) -> object:

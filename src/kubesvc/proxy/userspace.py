@@ -123,9 +123,17 @@ class UserspaceBackends:
         self.addresses = addresses
         self.reach = reach
         self.source_of = source_of
+        self.made: list[UserspaceBackend] = []
 
     def __call__(self, family: Family) -> Backend:
-        return UserspaceBackend(family, self)
+        backend = UserspaceBackend(family, self)
+        self.made.append(backend)
+        return backend
+
+    def close(self) -> None:
+        """End all fronts and their connections. What is listed stays, so that the next process takes the same ports."""
+        for backend in self.made:
+            backend.close()
 
 
 class UserspaceBackend:
@@ -202,10 +210,14 @@ class UserspaceBackend:
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         return self.fronts.conflicts()
 
-    async def clean_up(self) -> None:
+    def close(self) -> None:
+        """Give up all ports, silently."""
         for front in list(self.held):
             self._drop(front)
         self.claims = {}
+
+    async def clean_up(self) -> None:
+        self.close()
         self._tell()
 
     # Sockets.

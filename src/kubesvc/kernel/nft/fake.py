@@ -14,6 +14,7 @@ class FakeNft:
 
     `fail_next`: set to an exception to make the next transaction fail with it, nothing applied.
     `disturbed`: raise it to tell that somebody else changed rules.
+    `closed`: whether its user has ended the use of it.
     `poison`: a value of elements that it refuses, whoever brings them.
     """
 
@@ -23,6 +24,7 @@ class FakeNft:
         self.fail_next: Exception | None = None
         self.disturbed = 0
         self.poison: bytes | None = None
+        self.closed = False
 
     def look_at(self, command: Command) -> None:
         """Refuse a command that brings poison."""
@@ -69,6 +71,9 @@ class FakeNft:
 
     async def disturbances(self) -> int:
         return self.disturbed
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeDraft:

@@ -73,6 +73,9 @@ class Nft(Protocol):
     async def disturbances(self) -> int:
         """How often somebody else has changed rules of this namespace since the door was opened; only grows."""
 
+    def close(self) -> None:
+        """End the use of the door; rules stay."""
+
 
 class KernelNft:
     """nftables of the network namespace in which this object was made.
