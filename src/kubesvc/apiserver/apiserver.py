@@ -6,15 +6,13 @@ import asyncio
 import logging
 import re
 
-import msgspec
-
 from kubesvc.api.errors import ApiError
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import EVENT, KINDS, NAMESPACE
+from kubesvc.api.kinds import KINDS, NAMESPACE
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.interface import Client
-from kubesvc.clock import Clock, Random, parse_rfc3339
-from kubesvc.store import Delete, Moved, Put, Store, StoreError
+from kubesvc.clock import Clock, Random
+from kubesvc.store import Moved, Put, Store, StoreError
 
 from .allocators import Allocations
 from .apistore import ApiStore
@@ -28,6 +26,7 @@ from .cache import Cache, Event
 from .defaultroles import make_default_roles
 from .definitions import Definitions
 from .discovery import Discovery
+from .eventexpiry import EventExpiry
 from .guards import drop_quotas, repair_ports
 from .health import VERSION, Health
 from .hooks import Observer, WriteHooks
@@ -73,6 +72,7 @@ class ApiServer:
         self.clock = clock
         self.random = random
         self.cache = Cache(KINDS, store, clock, settings.history_events)
+        self.events = EventExpiry(self.cache, store, clock, settings.event_ttl_seconds)
         self.allocations = Allocations(settings.service_ranges, settings.node_ports)
         service_hooks = ServiceHooks(self.allocations, random)
         service = next((k for k in KINDS if k.plural == "services" and not k.group), None)
@@ -343,7 +343,7 @@ class ApiServer:
             turn += 1
             self.cache.forget_before(self.clock.monotonic() - self.settings.history_seconds)
             try:
-                await self._expire_events()
+                await self.events.expire()
                 if turn % COMPACTION_TURNS == 0:
                     await self._repair_guards()
                     if revision_then > self.store.compacted:
@@ -351,20 +351,3 @@ class ApiServer:
                     revision_then = self.cache.revision
             except (ApiError, StoreError) as e:
                 log.warning("history not tidied: %s", e)
-
-    async def _expire_events(self) -> None:
-        """Remove Events whose last write is older than their time to live."""
-        limit = self.clock.now() - self.settings.event_ttl_seconds
-        cache = self.cache.of(EVENT)
-        for item in [i for i in cache.items.values() if written_at(i.value) < limit]:
-            try:
-                await self.store.commit(Delete(cache.prefix + item.key, item.revision))
-            except Moved:
-                continue
-
-
-def written_at(value: bytes) -> float:
-    """When an Event was last written, seconds since 1970, from its newest managedFields time or its creation."""
-    meta = msgspec.json.decode(value)["metadata"]
-    times = [m["time"] for m in meta.get("managedFields") or () if m.get("time")]
-    return max(parse_rfc3339(t) for t in [*times, meta["creationTimestamp"]])
