@@ -42,6 +42,7 @@ SCENARIOS = (
     "probes_are_counted_and_leave_no_connections",
     "the_node_shows_itself",
     "without_a_network_only_the_nodes_own_runs",
+    "what_cannot_start_says_so",
 )
 
 

@@ -372,7 +372,21 @@ def test_stop_signals(text: str, number: int) -> None:
     assert stop_signal(text) == number
 
 
-@pytest.mark.parametrize(("user", "words"), [("nobody-here", "no such user"), ("web:nowhere", "no such group")])
-def test_users_must_be_in_the_image(user: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(BadArchive, match=words):
-        ImageStore(tmp_path / "store").load(save(tmp_path, "docker archive", [SHELL], User=user))
+@pytest.mark.parametrize(
+    ("user", "trouble"),
+    [
+        ("", ""),
+        ("33:44", ""),
+        ("nobody-here", "unable to find user nobody-here: no matching entries in passwd file"),
+        ("33:nowhere", "unable to find group nowhere: no matching entries in group file"),
+        ("4294967296", "unable to find user 4294967296: no matching entries in passwd file"),
+    ],
+)
+def test_users_who_are_not_in_the_image(user: str, trouble: str, tmp_path: Path) -> None:
+    """Such an image is loaded; it is its containers that cannot be made."""
+    store = ImageStore(tmp_path / "store")
+    store.load(save(tmp_path, "docker archive", [SHELL], User=user))
+    [name] = store.names()
+    found = store.find(name)
+    assert found is not None and found.user_trouble == trouble
+    assert found.username == ("nobody-here" if user == "nobody-here" else "")

@@ -252,6 +252,7 @@ def main() -> None:
         scenario_refusals,
         scenario_rules,
         scenario_sharing,
+        scenario_starts,
         scenarios,
     )
 
@@ -259,6 +260,7 @@ def main() -> None:
         scenarios,
         scenario_limits,
         scenario_sharing,
+        scenario_starts,
         scenario_images,
         scenario_hostile,
         scenario_rules,

@@ -81,6 +81,7 @@ def plan_steps(plan: RootPlan) -> list[Step]:
         steps.append(("overlay", plan.base, plan.layer_bytes, plan.overlay_options))
     else:
         places = [*plan.fresh, *(os.path.dirname(p) for p in (*plan.files, *plan.links)), *(m.target for m in mounts)]
+        places.append(plan.workdir)
         steps.append(("mirror", plan.base, plan.layer_bytes, sorted({p for p in places if p.strip("/")})))
     steps += [("bind", path, path, True, True) for path in sorted(plan.carried)]
     size = f"size={plan.layer_bytes}"
@@ -94,7 +95,9 @@ def plan_steps(plan: RootPlan) -> list[Step]:
     steps += [("bind", path, path, True, True) for path in sorted(kept)]
     steps += [("text", path, text, mode) for path, (text, mode) in sorted(plan.files.items())]
     steps += [("link", path, target) for path, target in sorted(plan.links.items())]
-    steps += [("directory_at", plan.workdir)] if plan.workdir else []
+    in_mount = any(is_below(plan.workdir, m.target) for m in mounts)
+    workdir: list[Step] = [("directory_at", plan.workdir)] if plan.workdir.strip("/") else []
+    steps += [] if in_mount else workdir
     steps += [("proc",), ("sys",), ("devices",)]
     if plan.read_only:
         for mount in mounts:  # the places must be made while the root can still be written
@@ -105,7 +108,7 @@ def plan_steps(plan: RootPlan) -> list[Step]:
             steps.append(("bind_below", mount.source, mount.below, mount.target, mount.read_only, mount.make))
         else:
             steps.append(("bind", mount.source, mount.target, mount.read_only, False))
-    return steps
+    return [*steps, *workdir] if in_mount else steps
 
 
 def carried_mounts(mountinfo: Iterable[str], hidden: Sequence[str]) -> list[str]:

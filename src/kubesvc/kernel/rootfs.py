@@ -207,8 +207,11 @@ class Root:
         sc.mount_setattr(self.path, sc.MOUNT_ATTR_RDONLY)
 
     def do_directory_at(self, target: str) -> None:
-        """A directory that ought to exist, such as a working directory."""
-        os.close(self.directory(target))
+        """A directory that ought to exist, such as a working directory. Who needs one that cannot be made says so."""
+        try:
+            os.close(self.directory(target))
+        except OSError:
+            pass
 
     def do_proc(self) -> None:
         fd = self.directory("/proc")

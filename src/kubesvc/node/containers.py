@@ -36,6 +36,7 @@ from .prober import Prober, short_version
 from .probes import http_headers, http_url, probe_http
 from .records import ContainerRecord, PodRecord
 from .restart_plan import BackOff, advance, back_off_message, restarts, wait_seconds
+from .runtime import CreateFailed
 from .sandbox import Sandbox
 from .steering import steered
 from .volumes import VolumeProblem, plan_mounts
@@ -187,13 +188,14 @@ class ContainerRunner:
                     pass  # it ended before it began; decided below like any other end
                 if self.execution is not None:
                     await self.attend(self.execution)
-                end = self.state.terminated
+                end = self.state.terminated or self.last_state.terminated
                 assert end is not None
                 if self.view.stopping or not self.will_restart(end.exit_code):
+                    self.state = ContainerState(terminated=end)
                     self.completed = end.exit_code == 0
                     self.view.touch()
                     return
-                await self.back_off_after(end)
+                await self.wait_back_off()
                 self.attempt += 1
         finally:
             self.launched.set()
@@ -208,7 +210,7 @@ class ContainerRunner:
         policy = self.view.pod.spec.restart_policy
         return restarts(policy, self.container, exit_code, init=self.role == "init")
 
-    async def back_off_after(self, end: ContainerStateTerminated) -> None:
+    async def wait_back_off(self) -> None:
         """Wait as NODE-25 says; shown as CrashLoopBackOff (NODE-27)."""
         now = self.node.clock.monotonic()
         seconds = wait_seconds(self.back_off, self.finished_at, now)
@@ -229,16 +231,31 @@ class ContainerRunner:
     async def start(self) -> bool:
         """Bring the container to run; waits and tries again for what may come. False when its start failed."""
         self.image = await self.pull()
-        environment, mounts = await self.configure(self.image)
-        try:
-            self.execution = await self.node.runtime.launch(self, self.image, environment, mounts)
-            await self.post_start()
-        except (StartFailed, OSError) as error:
-            self.start_failed(str(error))
-            return False
-        finally:
-            self.launched.set()
-        return True
+        said, said_at = "", 0.0
+        while True:
+            try:
+                environment, mounts = await self.configure(self.image)
+                self.execution = await self.node.runtime.launch(self, self.image, environment, mounts)
+                await self.post_start()
+                return True
+            except CreateFailed as error:
+                self.output.end_run()
+                self.wait_for("CreateContainerError", str(error))
+                said, said_at = self.complain(str(error), said, said_at)
+            except (StartFailed, OSError) as error:
+                self.start_failed(str(error))
+                return False
+            finally:
+                self.launched.set()
+            await asyncio.sleep(CONFIG_RETRY_SECONDS)
+
+    def complain(self, words: str, said: str, said_at: float) -> tuple[str, float]:
+        """Tell what keeps the container from being made, unless just told; what was told last, and when."""
+        now = self.node.clock.monotonic()
+        if words == said and now - said_at < CONFIG_EVENT_SECONDS:
+            return said, said_at
+        self.event("Warning", "Failed", f"Error: {words}")
+        return words, now
 
     async def pull(self) -> Image:
         """The image, waited for until there is one."""
@@ -267,14 +284,12 @@ class ContainerRunner:
             except (MissingSource, VolumeProblem) as error:
                 self.launched.set()
                 self.wait_for("CreateContainerConfigError", str(error))
-                now = self.node.clock.monotonic()
-                if str(error) != said or now - said_at >= CONFIG_EVENT_SECONDS:
-                    said, said_at = str(error), now
-                    self.event("Warning", "Failed", f"Error: {error}")
+                said, said_at = self.complain(str(error), said, said_at)
             await asyncio.sleep(CONFIG_RETRY_SECONDS)
 
     def identity(self) -> tuple[int, int]:
-        """(user, group) of the container; MissingSource where it must not be root and is, or cannot be who it shall."""
+        """(user, group) of the container; MissingSource where it must not be root and is, or cannot be who it shall;
+        CreateFailed where its image does not know its user."""
         pod_context, context = self.view.pod.spec.security_context, self.container.security_context
         user = context.run_as_user if context is not None else None
         group = context.run_as_group if context is not None else None
@@ -285,15 +300,33 @@ class ContainerRunner:
         if user is None and self.image is not None:
             user = self.image.user
             group = self.image.group if group is None else group
-        strict = (context.run_as_non_root if context is not None else None) or (
-            pod_context.run_as_non_root if pod_context is not None else None
-        )
-        if strict and not user:
-            raise MissingSource("container has runAsNonRoot and image will run as root")
+        contexts = [c for c in (context, pod_context) if c is not None]
+        numbered = any(c.run_as_user is not None for c in contexts)
+        strict = next((c.run_as_non_root for c in contexts if c.run_as_non_root is not None), False)
+        if strict:
+            self.refuse_root(user, numbered)
+        if not numbered and self.image is not None and self.image.user_trouble:
+            raise CreateFailed(self.image.user_trouble)
         missing = self.node.ids.missing(user or 0, group or 0, self.supplemental_groups())
         if missing:
             raise MissingSource(missing)
         return user or 0, group or 0
+
+    def refuse_root(self, user: int | None, numbered: bool) -> None:
+        """MissingSource for a container that must not be root, and is or may be; numbered: the Pod says who it is."""
+        if not user and numbered:
+            raise MissingSource(f"container's runAsUser breaks non-root policy {self.place}")
+        if not numbered and self.image is not None and self.image.username:
+            named = f"image has non-numeric user ({self.image.username}), cannot verify user is non-root"
+            raise MissingSource(f"container has runAsNonRoot and {named} {self.place}")
+        if not user:
+            raise MissingSource(f"container has runAsNonRoot and image will run as root {self.place}")
+
+    @property
+    def place(self) -> str:
+        """Which container of which Pod, as refusals name it."""
+        pod = self.view.pod
+        return f'(pod: "{pod.name}_{pod.namespace}({pod.metadata.uid})", container: {self.name})'
 
     def begin(self) -> None:
         """Show it as running and forget what the last run's probes found."""
@@ -336,7 +369,7 @@ class ContainerRunner:
         return [*groups, context.fs_group] if context.fs_group is not None else groups
 
     def start_failed(self, words: str) -> None:
-        """A container whose program could not start has ended at once."""
+        """A container whose program could not start has ended at once; it waits where it will be tried again."""
         now = rfc3339(self.node.clock.now())
         self.finished_at = self.node.clock.monotonic()
         self.output.end_run()
@@ -354,6 +387,8 @@ class ContainerRunner:
                 container_id=self.container_id,
             )
         )
+        if self.will_restart(128) and not self.view.stopping:
+            self.wait_for("RunContainerError", words)
         self.view.touch()
 
     # -- while it runs ------------------------------------------------------------------------------------------------

@@ -159,9 +159,11 @@ def read_environment(pid: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
 
 
-def go_words(words: str, argv: Sequence[str]) -> str:
+def go_words(words: str, argv: Sequence[str], workdir: str = "/") -> str:
     """A failed start in the words that users know."""
     step, _, reason = words.partition(": ")
+    if step == "working directory":
+        return f'chdir to cwd ("{workdir}") set in config.json failed: {reason.lower()}'
     if step == "exec" and reason.startswith("No such file"):
         where = "stat" if "/" in argv[0] else "exec"
         if where == "stat":

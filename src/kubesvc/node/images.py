@@ -52,6 +52,8 @@ class Image:
     directory:   root directory instead of the machine's, "" for the machine's
     identity:    digest of a loaded image's configuration; "" for what only stands in
     origin:      where it was pulled from, `registry/repository@digest`
+    username:    the user as the image names it, where that is no number
+    user_trouble: why no container can be made with the image's user, "" if one can
     said:        which program stands in, for the Event
     """
 
@@ -68,6 +70,8 @@ class Image:
     stop_signal: int = signal.SIGTERM
     user: int | None = None
     group: int | None = None
+    username: str = ""
+    user_trouble: str = ""
     identity: str = ""
     origin: str = ""
     said: str = ""

@@ -55,6 +55,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: int = signal.SIGTERM
     user: int | None = None
     group: int | None = None
+    username: str = ""
+    """The user as the configuration has it, where that is no number."""
+    user_trouble: str = ""
+    """Why no container can be made with the configuration's user."""
     size_bytes: int = 0
     created: str = ""
     origins: list[str] = []
@@ -381,6 +385,8 @@ class ImageStore:
             stop_signal=loaded.stop_signal,
             user=loaded.user,
             group=loaded.group,
+            username=loaded.username,
+            user_trouble=loaded.user_trouble,
             identity=loaded.id,
             origin=next((o for o in reversed(loaded.origins) if full_name(name).startswith(o.partition("@")[0])), ""),
             said="",
@@ -527,7 +533,13 @@ def read_config(config: dict[str, Any], identity: str, root: Path, size_bytes: i
             raise BadArchive(f"configuration: Env: {pair[:60]!r}")
         env[key] = value
     wanted = inner.get("StopSignal")
-    user, group = find_user(str(inner.get("User") or ""), root)
+    named, trouble = str(inner.get("User") or ""), ""
+    user, group = None, None
+    try:
+        user, group = find_user(named, root)
+    except NoSuchUser as error:
+        trouble = str(error)
+    username = named.partition(":")[0]
     workdir = inner.get("WorkingDir") or "/"
     if not isinstance(workdir, str) or not workdir.startswith("/"):
         raise BadArchive(f"configuration: WorkingDir: {workdir!r}: must be an absolute path")
@@ -540,6 +552,8 @@ def read_config(config: dict[str, Any], identity: str, root: Path, size_bytes: i
         stop_signal=stop_signal(wanted if isinstance(wanted, str) else ""),
         user=user,
         group=group,
+        username="" if username.isdigit() else username,
+        user_trouble=trouble,
         size_bytes=size_bytes,
         created=str(config.get("created") or ""),
     )
@@ -553,8 +567,13 @@ def stop_signal(text: str) -> int:
     return int(signal.Signals[name]) if name in signal.Signals.__members__ else int(signal.SIGTERM)
 
 
+class NoSuchUser(Exception):
+    """An image's user or group is none of those in its files."""
+
+
 def find_user(text: str, root: Path) -> tuple[int | None, int | None]:
-    """(user, group) of `USER` or `USER:GROUP`, names looked up in the image's own files. (None, None) for ""."""
+    """(user, group) of `USER` or `USER:GROUP`, names looked up in the image's own files. (None, None) for "".
+    NoSuchUser."""
     if not text:
         return None, None
     user_text, colon, group_text = text.partition(":")
@@ -562,14 +581,14 @@ def find_user(text: str, root: Path) -> tuple[int | None, int | None]:
     row = next((r for r in users if r[0] == user_text and len(r) > 3), None)
     user = int(user_text) if user_text.isdigit() else int(row[2]) if row and row[2].isdigit() else None
     if user is None or user >= 1 << 31:
-        raise BadArchive(f"configuration: User: {text!r}: no such user in the image")
+        raise NoSuchUser(f"unable to find user {user_text}: no matching entries in passwd file")
     if not colon:
         own = next((r for r in users if len(r) > 3 and r[2] == str(user) and r[3].isdigit()), None)
         return user, int(own[3]) if own else None
     held = next((r for r in groups if r[0] == group_text and len(r) > 2), None)
     group = int(group_text) if group_text.isdigit() else int(held[2]) if held and held[2].isdigit() else None
     if group is None or group >= 1 << 31:
-        raise BadArchive(f"configuration: User: {text!r}: no such group in the image")
+        raise NoSuchUser(f"unable to find group {group_text}: no matching entries in group file")
     return user, group
 
 

@@ -24,6 +24,7 @@ from .imagewait import Waiting, find_or_pull
 from .limits import container_limits, needed_controllers, rlimits
 from .output import ContainerOutput
 from .records import ContainerRecord, PodRecord
+from .runtime import CreateFailed
 from .sandbox import end, sharing_of
 from .settings import NodeSettings
 
@@ -86,12 +87,12 @@ class NativeRuntime:
     async def launch(
         self, runner: ContainerRunner, image: Image, environment: Mapping[str, str], mounts: Sequence[Mount]
     ) -> Execution:
-        """Start the process. StartFailed or OSError if it cannot be; what was made for it is gone then."""
+        """Start the process. CreateFailed, StartFailed or OSError if it cannot; what was made for it is gone then."""
         container, settings = runner.container, self.node.settings
         command = [expand(word, environment) for word in container.command or ()]
         argv = image.argv(command, [expand(word, environment) for word in container.args or ()])
         if not argv:
-            raise StartFailed("no command specified")
+            raise CreateFailed("no command specified")
         runner.next_id = f"kubesvc://{self.node.random.getrandbits(256):064x}"
         directory = runner.directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,7 @@ class NativeRuntime:
             files=image.files,
             links=image.links,
             kept=image.binds if image.identity else (*image.binds, *python_binds()),
-            workdir=container.working_dir or image.workdir if image.directory else "",
+            workdir=container.working_dir or image.workdir,
             mounts=[*runner.files_besides(mounts), *mounts, Mount(str(message_file), message_path)],
             read_only=bool(context is not None and context.read_only_root_filesystem),
         )
@@ -125,7 +126,7 @@ class NativeRuntime:
         if container.target_container_name and new:  # kubectl debug --target: among that container's processes
             target = runner.view.process_of(container.target_container_name)
             if target is None:
-                raise StartFailed(f"target container {container.target_container_name!r} is not running")
+                raise CreateFailed(f"target container {container.target_container_name!r} is not running")
             kinds, new, inside = (*kinds, "pid"), (), target.pid
         uid, gid = user = runner.identity()
         groups = sorted({gid, *runner.supplemental_groups()})
@@ -181,7 +182,7 @@ class NativeRuntime:
         try:
             await prepared.go()
         except StartFailed as error:
-            raise StartFailed(go_words(str(error), argv)) from None
+            raise StartFailed(go_words(str(error), argv, container.working_dir or image.workdir)) from None
         runner.event("Normal", "Started", "Container started")
         runner.begin()
         return Execution(
@@ -216,7 +217,7 @@ class NativeRuntime:
         with contextlib.suppress(ImageProblem):
             runner.image = self.node.image(runner.container.image)
         run = Execution(spawner=self.node.spawner, container=runner.container, process=process)
-        with contextlib.suppress(MissingSource):
+        with contextlib.suppress(MissingSource, CreateFailed):
             run.user = runner.identity()
             run.groups = sorted({run.user[1], *runner.supplemental_groups()})
         with contextlib.suppress(OSError):

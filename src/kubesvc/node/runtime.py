@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .containers import ContainerRunner
 
 
+class CreateFailed(Exception):
+    """A container that could not even be made ready to start (CreateContainerError); what may be mended is tried again,
+    and no run is counted."""
+
+
 class Runtime(Protocol):
     """Makes, finds again and ends sandboxes and containers. What it makes outlives the agent."""
 
@@ -65,7 +70,7 @@ class Runtime(Protocol):
         ...
 
     def first_environment(self, runner: ContainerRunner, image: Image) -> dict[str, str]:
-        """The variables that a container has beside its own. MissingSource if it cannot run as it shall."""
+        """The variables that a container has beside its own."""
         ...
 
     def output(self, directory: Path, container: Container) -> ContainerOutput:
@@ -75,7 +80,8 @@ class Runtime(Protocol):
     async def launch(
         self, runner: ContainerRunner, image: Image, environment: Mapping[str, str], mounts: Sequence[Mount]
     ) -> Execution:
-        """Start a container's next run. StartFailed or OSError if it cannot be; what was made for it is gone then."""
+        """Start a container's next run. CreateFailed, StartFailed or OSError if it cannot be; what was made for it is
+        gone then."""
         ...
 
     def adopt_process(self, record: ContainerRecord) -> WatchedProcess | None:

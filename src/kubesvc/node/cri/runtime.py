@@ -21,13 +21,13 @@ from kubesvc.kernel.cgroups import mounted, remove_trees
 from kubesvc.kernel.mounts import Mount
 from kubesvc.kernel.process import StartFailed, WatchedProcess, start_time
 
-from ..environment import MissingSource
 from ..images import Image, ImageProblem, full_name
 from ..imagewait import Waiting, pod_logins, pulled_words
 from ..limits import amount
 from ..pulling import Told
 from ..records import ContainerRecord, PodRecord
 from ..registry import parse_reference
+from ..runtime import CreateFailed
 from . import wire
 from .client import CALL_SECONDS, PULL_SECONDS, CriClient, RuntimeProblem
 from .config import OWNER, PROPAGATION, plan_container, plan_sandbox
@@ -66,7 +66,6 @@ class CriRuntime:
         self.door: NetworkDoor | None = None
         self.same_network = False
         self.parent_group = ""
-        self.usernames: dict[str, str] = {}
         self.outputs: WeakSet[RuntimeOutput] = WeakSet()
         self.watch: asyncio.Task[None] | None = None
 
@@ -254,10 +253,12 @@ class CriRuntime:
         status = await self.status_of(full)
         if status is None or not status["id"]:
             return None
-        self.usernames[status["id"]] = status["username"]
+        username = status["username"]
         user = status["uid"]["value"] if status["uid"] is not None else None
         origin = next(iter(status["repo_digests"]), "")
-        return Image(name=name, identity=status["id"], origin=origin, user=user, said=f"{self.name}'s image")
+        return Image(
+            name=name, identity=status["id"], origin=origin, user=user, username=username, said=f"{self.name}'s image"
+        )
 
     async def pull(self, waiting: Waiting, full: str) -> None:
         """By the Pod's pull secrets one after the other, or without a login. RuntimeProblem."""
@@ -279,15 +280,7 @@ class CriRuntime:
         raise problem
 
     def first_environment(self, runner: ContainerRunner, image: Image) -> dict[str, str]:
-        """The runtime adds what the image says; here is only looked whether the image's user may be."""
-        own, common = runner.container.security_context, runner.pod.spec.security_context
-        contexts = [c for c in (own, common) if c is not None]
-        numbered = any(c.run_as_user is not None for c in contexts)
-        strict = next((c.run_as_non_root for c in contexts if c.run_as_non_root is not None), False)
-        username = self.usernames.get(image.identity, "")
-        if strict and username and not numbered:
-            words = f"image has non-numeric user ({username}), cannot verify user is non-root"
-            raise MissingSource(f"container has runAsNonRoot and {words}")
+        """The runtime adds what the image says."""
         return {}
 
     # -- containers ---------------------------------------------------------------------------------------------------
@@ -325,7 +318,7 @@ class CriRuntime:
         if container.target_container_name:
             held = record.containers.get(container.target_container_name)
             if held is None or runner.view.process_of(container.target_container_name) is None:
-                raise StartFailed(f"target container {container.target_container_name!r} is not running")
+                raise CreateFailed(f"target container {container.target_container_name!r} is not running")
             target = id_of(held.id)
         output.open(runner.attempt)
         output.message_path.touch()
@@ -335,7 +328,7 @@ class CriRuntime:
             pod,
             container,
             image=image,
-            username=self.usernames.get(image.identity, ""),
+            username=image.username,
             attempt=runner.attempt,
             environment=environment,
             mounts=await asyncio.to_thread(self.mounts, runner, mounts),
@@ -349,9 +342,11 @@ class CriRuntime:
             "config": config,
             "sandbox_config": self.sandbox_config(pod, record, hostname),
         }
-        id = ""
         try:
             id = (await self.client.call("CreateContainer", request))["container_id"]
+        except RuntimeProblem as error:
+            raise CreateFailed(str(error)) from None
+        try:
             runner.next_id = f"{self.name}://{id}"
             own = record.containers[runner.name] = ContainerRecord(
                 name=runner.name,

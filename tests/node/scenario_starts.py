@@ -1,0 +1,84 @@
+"""Scenarios of starts that fail, and of sandboxes that are lost while the agent lives."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kubesvc.api.kinds import SECRET
+from kubesvc.node.imagestore import ImageStore
+
+from .imagemaking import docker_save
+from .scenario_images import small_layer
+from .scenarios import FOREVER, shell, waiting_for
+from .world import World, container_status
+
+STRICT = {"runAsNonRoot": True}
+
+
+async def what_cannot_start_says_so(world: World) -> None:
+    """NODE-19, NODE-78, NODE-89: each step's own reason, and the words of what stands in the way."""
+    store = world.settings.image_store
+    assert store is not None
+    for name, settings in (
+        ("empty", {}), ("ghost", {"User": "ghost", "Cmd": ["/bin/sh"]}), ("web", {"User": "web", "Cmd": ["/bin/sh"]}),
+        ("band", {"User": "0:band", "Cmd": ["/bin/sh"]}),
+    ):  # fmt: skip
+        path = docker_save(store.parent / f"{name}.tar", [small_layer()], [f"{name}:1"], **settings)
+        ImageStore(store).load(path)
+    await world.client.create(SECRET, {"metadata": {"name": "sec"}, "data": {"a": "YQ=="}}, "default")
+    key = {"name": "V", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "b"}}}
+    env = {"envFrom": [{"secretRef": {"name": "none"}}]}
+    config, create = "CreateContainerConfigError", "CreateContainerError"
+    cases: dict[str, tuple[dict[str, Any], str, str]] = {
+        "key": (shell(FOREVER, env=[key]), config, "couldn't find key b in Secret default/sec"),
+        "secret": (shell(FOREVER, **env), config, 'secret "none" not found'),
+        "root": (shell(FOREVER, securityContext=STRICT), config,
+                 "container has runAsNonRoot and image will run as root (pod: {pod}, container: c)"),
+        "zero": (shell(FOREVER, securityContext={**STRICT, "runAsUser": 0}), config,
+                 "container's runAsUser breaks non-root policy (pod: {pod}, container: c)"),
+        "named": ({"image": "web:1", "securityContext": STRICT}, config,
+                  "container has runAsNonRoot and image has non-numeric user (web), cannot verify user is non-root "
+                  "(pod: {pod}, container: c)"),
+        "empty": ({"image": "empty:1"}, create, "no command specified"),
+        "ghost": ({"image": "ghost:1"}, create, "unable to find user ghost: no matching entries in passwd file"),
+        "band": ({"image": "band:1"}, create, "unable to find group band: no matching entries in group file"),
+        "program": ({"image": "busybox", "command": ["no-such-program"]}, "RunContainerError",
+                    'exec: "no-such-program": executable file not found in $PATH'),
+        "path": ({"image": "busybox", "command": ["/no/such"]}, "RunContainerError",
+                 'exec: "/no/such": stat /no/such: no such file or directory'),
+        "denied": ({"image": "busybox", "command": ["/etc/passwd"]}, "RunContainerError",
+                   'exec: "/etc/passwd": permission denied'),
+        "place": (shell(FOREVER, workingDir="/etc/passwd"), "RunContainerError",
+                  'chdir to cwd ("/etc/passwd") set in config.json failed: not a directory'),
+    }  # fmt: skip
+    for name, (container, _, _) in cases.items():
+        await world.create(name, container)
+    seen = await asyncio.gather(*(world.until(name, waiting_for(case[1]), case[1]) for name, case in cases.items()))
+    for (name, (_, reason, message)), pod in zip(cases.items(), seen, strict=True):
+        status, uid = container_status(pod), pod["metadata"]["uid"]
+        wanted = message.replace("{pod}", f'"{name}_default({uid})"')
+        assert status["state"]["waiting"]["message"] == wanted, (name, status)
+        assert ("Failed", f"Error: {wanted}") in await world.events(name), name
+        if reason == "RunContainerError":
+            end = status["lastState"]["terminated"] if status["lastState"] else None
+            assert end is None or (end["exitCode"], end["reason"]) == (128, "StartError"), status
+        else:  # there was no run
+            assert (status["restartCount"], status["lastState"]) == (0, {}), status
+            assert pod["status"]["phase"] == "Pending"
+    again = await world.until("program", waiting_for("CrashLoopBackOff"), "backing off")
+    assert container_status(again)["lastState"]["terminated"]["reason"] == "StartError"
+    await world.create("once", {"image": "busybox", "command": ["no-such-program"]}, restartPolicy="Never")
+    once = await world.until("once", lambda p: p["status"].get("phase") == "Failed", "failed")
+    end = container_status(once)["state"]["terminated"]
+    assert (end["exitCode"], end["reason"]) == (128, "StartError")
+    await world.client.create(SECRET, {"metadata": {"name": "none"}, "data": {"a": "YQ=="}}, "default")
+    await world.ready("secret")
+    # What is not there can be made: a working directory; and a container's own word goes before its Pod's.
+    allowed = shell("pwd; " + FOREVER, workingDir="/no/such/place", securityContext={"runAsNonRoot": False})
+    await world.create("allowed", allowed, securityContext=STRICT)
+    pod = await world.ready("allowed")
+    await asyncio.sleep(0.1)
+    assert world.log_text(pod) == "/no/such/place\n"
+    for name in (*cases, "once", "allowed"):
+        await world.delete(name, grace_seconds=0)
