@@ -361,3 +361,77 @@ def test_many_first_requests_make_one_session() -> None:
         assert len({id(s) for s in sessions}) == 1
 
     asyncio.run(main())
+
+
+def test_a_former_session_is_closed_with_its_last_request(tmp_path: Path) -> None:
+    """Whoever renews credentials for months leaves no session behind, and cuts no stream that goes on."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {}})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(event("ADDED", "a"))
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        client = HttpClient.from_access(Access(base, token="0"))
+        connection = client._connection
+        try:
+            async with asyncio.timeout(20), aclosing(client.watch(CONFIG_MAP, "ns", resource_version="1")) as events:
+                await anext(events)
+                first = connection.session
+                assert first is not None
+                for turn in range(1, 4):
+                    await client.use(Access(base, token=str(turn)))
+                    await client.get(CONFIG_MAP, "a", "ns")
+                    await anext(events)
+                    assert list(connection.retired) == [first] and not first.closed
+            assert first.closed
+            assert not connection.retired and not connection.under_way
+            await client.get(CONFIG_MAP, "a", "ns")
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+    asyncio.run(main())
+
+
+def test_a_renewed_certificate_cuts_no_stream(tmp_path: Path) -> None:
+    """A plugin's new certificate is for new connections; what goes on over the old one goes on."""
+    pair = "'clientCertificateData': str(time.time_ns()), 'clientKeyData': 'k'"
+    code = f"import json, time; print(json.dumps({{'status': {{{pair}}}}}))"
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {}})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(event("ADDED", "a"))
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        client = HttpClient.from_access(Access(f"http://127.0.0.1:{runner.addresses[0][1]}", plugin=plugin(code)))
+        connection = client._connection
+        try:
+            async with asyncio.timeout(20), aclosing(client.watch(CONFIG_MAP, "ns", resource_version="1")) as events:
+                await anext(events)
+                former = connection.session
+                await connection.renew()
+                await client.get(CONFIG_MAP, "a", "ns")
+                assert connection.session is not former
+                await anext(events)
+        finally:
+            await client.close()
+            await runner.cleanup()
+
+    asyncio.run(main())

@@ -243,3 +243,22 @@ def test_short_delays_on_a_loop_whose_handles_tell_no_time(seconds: float) -> No
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def test_keys_added_before_the_loop_runs_wait_from_the_first_worker_on() -> None:
+    """The machine's uptime is no wait, nor is the time before there was anybody to wait for."""
+    queue = WorkQueue()
+    queue.add(A)
+    queue.add(B)
+
+    async def main() -> None:
+        await asyncio.sleep(1000.0)
+        assert await queue.get() == A
+        await asyncio.sleep(2.0)
+        assert await queue.get() == B
+        queue.add(("ns", "c"))
+        await asyncio.sleep(5.0)
+        await queue.get()
+
+    run_virtual(main())
+    assert queue.waits.sums[()] == 0.0 + 2.0 + 5.0

@@ -18,6 +18,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -105,8 +106,10 @@ class _Connection:
     unix_path: str = ""
     access: Access | None = None
     session: aiohttp.ClientSession | None = None
-    retired: list[aiohttp.ClientSession] = field(default_factory=list)
-    """Sessions of credentials that have been renewed; streams may still go on there."""
+    under_way: dict[aiohttp.ClientSession, int] = field(default_factory=dict)
+    """How many requests, streams among them, go on over each session."""
+    retired: dict[aiohttp.ClientSession, None] = field(default_factory=dict)
+    """Sessions of former credentials, each until its last request ends."""
     token: str = ""
     token_until: float = 0.0
     plugin_certificate: tuple[bytes, bytes] | None = None
@@ -142,6 +145,38 @@ class _Connection:
             json_serialize=lambda value: _encode(value).decode(),
         )
         return self.session
+
+    @asynccontextmanager
+    async def borrowed(self, session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+        """For as long as a request goes on over a session; the last one closes a session that has been retired."""
+        self.under_way[session] = self.under_way.get(session, 0) + 1
+        try:
+            yield
+        finally:
+            self.under_way[session] -= 1
+            if not self.under_way[session]:
+                del self.under_way[session]
+                if session in self.retired:
+                    del self.retired[session]
+                    await session.close()
+
+    async def retire(self) -> None:
+        """Have new requests open a session of their own; those under way go on to their end."""
+        former, self.session = self.session, None
+        if former is None:
+            return
+        if former in self.under_way:
+            self.retired[former] = None
+        else:
+            await former.close()
+
+    async def close(self) -> None:
+        """Close all sessions, whatever goes on there."""
+        sessions = [*self.retired, *([self.session] if self.session is not None else [])]
+        self.retired.clear()
+        self.session = None
+        for session in sessions:
+            await session.close()
 
     async def authorization(self) -> str:
         """The Authorization header; "" when certificates, or the socket itself, say who we are."""
@@ -182,9 +217,8 @@ class _Connection:
                 if credential.certificate and credential.key:
                     changed = self.plugin_certificate != (credential.certificate, credential.key)
                     self.plugin_certificate = (credential.certificate, credential.key)
-                    if changed and self.session is not None:
-                        await self.session.close()
-                        self.session = None
+                    if changed:
+                        await self.retire()
                 self.token_until = now + credential.lifetime_seconds
 
 
@@ -218,17 +252,10 @@ class HttpClient:
         connection = self._connection
         async with connection.opening:
             connection.access = access
-            if connection.session is not None:
-                connection.retired.append(connection.session)
-                connection.session = None
+            await connection.retire()
 
     async def close(self) -> None:
-        for session in self._connection.retired:
-            await session.close()
-        self._connection.retired.clear()
-        if self._connection.session is not None:
-            await self._connection.session.close()
-            self._connection.session = None
+        await self._connection.close()
 
     # ---------------------------------------------------------------- reads
 
@@ -288,7 +315,7 @@ class HttpClient:
         silent = (timeout_seconds or LONGEST_WATCH_SECONDS) + WATCH_GRACE_SECONDS
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silent)
         try:
-            async with await self._request("GET", _path(kind, namespace), query, None, timeout) as response:
+            async with self._request("GET", _path(kind, namespace), query, None, timeout) as response:
                 if response.status != 200:
                     raise _error(response.status, await response.read(), response.headers)
                 lines = LineSplitter()
@@ -391,7 +418,7 @@ class HttpClient:
         tries = 0
         while True:
             try:
-                async with await self._request(method, path, query, data, timeout, content_type) as response:
+                async with self._request(method, path, query, data, timeout, content_type) as response:
                     raw: bytes = await response.read()
                     if response.status < 300:
                         return raw
@@ -407,6 +434,7 @@ class HttpClient:
             else:
                 raise error
 
+    @asynccontextmanager
     async def _request(
         self,
         method: str,
@@ -415,18 +443,18 @@ class HttpClient:
         data: bytes | None,
         timeout: aiohttp.ClientTimeout,
         content_type: str = "application/json",
-    ) -> Any:
-        """The request's context manager, on an open session."""
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """One request on an open session, until its answer is read."""
         from yarl import URL
 
         connection = self._connection
         headers = {"Accept": "application/json", "User-Agent": f"{self.manager}/kubesvc"}
         if data is not None:
             headers["Content-Type"] = content_type
-        session = await connection.open()
+        await connection.open()
         if authorization := await connection.authorization():
             headers["Authorization"] = authorization
-            session = await connection.open()  # a plugin may have brought another certificate
+        session = await connection.open()  # a plugin may have brought another certificate
         access = connection.access
         options: dict[str, Any] = {}
         if connection.unix_path:
@@ -437,7 +465,7 @@ class HttpClient:
             if access.proxy_url:
                 options["proxy"] = access.proxy_url
         url = URL(connection.base + path, encoded=True)
-        return session.request(
+        request = session.request(
             method,
             url.with_query(query) if query else url,
             data=data,
@@ -446,6 +474,8 @@ class HttpClient:
             allow_redirects=False,
             **options,
         )
+        async with connection.borrowed(session), request as response:
+            yield response
 
 
 @dataclass(frozen=True, slots=True)

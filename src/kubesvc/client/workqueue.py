@@ -53,12 +53,16 @@ DURATIONS = exponential(1e-8, 10, 12)
 """Upstream's bounds for waits and work, seconds."""
 
 
+BEFORE = -1.0
+"""The moment of what happened before the loop ran: handlers may add keys already then."""
+
+
 def _now() -> float:
-    """The loop's time; 0 before it runs, when handlers already add keys."""
+    """The loop's time; BEFORE before it runs."""
     try:
         return asyncio.get_running_loop().time()
     except RuntimeError:
-        return 0.0
+        return BEFORE
 
 
 class TokenBucket:
@@ -101,6 +105,8 @@ class WorkQueue:
         self.adds = self.retries = 0
         self.waits, self.works = Histogram(DURATIONS), Histogram(DURATIONS)
         """Seconds that keys were ready, and that they were worked on."""
+        self._opened = BEFORE
+        """When the first worker came: keys added before the loop ran count as waiting since then."""
         self._failures: dict[Key, int] = {}
         self._back_at: dict[Key, float] = {}  # loop time at which the last counted failure lets the key come back
         self._due: dict[Key, float] = {}  # delayed keys and their loop time
@@ -185,6 +191,8 @@ class WorkQueue:
 
     async def get(self) -> Key:
         """The next key, which is this worker's until `done`."""
+        if self._opened == BEFORE:
+            self._opened = _now()
         while not self._ready:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._getters.append(waiter)
@@ -198,7 +206,8 @@ class WorkQueue:
                 raise
         key = self._ready.popleft()
         now = _now()
-        self.waits.observe(now - self._wanted.pop(key))
+        since = self._wanted.pop(key)
+        self.waits.observe(now - (self._opened if since == BEFORE else since))
         self._working[key] = now
         return key
 
