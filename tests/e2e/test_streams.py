@@ -202,6 +202,25 @@ def test_exec_at_a_terminal_follows_its_size(streams: Streams, carrier: dict[str
     assert code == 6, said
 
 
+OWN_TERMINAL = b"t=$(tty); [ -c $t ] && echo written to $t > $t; ls /dev/pts; [ -w /dev/ptmx ] && exit 6\n"
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_the_terminal_is_one_of_the_pods_own(streams: Streams, user: int) -> None:
+    """NODE-100, NODE-106: a program in a Pod can name its terminal and open it by that name, whoever it runs as; of
+    the node's terminals, and of other containers', it sees none."""
+    name = f"tty{user}"
+    made = pod(name, "busybox", "sleep", "9999", securityContext={"runAsUser": user})
+    streams.instance.apply(made)
+    eventually(lambda: condition(streams.instance.get("pod", "-n", NAMESPACE, name), "Ready") == "True")
+    prompt = b"# " if user == 0 else b"$ "
+    said, code = at_terminal(
+        streams.command("exec", "-it", name, "--", "sh"), streams.environment(), [(prompt, OWN_TERMINAL)]
+    )
+    assert code == 6 and "written to /dev/pts/0\r\n0  ptmx\r" in said, said
+    streams.instance.kubectl("-n", NAMESPACE, "delete", "pod", name, "--wait=false")
+
+
 def test_what_is_executed_ends_with_its_client(streams: Streams) -> None:
     """No process stays behind when kubectl is killed, even one that ignores SIGHUP."""
     with streams.running("exec", "ticks", "--", "sh", "-c", "trap '' HUP; exec sleep 98701"):
@@ -285,12 +304,13 @@ def test_run_with_input(streams: Streams) -> None:
 
 
 def test_run_at_a_terminal(streams: Streams) -> None:
+    """KCTL-74: the Pod, attached to at once; its exit code; then it is deleted. Its terminal is its own too."""
     said, code = at_terminal(
         streams.command("run", "tty", "-it", "--rm", "--restart=Never", "--image=busybox", "--", "sh"),
         streams.environment(),
-        [(b"enter", b"\n"), (b"# ", b"stty size\n"), (b"40 100", b"exit 5\n")],
+        [(b"enter", b"\n"), (b"# ", b"stty size\n"), (b"40 100", OWN_TERMINAL)],
     )
-    assert code == 5, said
+    assert code == 6 and "written to /dev/pts/0\r\n0  ptmx\r" in said, said
 
 
 def test_cp_both_ways(streams: Streams, tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ import sys
 from typing import Any, NoReturn
 
 if __package__:
-    from . import rootfs
+    from . import rootfs, terminals
     from . import syscalls as sc
 else:  # pragma: no cover - started by path, see namespaces.nsexec_command
     import rootfs  # type: ignore[import-not-found,no-redef]
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
+    import terminals  # type: ignore[import-not-found,no-redef]
 
 KINDS = {
     "user": sc.CLONE_NEWUSER,
@@ -307,10 +308,10 @@ def run_spec(fd: int) -> NoReturn:
     """Become the program that a marshalled dictionary describes; the process is already in its namespaces but mnt.
 
     Keys: argv, env, cwd; steps and place (see rootfs.build; absent: the mounts stay shared); uid, gid, groups;
-    capabilities (mask to keep, absent: all), no_new_privileges; terminal (stdin is one and becomes the controlling
-    one); limits {resource number: (soft, hard)}; go (a
-    descriptor: one byte must arrive before exec, its end means that the parent died); status (a descriptor: on
-    failure gets one line "step: words"; closed by a successful exec).
+    capabilities (mask to keep, absent: all), no_new_privileges; terminal (one of the new root becomes stdin, stdout,
+    stderr and the controlling one, and its near end goes to this socket; where there is none, stdin is one already);
+    limits {resource number: (soft, hard)}; go (a descriptor: one byte must arrive before exec, its end means that the
+    parent died); status (a descriptor: on failure gets one line "step: words"; closed by a successful exec).
     """
     import marshal
 
@@ -322,18 +323,21 @@ def run_spec(fd: int) -> NoReturn:
         if os.read(spec["go"], 1) != b"+":
             os._exit(FAILED)
         os.close(spec["go"])
-        if spec.get("terminal"):
-            step = "terminal"
+        if spec.get("terminal"):  # imported before the files are out of sight
             import fcntl
+            import socket
             import termios
-
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if spec.get("limits"):
-            import resource  # before its file is out of sight
+            import resource
         if "steps" in spec:
             step = "mount"
             sc.unshare(sc.CLONE_NEWNS)
             rootfs.build(spec["steps"], spec["place"])
+        if spec.get("terminal"):
+            step = "terminal"
+            with socket.socket(fileno=spec["terminal"]) as console:
+                move_to_terminal(console, spec.get("uid") or 0)
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         step = "limits"
         if spec.get("limits"):
             for number, pair in spec["limits"].items():
@@ -358,6 +362,20 @@ def run_spec(fd: int) -> NoReturn:
     except Exception as error:
         os.write(spec["status"], f"{step}: {type(error).__name__}: {error}".encode())
     os._exit(FAILED)
+
+
+def move_to_terminal(console: Any, owner: int) -> None:
+    """Open a terminal of this root and make its far end the first three descriptors; the near end goes out."""
+    import socket
+
+    try:
+        near, far = terminals.open_pair("/dev/pts/ptmx")
+    except OSError:
+        return  # what the parent has opened stays
+    os.fchown(far, owner, -1)
+    socket.send_fds(console, [b"+"], [near])
+    for number in range(3):
+        os.dup2(far, number)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

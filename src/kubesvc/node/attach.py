@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kubesvc.kernel.terminals import far_end
+
 from .logs import LogFile, LogPipe
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
@@ -44,6 +46,17 @@ class Terminal(LogPipe):
 
     def for_container(self) -> int:
         return os.dup(self.far)
+
+    def move(self, near: int) -> None:
+        """Read and write another terminal from now on, of the same size; nobody has used the one before."""
+        window = fcntl.ioctl(self.fd, termios.TIOCGWINSZ, bytes(WINDOW.size))
+        self.loop.remove_reader(self.fd)
+        os.close(self.fd)
+        os.close(self.far)
+        self.fd, self.far = near, far_end(near)
+        fcntl.ioctl(near, termios.TIOCSWINSZ, window)
+        os.set_blocking(near, False)
+        self.loop.add_reader(near, self.on_readable)
 
     def resize(self, width: int, height: int) -> None:
         if self.fd >= 0:

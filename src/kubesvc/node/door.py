@@ -25,7 +25,6 @@ import fcntl
 import json
 import logging
 import os
-import pty
 import signal
 import socket
 import struct
@@ -355,18 +354,19 @@ class NodeDoor:
             raise Refusal("you must specify at least one command for the container")
         if wanted.node:
             command, environment = list(wanted.command), {**os.environ, **wanted.env}
-            flags = ["--ctty"] if wanted.tty else []
+            flags, open_terminal = ["--ctty"] if wanted.tty else [], os.openpty
         else:
             runner = self.runner(wanted.namespace, wanted.pod, wanted.container)
             run = runner.execution
             if run is None:
                 raise Refusal(f'container not found ("{runner.name}")', 500)
             command, environment = list(wanted.command), {**run.environment, **wanted.env}
-            flags = run.enter_flags()
+            flags, open_terminal = run.enter_flags(), run.open_terminal
             flags += ["--ctty"] if wanted.tty else []
             if wanted.tty:
                 environment.setdefault("TERM", "xterm")
-        await Session(self.spawner, wanted, flags, command, environment, reader, writer).run()
+        session = Session(self.spawner, wanted, flags, command, environment, reader, writer, open_terminal)
+        await session.run()
 
 
 class Session:
@@ -381,7 +381,9 @@ class Session:
         environment: dict[str, str],
         reader: Reader,
         writer: Writer,
+        open_terminal: Callable[[], tuple[int, int]] = os.openpty,
     ) -> None:
+        self.open_terminal = open_terminal
         self.spawner = spawner
         self.wanted = wanted
         self.flags = flags
@@ -395,7 +397,7 @@ class Session:
     async def run(self) -> None:
         outputs: list[asyncio.Task[None]] = []
         if self.wanted.tty:
-            self.terminal, far = pty.openpty()
+            self.terminal, far = self.open_terminal()
             self.resize(self.wanted.width, self.wanted.height)
             ends = (far, far, far)
             near: list[tuple[int, int]] = [(os.dup(self.terminal), STDOUT)]

@@ -22,6 +22,7 @@ from kubesvc.kernel.process import (
     processes_that_see,
     session_processes,
 )
+from kubesvc.kernel.terminals import open_inside
 
 from .capabilities import capability_mask
 from .environment import expand
@@ -67,6 +68,10 @@ class Execution:
         mask = capability_mask(self.container)
         flags += ["--capabilities", str(mask)] if mask is not None and not uid else []
         return [*flags, "--setuid", str(uid)] if uid else flags
+
+    def open_terminal(self) -> tuple[int, int]:
+        """(near, far) of a new terminal among the container's own, for its user."""
+        return open_inside(self.process.pid, self.user[0])
 
     async def enter(
         self, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None

@@ -121,6 +121,7 @@ class NativeRuntime:
         )
         outputs = [pipe.for_container() for pipe in runner.output.pipes]
         stdin = runner.output.open_input()
+        console = runner.output.open_console()
         sandbox = runner.view.sandbox
         kinds, new, inside = sandbox.kinds, sandbox.new, sandbox.pid
         if container.target_container_name and new:  # kubectl debug --target: among that container's processes
@@ -137,8 +138,8 @@ class NativeRuntime:
             "groups": groups,
             "capabilities": capability_mask(container),
             "no_new_privileges": bool(context is not None and context.allow_privilege_escalation is False),
-            "terminal": container.tty,
             "limits": self.rlimits(runner),
+            "terminal": console,
         }
         group = await self.make_group(runner)
         try:
@@ -153,6 +154,7 @@ class NativeRuntime:
                     stdin=stdin,
                     stdout=outputs[0],
                     stderr=outputs[-1],
+                    pass_fds=(console,) if console else (),
                 ),
                 spec,
                 plan_steps(plan),
@@ -183,6 +185,7 @@ class NativeRuntime:
             await prepared.go()
         except StartFailed as error:
             raise StartFailed(go_words(str(error), argv, container.working_dir or image.workdir)) from None
+        runner.output.take_terminal()
         runner.event("Normal", "Started", "Container started")
         runner.begin()
         return Execution(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 from kubesvc.api.container import Container
@@ -34,6 +35,8 @@ class ContainerOutput:
         self.log_file: LogFile | None = None
         self.pipes: list[LogPipe] = []
         self.input: ContainerInput | None = None
+        self.console: tuple[socket.socket, socket.socket] | None = None
+        """While a container with a terminal begins: where its near end comes from, and what the container has of it."""
 
     @property
     def log_path(self) -> Path:
@@ -71,12 +74,42 @@ class ContainerOutput:
         self.input = ContainerInput(near)
         return far
 
+    def open_console(self) -> int:
+        """The descriptor by which a new run sends the terminal that it has opened among its own; 0 without one."""
+        if not self.container.tty:
+            return 0
+        self.console = socket.socketpair()
+        return self.console[1].fileno()
+
+    def take_terminal(self) -> None:
+        """Go over to the terminal that the run has opened, if it could."""
+        if self.console is None:
+            return
+        try:
+            _, [fd], _, _ = socket.recv_fds(self.console[0], 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        except (OSError, ValueError):
+            return
+        finally:
+            self.close_console()
+        terminal = self.pipes[0]
+        assert isinstance(terminal, Terminal)
+        terminal.move(fd)
+        if self.input is not None:
+            self.input.close()
+            self.input = ContainerInput(os.dup(fd))
+
+    def close_console(self) -> None:
+        for end in self.console or ():
+            end.close()
+        self.console = None
+
     async def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stdin: bool) -> None:
         """Show a client the streams of the run that goes on, framed like an exec's, until one of them has ended."""
         await Attachment(self, reader, writer, stdin=stdin).run()
 
     def end_run(self) -> None:
         """The run is over: take what is left in its streams; keep the logs of this run and the one before."""
+        self.close_console()
         if self.input is not None:
             self.input.close()
             self.input = None
@@ -94,6 +127,7 @@ class ContainerOutput:
 
     def close(self) -> None:
         """Let go of everything, whether or not the container still runs."""
+        self.close_console()
         for pipe in self.pipes:
             pipe.close()
         if self.input is not None:
