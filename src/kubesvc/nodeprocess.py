@@ -140,6 +140,11 @@ async def steer(
     report = ProxyReport(opened.choice.mode, opened.choice.why)
     write_report(state / PROXY_REPORT, report)
 
+    def crowded(text: str) -> None:
+        nonlocal report
+        report = msgspec.structs.replace(report, crowded=text)
+        write_report(state / PROXY_REPORT, report)
+
     def refused(family: str, services: dict[tuple[str, str], str]) -> None:
         others = {k: v for k, v in report.refused.items() if not k.startswith(family)}
         report.refused.clear()
@@ -156,6 +161,7 @@ async def steer(
         conntrack=opened.conntrack,
         synced=synced,
         refused=refused,
+        crowded=crowded,
     )
     with closing(opened):
         await proxy.run()

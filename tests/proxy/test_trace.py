@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.meta import typed
 from kubesvc.api.service import Service
+from kubesvc.cli.peek import Reply
+from kubesvc.cli.trace import compare
+from kubesvc.kernel.room import REMEDY, Room
 from kubesvc.proxy.decision import NewFlow, Surroundings
 from kubesvc.proxy.trace import Source, Trace, as_json, render, trace
 from kubesvc.proxy.traffic import Place
@@ -150,3 +153,16 @@ def test_in_is_exactly_what_is_decided(
     if inside:
         assert sum(c.probability for c in inside) == pytest.approx(1)
     assert all(c.reason for c in leg.candidates)
+
+
+@pytest.mark.parametrize(
+    ("result", "crowded", "agrees"),
+    [("timeout", Room(100, 100, lost=1).sentence(), False), ("connected", Room(95, 100).sentence(), True)],
+)
+def test_a_kernel_without_room_is_named_beside_the_connection(result: str, crowded: str, agrees: bool) -> None:
+    """Where a connection is lost, or soon will be, though the rules are right."""
+    endpoint = "10.244.1.2" if agrees else ""
+    reply = Reply(result, "10.244.1.9", 40000, endpoint, 8080 if agrees else 0, crowded=crowded)
+    found = compare(follow(POD, VIP, 80, service(), *BOTH), reply)
+    assert found["agrees"] is agrees and found["crowded"] == crowded
+    assert f"\n{crowded}\nnext: {REMEDY}" in found["text"]

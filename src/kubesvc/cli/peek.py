@@ -15,6 +15,7 @@ import msgspec
 
 from kubesvc.kernel.conntrack import KernelConntrack
 from kubesvc.kernel.namespaces import Namespaces
+from kubesvc.kernel.room import read_room
 
 DIAL_SECONDS = 3.0
 PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}
@@ -49,7 +50,8 @@ class Request(msgspec.Struct, frozen=True):
 
 class Reply(msgspec.Struct, frozen=True):
     """result: "connected", "refused", "timeout", "unreachable" or "sent" (UDP without any answer); endpoint: where the
-    kernel's table of connections says that the flow went, "" if it was not translated or nobody knows it."""
+    kernel's table of connections says that the flow went, "" if it was not translated or nobody knows it; crowded: that
+    this table is full, or nearly."""
 
     result: str = ""
     source: str = ""
@@ -58,6 +60,7 @@ class Reply(msgspec.Struct, frozen=True):
     endpoint_port: int = 0
     error: str = ""
     rules: list[dict[str, Any]] = []
+    crowded: str = ""
 
 
 def main() -> int:
@@ -125,7 +128,8 @@ def dial(request: Dial) -> Reply:
             refused = error.errno == errno.ECONNREFUSED
             result = "refused" if refused else "unreachable"
         source, port = here.getsockname()[:2]
-        reply = Reply(result=result, source=source, source_port=port)
+        room = read_room()
+        reply = Reply(result=result, source=source, source_port=port, crowded=room.sentence() if room else "")
         return where(request.protocol, source, port, request.address, request.port, reply)
 
 

@@ -273,10 +273,11 @@ def replace_endpoint(reply: Reply, other: Reply) -> Reply:
 
 
 def compare(found: Trace, reply: Reply) -> dict[str, Any]:
-    """What was seen, and whether that is what was said.
+    """What was seen, and whether that is what was said; and whether the kernel has no room for connections.
 
     A connection to a chosen endpoint agrees whatever the endpoint itself answered: that is not the proxy's doing.
     """
+    from kubesvc.kernel.room import REMEDY
     from kubesvc.proxy.traffic import Target
 
     decision = found.last.decision
@@ -302,10 +303,13 @@ def compare(found: Trace, reply: Reply) -> dict[str, Any]:
     text = f"live: {words[reply.result]}{went}, from port {reply.source_port}: {verdict}"
     if not agrees and endpoint is not None:
         text += "\nnext: kubesvc rules on its Service shows what the kernel has; another program may steer traffic too"
+    if reply.crowded:
+        text += f"\n{reply.crowded}\nnext: {REMEDY}"
     return {
         "result": reply.result,
         "source": f"{reply.source}:{reply.source_port}",
         "endpoint": str(endpoint) if endpoint else None,
         "agrees": agrees,
+        "crowded": reply.crowded,
         "text": text,
     }

@@ -6,16 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kubesvc.kernel import room
 from kubesvc.kernel.cgroups import explain_limits, find_hierarchies, held
 from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import id_maps
 
 from .paths import all_instances
-from .proxyreport import read_report
+from .proxyreport import ProxyReport, read_report
 from .record import read_record
 
 Verdict = Literal["ok", "limited", "missing"]
@@ -41,7 +42,7 @@ def examine() -> list[Finding]:
     for check in IN_NAMESPACE:
         findings.append(check_in_namespace(*check) if can_enter else unknown(check[0]))
     findings.append(service_traffic() if can_enter else unknown("service traffic"))
-    findings += [user_ids(), cgroups(), programs(), egress(), *runtimes(), *refused_services()]
+    findings += [user_ids(), cgroups(), programs(), egress(), *runtimes(), *refused_services(), *crowded_nodes()]
     return findings
 
 
@@ -109,9 +110,8 @@ def service_traffic() -> Finding:
     return Finding("service traffic", "limited", said[-1], remedy)
 
 
-def refused_services() -> list[Finding]:
-    """Services of running instances whose rules the kernel of a node will not have."""
-    found = []
+def proxy_reports() -> Iterator[tuple[str, str, ProxyReport]]:
+    """(instance, node, what its proxy says) of all that run."""
     for paths in all_instances():
         try:
             record = read_record(paths.record)
@@ -120,12 +120,28 @@ def refused_services() -> list[Finding]:
         if record is None or record.control is None or not record.control.alive():
             continue
         for node in record.nodes:
-            report = read_report(paths.node(node.name))
-            for service, said in report.refused.items() if report else ():
-                namespace, _, name = service.partition(" ")[2].partition("/")
-                remedy = f"kubesvc why svc/{name} -n {namespace} --name {paths.name}"
-                found.append(Finding(f"{paths.name} {node.name}", "limited", f"rules of {service}: {said}", remedy))
+            if (report := read_report(paths.node(node.name))) is not None:
+                yield paths.name, node.name, report
+
+
+def refused_services() -> list[Finding]:
+    """Services of running instances whose rules the kernel of a node will not have."""
+    found = []
+    for instance, node, report in proxy_reports():
+        for service, said in report.refused.items():
+            namespace, _, name = service.partition(" ")[2].partition("/")
+            remedy = f"kubesvc why svc/{name} -n {namespace} --name {instance}"
+            found.append(Finding(f"{instance} {node}", "limited", f"rules of {service}: {said}", remedy))
     return found
+
+
+def crowded_nodes() -> list[Finding]:
+    """Nodes of running instances that have no room for more connections, or nearly none."""
+    return [
+        Finding(f"{instance} {node}", "limited", report.crowded, room.REMEDY)
+        for instance, node, report in proxy_reports()
+        if report.crowded
+    ]
 
 
 def unknown(name: str) -> Finding:

@@ -17,11 +17,13 @@ class ProxyReport(msgspec.Struct, frozen=True):
     """How the node steers packets, and why so; mode "": not at all.
 
     refused: Services whose rules the kernel will not have, by `family namespace/name`, with what it said
+    crowded: that the node's table of connections is full, or nearly; "" if it has room
     """
 
     mode: str
     why: str
     refused: dict[str, str] = {}
+    crowded: str = ""
 
 
 def write_report(path: Path, report: ProxyReport) -> None:

@@ -1,4 +1,5 @@
-"""The kernel's table of connections: list UDP flows and forget some. TCP and SCTP flows are not touched."""
+"""The kernel's table of connections: list UDP flows and forget some, and see how full it is. TCP and SCTP flows are not
+touched."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from .netlink import (
     u8,
     u32,
 )
+from .room import Room, read_room
 
 CTNETLINK = 1
 CT_GET, CT_DELETE = 1, 2
@@ -58,6 +60,9 @@ class Flow(msgspec.Struct, frozen=True):
 class Conntrack(Protocol):
     """The connections of one network namespace."""
 
+    def room(self) -> Room | None:
+        """How full it is; None if that cannot be known."""
+
     async def udp_flows(self, family: int) -> list[Flow]:
         """All UDP flows of AF_INET or AF_INET6; some may be missing if many came or went meanwhile (PROXY-78)."""
 
@@ -75,6 +80,9 @@ class KernelConntrack:
 
     def close(self) -> None:
         self.socket.close()
+
+    def room(self) -> Room | None:
+        return read_room()
 
     async def udp_flows(self, family: int) -> list[Flow]:
         flows = []
@@ -159,11 +167,16 @@ def decode_tuple(data: bytes) -> tuple[str, int, str, int, int]:
 
 
 class FakeConntrack:
-    """Flows in a list, open to inspection."""
+    """Flows in a list, open to inspection. `most`: how many fit; `lost`: raise it to tell of dropped packets."""
 
     def __init__(self, flows: Iterable[Flow] = ()) -> None:
         self.flows = list(flows)
         self.forgotten: list[Flow] = []
+        self.most = 262_144
+        self.lost = 0
+
+    def room(self) -> Room | None:
+        return Room(len(self.flows), self.most, self.lost)
 
     async def udp_flows(self, family: int) -> list[Flow]:
         await asyncio.sleep(0)

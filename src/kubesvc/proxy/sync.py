@@ -18,6 +18,7 @@ from kubesvc.api.servicecidr import SERVICE_CIDR, ServiceCIDR
 from kubesvc.client import Client, EventRecorder, Informer
 from kubesvc.clock import Clock, Random
 from kubesvc.kernel.conntrack import Conntrack
+from kubesvc.kernel.room import REMEDY, Crowding
 
 from .backend import Backends, Mode, SyncReport
 from .family import FamilySync, Listeners, World
@@ -42,6 +43,10 @@ HEALTH_RETRY_SECONDS = 5.0
 NODE_PATIENCE_SECONDS = 30.0
 """How long a Node may be without addresses before that is worth a line (PROXY-123)."""
 
+ROOM_SECONDS = 10.0
+"""How often it is looked whether the kernel has room for connections: three small files."""
+REASONS: dict[Crowding, str] = {"nearly full": "ConntrackNearlyFull", "full": "ConntrackFull"}
+
 
 class Proxy:
     """The service proxy of one node.
@@ -52,6 +57,7 @@ class Proxy:
     conntrack:    the connections of that namespace; with None stale UDP flows stay until they run out
     synced:       told of every sync that succeeded
     refused:      told of all Services of a family whose rules the kernel will not have, whenever that changes
+    crowded:      told when the kernel runs out of room for connections, in a sentence, and "" when it has room again
     addresses_of: the interfaces' addresses, asked when node_port_addresses are CIDRs
     """
 
@@ -68,11 +74,14 @@ class Proxy:
         addresses_of: Callable[[], Iterable[str]] = tuple,
         synced: Callable[[SyncReport], None] = lambda _: None,
         refused: Callable[[Family, dict[ServiceKey, str]], None] = lambda *_: None,
+        crowded: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.node_name = node_name
         self.mode: Mode = backends.mode
         self.settings = settings or ProxySettings()
         self.addresses_of = addresses_of
+        self.conntrack = conntrack
+        self.crowded = crowded
         self.clock = clock
         self.events = EventRecorder(client, "kube-proxy", clock=clock, random=random)
         self.services = services_of(client, clock, random)
@@ -125,12 +134,13 @@ class Proxy:
                     group.create_task(self._serve("health", s.health_address, s.health_port, self.health))
                 if s.metrics_port:
                     group.create_task(self._serve("metrics", s.metrics_address, s.metrics_port, self.metrics.answer))
-                me = {"metadata": {"name": self.node_name, "uid": self.node_name}}  # as upstream names it (PROXY-125)
-                self.events.event(NODE, me, "Normal", "Starting", "")
+                self.events.event(NODE, self._me(), "Normal", "Starting", "")
                 await self.services.synced.wait()
                 await self.slices.synced.wait()
                 await self.nodes.synced.wait()
                 group.create_task(self._miss_addresses())
+                if self.conntrack is not None:
+                    group.create_task(self._watch_room(self.conntrack))
                 for family in self.families:
                     group.create_task(family.run())
         finally:
@@ -139,6 +149,27 @@ class Proxy:
             if self.settings.cleanup:
                 for family in self.families:
                     await family.clean_up()
+
+    def _me(self) -> dict[str, Any]:
+        """The Node as Events of the proxy name it, which is as upstream does (PROXY-125)."""
+        return {"metadata": {"name": self.node_name, "uid": self.node_name}}
+
+    async def _watch_room(self, conntrack: Conntrack) -> None:
+        """Say when the kernel has no room for connections: rules are right then, and nobody gets through."""
+        state: Crowding = ""
+        before = None
+        while (now := conntrack.room()) is not None:
+            found = now.crowding(before)
+            if found != state:
+                text = now.sentence(before)
+                if text:
+                    log.warning("%s; next: %s", text, REMEDY)
+                    self.events.event(NODE, self._me(), "Warning", REASONS[found], text)
+                else:
+                    log.info("the kernel's table of connections has room again")
+                self.crowded(text)
+            state, before = found, now
+            await asyncio.sleep(ROOM_SECONDS)
 
     async def _miss_addresses(self) -> None:
         """Say so if the Node has no address for long. Rules do not wait for it: ClusterIPs need none, and node ports
