@@ -310,6 +310,45 @@ class Doors:
         return door
 
 
+class NodeVolumes:
+    """Directories of nodes, for the provisioner; a simulated node only says where it would have them."""
+
+    def __init__(self, control: Control) -> None:
+        self.paths = control.paths
+        self.record = control.record
+        self.doors = Doors(control)
+
+    async def make(self, node: str, name: str) -> str:
+        from kubesvc.node.localvolumes import DIRECTORY
+
+        if self.simulated(node):
+            return str(self.paths.node(node) / DIRECTORY / name)
+        return await self.ask(node, f"volume make {name}")
+
+    async def remove(self, node: str, path: str) -> None:
+        if not self.simulated(node):
+            await self.ask(node, f"volume remove {path}")
+
+    def simulated(self, node: str) -> bool:
+        return any(n.name == node and n.simulated for n in self.record.nodes)
+
+    async def ask(self, node: str, request: str) -> str:
+        """What the node answers. Raises DirectoryRefused."""
+        from kubesvc.apiserver.nodedoors import NodeRefused, dial_stream
+        from kubesvc.controllers.localpath import DirectoryRefused
+
+        try:
+            stream = await dial_stream(self.doors, node, request)
+            try:
+                return (await stream.reader.read()).decode()
+            finally:
+                stream.writer.close()
+        except NodeRefused as refusal:
+            raise DirectoryRefused(refusal.message) from None
+        except OSError as error:
+            raise DirectoryRefused(f"node {node}: {error}") from None
+
+
 class NodeUplinks:
     """Each node's own sockets to the API server: plain for its agent, its proxy and its DNS, each under its own name,
     and with TLS for what it passes on."""
@@ -368,6 +407,7 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         may=right_of(control.server),
         signing_certificate=(control.paths.pki / "ca.crt").read_bytes(),
         signing_key=(control.paths.pki / "ca.key").read_bytes(),
+        local_volumes=NodeVolumes(control) if plan_nodes(options) or options.reachable else None,
         load_balancer_ranges=options.load_balancer_range if options.nodes else (),
         node_monitor_grace_period=options.node_monitor_grace_period,
         explain_slices=options.explain_slices,

@@ -111,7 +111,7 @@ async def what_happened_is_told(world: World) -> None:
         ("twice", "Normal", "Started", "Container started"),
         ("twice", "Warning", "BackOff", "Back-off restarting failed container c in pod twice_default("),
         ("unready", "Warning", "Unhealthy", "Readiness probe failed: dial tcp "),
-        ("nowhere", "Warning", "FailedMount", 'MountVolume.SetUp failed for volume: configmap "nope" not found'),
+        ("nowhere", "Warning", "FailedMount", 'MountVolume.SetUp failed for volume "v" : configmap "nope" not found'),
     ):
         told = [e for e in await world.events_of(name) if e["reason"] == reason and e["message"].startswith(words)]
         assert told, (name, reason, await world.events(name))

@@ -219,7 +219,7 @@ def test_empty_and_host_volumes(tmp_path: Path) -> None:
     assert made({"emptyDir": {}}) == tmp_path / "own"
     path = tmp_path / "host"
     assert made({"hostPath": {"path": str(path), "type": "DirectoryOrCreate"}}) == path and path.is_dir()
-    with pytest.raises(VolumeProblem, match="is not a File"):
+    with pytest.raises(VolumeProblem, match="is not a file"):
         made({"hostPath": {"path": str(path), "type": "File"}})
     with pytest.raises(VolumeProblem, match="no volumes of its kind"):
         made({"nfs": {"server": "x", "path": "/"}})

@@ -28,6 +28,7 @@ from .door import SOCKET_NAME, NodeDoor
 from .events import NodeEvents
 from .hostports import HostPorts
 from .ipam import AddressPool
+from .localvolumes import DIRECTORY, LocalVolumes
 from .metrics import NodeState, render_node, render_probes
 from .native import NativeRuntime
 from .nodestatus import NodeKeeper
@@ -128,7 +129,8 @@ class NodeAgent:
             ids=read_ids(),
         )
         context.runtime = make_runtime(context)
-        door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock)
+        volumes = LocalVolumes(settings.state_dir / DIRECTORY)
+        door = NodeDoor(settings.state_dir / SOCKET_NAME, self, spawner, self.clock, volumes)
         try:
             async with asyncio.TaskGroup() as group:
                 for run in (events.run, self.services.run, self.nodes.run):

@@ -9,6 +9,8 @@ open it is decided by that directory's mode. One connection is one request, a li
     log NAMESPACE POD CONTAINER JSON  a container's log; the JSON has the names of `LogOptions` and "previous"
     exec JSON                         a process in a container, or in the node itself (NODE-100 to NODE-106)
     attach JSON                       a running container's own streams, framed like an exec's
+    volume make NAME                  a directory for a volume; its path follows
+    volume remove PATH                … and its end, with all that it holds
     connections                       how many translated connections went where, as lines of JSON while they come
 
 The answer begins with one line of JSON, {"ok": true} or {"error": "words", "code": 400}; then the bytes follow, both
@@ -44,6 +46,7 @@ from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 from .attach import ContainerInput, linger, pass_input
 from .containers import ContainerRunner
 from .execution import go_words
+from .localvolumes import LocalVolumes
 from .logs import LogOptions, read_log
 from .podworker import PodWorker
 from .probes import dial_words, join_host
@@ -121,9 +124,10 @@ class Pods(Protocol):
 class NodeDoor:
     """Serves the door until closed."""
 
-    def __init__(self, path: Path, pods: Pods, spawner: Spawner, clock: Clock) -> None:
+    def __init__(self, path: Path, pods: Pods, spawner: Spawner, clock: Clock, volumes: LocalVolumes) -> None:
         self.path = path
         self.pods = pods
+        self.volumes = volumes
         self.spawner = spawner
         self.clock = clock
         self.server: asyncio.Server | None = None
@@ -135,6 +139,7 @@ class NodeDoor:
             "exec": self.execute,
             "attach": self.attach,
             "connections": self.connections,
+            "volume": self.volume,
             "page": self.page,
         }
 
@@ -177,6 +182,22 @@ class NodeDoor:
             raise Refusal("404 page not found", 404)
         answer(writer, {"ok": True})
         writer.write(text.encode())
+        await writer.drain()
+
+    async def volume(self, rest: str, reader: Reader, writer: Writer) -> None:
+        verb, _, what = rest.partition(" ")
+        try:
+            if verb == "make":
+                path = str(await asyncio.to_thread(self.volumes.make, what))
+            elif verb == "remove":
+                await asyncio.to_thread(self.volumes.remove, what)
+                path = ""
+            else:
+                raise Refusal(f"unknown request {verb!r} for volumes: make or remove")
+        except OSError as error:
+            raise Refusal(error.strerror or str(error), 500) from None
+        answer(writer, {"ok": True})
+        writer.write(path.encode())
         await writer.drain()
 
     # -- flows --------------------------------------------------------------------------------------------------------

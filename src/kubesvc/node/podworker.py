@@ -30,6 +30,7 @@ from kubesvc.kernel.mounts import Mount
 from kubesvc.kernel.nft import NftError
 from kubesvc.kernel.process import WatchedProcess
 
+from .claims import ClaimProblem, NotMounted, as_directory, claim_name, fetch_volume
 from .containers import ContainerRunner, Role
 from .context import NodeContext
 from .hostports import plan_host_ports
@@ -440,20 +441,34 @@ class PodWorker:
         delays = iter(RETRY_SECONDS)
         volumes = self.pod.spec.volumes or ()
         while volumes:
+            at, step = "", "MountVolume.SetUp failed"
             try:
                 material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
                 group = fs_group(self.pod)
                 if group is not None and (missing := self.node.ids.missing(0, 0, [group])):
                     raise VolumeProblem(missing)
                 for volume in volumes:
-                    place = self.directory / "volumes" / volume.name
-                    self.places[volume.name] = make_volume(volume, self.pod, material, place)
-                    if group is not None and volume.host_path is None:
-                        own_by_group(place, group, read_only=volume.empty_dir is None)
+                    at = volume.name
+                    place, source, owned = self.directory / "volumes" / volume.name, volume, volume.host_path is None
+                    if claim := claim_name(self.pod, volume):
+                        running = self.held_sandbox is not None
+                        behind = await fetch_volume(self.node.client, self.pod, claim, running=running)
+                        at, owned = behind.name, behind.spec.local is not None
+                        source = as_directory(volume, behind)
+                    self.places[volume.name] = place = make_volume(source, self.pod, material, place)
+                    if group is not None and owned:
+                        writable = volume.empty_dir is not None or bool(claim)
+                        own_by_group(place, group, read_only=not writable)
                 return
+            except ClaimProblem as error:
+                words = (
+                    f"Unable to attach or mount volumes: unmounted volumes=[{at}], unattached volumes=[], failed to "
+                    f"process volumes=[{at}]: {error}"
+                )
             except (VolumeProblem, OSError) as error:
-                words = f"MountVolume.SetUp failed for volume: {error}"
-                self.node.events.pod(self.pod, "Warning", "FailedMount", words)
+                step = error.step if isinstance(error, NotMounted) else step
+                words = f'{step} for volume "{at}" : {error}' if at else f"{step} for volume: {error}"
+            self.node.events.pod(self.pod, "Warning", "FailedMount", words)
             await asyncio.sleep(next(delays, RETRY_SECONDS[-1]))
 
     async def refresh_volumes(self) -> None:

@@ -28,6 +28,10 @@ from .limits import pod_limits
 
 DEFAULT_MODE = 0o644
 HOST_PATH_DIRECTORY_MODE = 0o755
+HOST_PATH_WORDS = {
+    "Directory": "directory", "DirectoryOrCreate": "directory", "File": "file", "FileOrCreate": "file",
+    "Socket": "socket file", "CharDevice": "character device", "BlockDevice": "block device",
+}  # fmt: skip
 
 
 class VolumeProblem(Exception):
@@ -311,7 +315,7 @@ def host_path(path: Path, kind: str) -> Path:
         "Socket": path.is_socket, "CharDevice": path.is_char_device, "BlockDevice": path.is_block_device,
     }  # fmt: skip
     if kind in checks and not checks[kind]():
-        raise VolumeProblem(f"hostPath type check failed: {path} is not a {kind}")
+        raise VolumeProblem(f"hostPath type check failed: {path} is not a {HOST_PATH_WORDS[kind]}")
     if not kind and not path.exists():
         path.mkdir(mode=HOST_PATH_DIRECTORY_MODE, parents=True)
     return path
@@ -328,12 +332,14 @@ def plan_mounts(
             raise VolumeProblem(f'volume "{mount.name}" of container "{container.name}" is not there')
         below = sub_path(mount, environment)
         volume = volumes[mount.name]
-        made_of_objects = volume.empty_dir is None and volume.host_path is None
+        claim = volume.persistent_volume_claim
+        storage = (volume.empty_dir, volume.host_path, claim, volume.ephemeral)
+        made_of_objects = all(source is None for source in storage)
         found.append(
             Mount(
                 str(place),
                 os.path.normpath("/" + mount.mount_path.lstrip("/")),
-                read_only=mount.read_only or made_of_objects,
+                read_only=mount.read_only or made_of_objects or (claim is not None and claim.read_only),
                 below=below,
                 make=not made_of_objects,
             )
