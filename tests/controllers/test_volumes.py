@@ -15,6 +15,7 @@ from kubesvc.api.kinds import (
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
+    STATEFUL_SET,
     STORAGE_CLASS,
 )
 from kubesvc.api.meta import Object
@@ -517,5 +518,71 @@ def test_writes_that_fail_change_nothing_about_the_end(seed: int) -> None:
             c["spec"]["volumeName"]: c["metadata"]["name"] for c in claims
         }
         assert len(places.held["n1"]) == 4
+
+    with_volumes(story)
+
+
+# ---------------------------------------------------------------- StatefulSets
+
+
+async def web(house: House, replicas: int, **policy: str) -> None:
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {
+        "containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": 0}}  # fmt: skip
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    spec = {
+        "replicas": replicas, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
+        "podManagementPolicy": "Parallel", "template": template,
+        "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": wanted}],
+        "persistentVolumeClaimRetentionPolicy": policy or None,
+    }  # fmt: skip
+    await house.client.create(STATEFUL_SET, {"metadata": {"name": "web"}, "spec": spec}, "ns")
+    await house.settle()
+
+
+async def claims_of_web(house: House) -> dict[str, list[str]]:
+    """Claims with the kinds of their owners."""
+    found = await house.every(PERSISTENT_VOLUME_CLAIM)
+    return {c["metadata"]["name"]: [o["kind"] for o in c["metadata"].get("ownerReferences") or ()] for c in found}
+
+
+RETENTION: tuple[tuple[str, dict[str, str], list[str], list[str], list[str]], ...] = (
+    # what the policy says; the owners at first; claims left after the set shrank to one; claims left without it
+    ("nothing", {}, [], ["d-web-0", "d-web-1"], ["d-web-0", "d-web-1"]),
+    ("with the set", {"whenDeleted": "Delete"}, ["StatefulSet"], ["d-web-0", "d-web-1"], []),
+    ("when it shrinks", {"whenScaled": "Delete"}, [], ["d-web-0"], ["d-web-0"]),
+    ("both", {"whenDeleted": "Delete", "whenScaled": "Delete"}, ["StatefulSet"], ["d-web-0"], []),
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "owners", "shrunk", "left"), [r[1:] for r in RETENTION], ids=[r[0] for r in RETENTION]
+)
+def test_claims_of_a_set_go_as_its_policy_says(
+    policy: dict[str, str], owners: list[str], shrunk: list[str], left: list[str]
+) -> None:
+    async def story(house: House, places: FakeLocalVolumes) -> None:
+        await web(house, 2, **policy)
+        assert await claims_of_web(house) == {"d-web-0": owners, "d-web-1": owners}
+        await house.client.patch(STATEFUL_SET, "web", "ns", {"spec": {"replicas": 1}}, "merge")
+        await house.settle(20)
+        assert list(await claims_of_web(house)) == shrunk
+        await house.client.delete(STATEFUL_SET, "web", "ns")
+        await house.settle(20)
+        assert list(await claims_of_web(house)) == left
+        assert len(places.held["n1"]) == len(left)
+
+    with_volumes(story)
+
+
+def test_a_set_gives_a_pod_that_waits_the_claim_that_somebody_removed() -> None:
+    async def story(house: House, places: FakeLocalVolumes) -> None:
+        await web(house, 1)
+        first = (await claim_now(house, "d-web-0"))["metadata"]["uid"]
+        await house.client.delete(PERSISTENT_VOLUME_CLAIM, "d-web-0", "ns")
+        await house.client.delete(POD, "web-0", "ns", grace_seconds=0)
+        await house.settle(20)
+        assert (await claim_now(house, "d-web-0"))["metadata"]["uid"] != first
+        assert (await house.client.get(POD, "web-0", "ns"))["spec"].get("nodeName") == "n1"
+        assert len(places.held["n1"]) == 1
 
     with_volumes(story)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from kubesvc.api.controllerrevision import ControllerRevision
@@ -14,9 +16,10 @@ from kubesvc.client.workqueue import Key
 
 from . import statefulset_plan as plan
 from .history import RevisedController
+from .ownership import patch_owners
 from .replicaset_plan import seconds_to_next_availability
 from .revisions import template_of
-from .runner import closing
+from .runner import ControllerContext, ExpectedFailure, closing
 
 
 class StatefulSetController(RevisedController[StatefulSet]):
@@ -24,6 +27,10 @@ class StatefulSetController(RevisedController[StatefulSet]):
 
     name = "statefulset-controller"
     kind = STATEFUL_SET
+
+    def __init__(self, ctx: ControllerContext) -> None:
+        super().__init__(ctx)
+        self.claims = ctx.informers.of(PERSISTENT_VOLUME_CLAIM)
 
     async def reconcile(self, key: Key) -> None:
         stateful_set = self.owners.get(key)
@@ -41,6 +48,7 @@ class StatefulSetController(RevisedController[StatefulSet]):
         if stateful_set.metadata.deletion_timestamp is None:
             steps = plan.plan_pods(stateful_set, pods, current.name, update.name, now)
             try:
+                await self.keep_claims(stateful_set, pods)
                 await self.carry_out(key, stateful_set, steps, {r.name: r for r in (current, update)})
             except Exception as found:
                 error = found
@@ -93,13 +101,43 @@ class StatefulSetController(RevisedController[StatefulSet]):
         self.tell(stateful_set, "Normal", "SuccessfulCreate", f"create Pod {name} in StatefulSet", "successful")
 
     async def make_claims(self, stateful_set: StatefulSet, ordinal: int) -> None:
+        """The claims of an ordinal that are not there. ExpectedFailure for one that is about to go."""
+        namespace = stateful_set.namespace
         for claim in plan.render_claims(stateful_set, ordinal):
+            name = claim["metadata"]["name"]
+            found = self.claims.get((namespace, name))
+            if found is not None and found.metadata.deletion_timestamp is not None:
+                raise ExpectedFailure(f"pvc {name} is being deleted")
+            if found is not None:
+                continue
+            what = f"create Claim {name} Pod {stateful_set.name}-{ordinal} in StatefulSet"
             try:
-                await self.client.create(PERSISTENT_VOLUME_CLAIM, claim, stateful_set.namespace)
+                await self.client.create(PERSISTENT_VOLUME_CLAIM, claim, namespace)
             except AlreadyExists:
                 continue
-            what = f"create Claim {claim['metadata']['name']} Pod {stateful_set.name}-{ordinal} in StatefulSet"
+            except Exception as error:
+                if not closing(error):
+                    self.tell(stateful_set, "Warning", "FailedCreate", what, f"failed error: {error}")
+                raise
             self.tell(stateful_set, "Normal", "SuccessfulCreate", what, "success")
+
+    async def keep_claims(self, stateful_set: StatefulSet, pods: Sequence[Pod]) -> None:
+        """Make what pods wait for that somebody removed, and let claims go with those they are to go with."""
+        if not plan.claim_templates(stateful_set):
+            return
+        for pod in pods:
+            ordinal = plan.ordinal_of(stateful_set.name, pod.name)
+            if ordinal is None:
+                continue
+            if pod.status.phase == "Pending" and not pod.terminating and plan.in_range(stateful_set, ordinal):
+                await self.make_claims(stateful_set, ordinal)
+            for template in plan.claim_templates(stateful_set):
+                claim = self.claims.get((pod.namespace, plan.claim_name(stateful_set, template, ordinal)))
+                if claim is None or claim.metadata.deletion_timestamp is not None:
+                    continue
+                wanted = plan.claim_owners(stateful_set, pod, ordinal, claim)
+                if wanted != [msgspec.to_builtins(r) for r in claim.metadata.owner_references or ()]:
+                    await patch_owners(self.client, PERSISTENT_VOLUME_CLAIM, claim, wanted)
 
     async def remove(self, stateful_set: StatefulSet, step: plan.Remove) -> None:
         pod = step.pod

@@ -12,7 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kubesvc.api.meta import Object, controller_reference
+from kubesvc.api.persistentvolumeclaim import PersistentVolumeClaim
 from kubesvc.api.pod import Pod
 from kubesvc.api.statefulset import StatefulSet
 
@@ -263,6 +266,39 @@ def render_claims(stateful_set: StatefulSet, ordinal: int) -> list[Object]:
             {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": template.get("spec") or {}}
         )
     return found
+
+
+def in_range(stateful_set: StatefulSet, ordinal: int) -> bool:
+    """Whether the set wants a pod of this ordinal."""
+    return 0 <= ordinal - start_of(stateful_set) < replicas_of(stateful_set)
+
+
+def claim_owners(stateful_set: StatefulSet, pod: Pod, ordinal: int, claim: PersistentVolumeClaim) -> list[Object]:
+    """The owners of a pod's claim by the set's retention policy, as a plain list.
+
+    A claim that goes with the set is the set's; one that goes when the set shrinks becomes the pod's as soon as the pod
+    is to go. One that somebody else manages belongs to neither.
+    """
+    policy = stateful_set.spec.persistent_volume_claim_retention_policy
+    when_deleted = policy is not None and policy.when_deleted == "Delete"
+    when_scaled = policy is not None and policy.when_scaled == "Delete"
+    own = {("StatefulSet", stateful_set.name): stateful_set.metadata.uid, ("Pod", pod.name): pod.metadata.uid}
+    kept: list[Object] = []
+    foreign = False
+    for reference in claim.metadata.owner_references or ():
+        uid = own.get((reference.kind, reference.name))
+        if uid is None:
+            kept.append(msgspec.to_builtins(reference))
+            foreign = foreign or bool(reference.controller)
+        elif uid != reference.uid:
+            foreign = True  # of an earlier bearer of the name: not ours to take over
+    if foreign and (when_deleted or when_scaled):
+        return kept
+    if when_scaled and not in_range(stateful_set, ordinal):
+        return [*kept, controller_reference(pod, "v1", "Pod")]
+    if when_deleted:
+        return [*kept, controller_reference(stateful_set, "apps/v1", "StatefulSet")]
+    return kept
 
 
 # ---------------------------------------------------------------- what its status says
