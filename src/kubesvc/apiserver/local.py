@@ -11,7 +11,7 @@ from kubesvc.api.decode import decode_plain
 from kubesvc.api.errors import BadRequest, MethodNotAllowed, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object, metadata
-from kubesvc.client.interface import Client, PatchType, RawList, WatchEvent
+from kubesvc.client.interface import Answer, Client, PatchType, RawList, WatchEvent
 from kubesvc.clock import rfc3339
 
 from .apply import Applied, apply_patch
@@ -19,7 +19,7 @@ from .negotiation import PLAIN
 from .options import DeleteOptions, ListOptions, WriteOptions, selectors
 from .patches import patch_object
 from .registry import Registry
-from .results import base_of, render
+from .results import Written, base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
 from .storage import shown
 from .subresources import BINDING, EVICTION, SCALE, TOKEN_REQUEST, Subresources, scale_of
@@ -151,7 +151,7 @@ class LocalClient(Client):
                 return await self.subresources.token(kind, namespace, name, body, [])
             raise MethodNotAllowed(NO_METHOD)
         body = decode_plain(obj, kind, "Ignore").obj
-        return (await self.registry.create(kind, namespace, body, self.options, [])).object()
+        return answered(await self.registry.create(kind, namespace, body, self.options, []))
 
     async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
         kind = self.known(kind)
@@ -167,7 +167,7 @@ class LocalClient(Client):
         if subresource not in ("", "status", "approval"):
             raise NotFound(NO_RESOURCE)
         written = await self.registry.update(kind, namespace, name, body, self.options, [], subresource=subresource)
-        return written.object()
+        return answered(written)
 
     async def patch(
         self,
@@ -198,7 +198,7 @@ class LocalClient(Client):
                 )  # fmt: skip
 
             written = await registry.apply(kind, namespace, name, merge, options, [], subresource=subresource)
-            return written.object()
+            return answered(written)
 
         def edit(live: Object) -> Object:
             seen = kind.from_stored(live) if kind.stored else live
@@ -208,7 +208,7 @@ class LocalClient(Client):
             return kind.to_stored(patched) if kind.stored else patched
 
         written = await registry.change(kind, namespace, name, edit, options, [], subresource=subresource, copies=True)
-        return written.object()
+        return answered(written)
 
     async def delete(
         self,
@@ -240,3 +240,8 @@ class LocalClient(Client):
         labels, found = selectors(kind, label_selector, "")
         options = DeleteOptions(grace_seconds=grace_seconds, manager=self.manager)
         await self.registry.delete_collection(kind, namespace, ListOptions(labels=labels, fields=found), options)
+
+
+def answered(written: Written) -> Answer:
+    """What a client that writes is told."""
+    return Answer(written.object(), len(written.value))

@@ -30,7 +30,7 @@ from kubesvc.api.errors import ApiError, TooManyRequests, Unauthorized, from_sta
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 
-from .interface import EventType, PatchType, RawList, Unreachable, WatchEvent
+from .interface import Answer, EventType, PatchType, RawList, Unreachable, WatchEvent
 from .kubeconfig import Access, ExecPlugin, KubeconfigError, load_kubeconfig
 
 if TYPE_CHECKING:
@@ -392,7 +392,7 @@ class HttpClient:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
-    ) -> Object:
+    ) -> Answer:
         raw = await self._send(method, path, query, body, content_type)
         try:
             found = _decode(raw)
@@ -400,7 +400,7 @@ class HttpClient:
             raise Unreachable(f"{method} {path}: the answer is no JSON: {error}") from None
         if not isinstance(found, dict):
             raise Unreachable(f"{method} {path}: the answer is no object")
-        return found
+        return Answer(found, len(raw))
 
     async def _send(
         self,

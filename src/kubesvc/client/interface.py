@@ -39,6 +39,16 @@ class RawList:
     continue_token: str = ""
 
 
+class Answer(Object):
+    """The object that a server answers to a write, as plain as any. size_bytes: how long it is there, as JSON"""
+
+    __slots__ = ("size_bytes",)
+
+    def __init__(self, obj: Object, size_bytes: int) -> None:
+        super().__init__(obj)
+        self.size_bytes = size_bytes
+
+
 class Client(Protocol):
     """Reads and writes objects of any kind. `namespace` is "" for cluster-scoped kinds and for all namespaces."""
 

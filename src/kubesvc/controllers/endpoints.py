@@ -126,8 +126,7 @@ class EndpointsController(Controller):
 
     async def create(self, key: Key, wanted: Endpoints) -> None:
         try:
-            await self.client.create(ENDPOINTS, plain(wanted), key[0])
-            self.writes.wrote("create", wanted)
+            answer = await self.client.create(ENDPOINTS, plain(wanted), key[0])
         except (ApiError, Unreachable) as error:
             if closing(error):
                 return  # nothing can be made here any more (EP-22)
@@ -135,18 +134,19 @@ class EndpointsController(Controller):
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToCreateEndpoint", text)
             self.syncs.add(("error",))
             raise
+        self.writes.wrote("create", answer)
         if self.endpoints.get(key) is None:
             self.outdated[key] = ("", self.ctx.clock.monotonic())
 
     async def update(self, key: Key, existing: Endpoints, wanted: Endpoints) -> None:
         try:
             answer = await self.client.update(ENDPOINTS, plain(wanted))
-            self.writes.wrote("update", wanted)
         except (ApiError, Unreachable) as error:
             text = f"Failed to update endpoint {key_text(key)}: {error}"
             self.events.event(ENDPOINTS, wanted, "Warning", "FailedToUpdateEndpoint", text)
             self.syncs.add(("error",))
             raise
+        self.writes.wrote("update", answer)
         before = existing.metadata.resource_version
         if answer["metadata"].get("resourceVersion") != before:
             self.outdated[key] = (before, self.ctx.clock.monotonic())

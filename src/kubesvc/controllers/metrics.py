@@ -12,9 +12,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from kubesvc.api.meta import Struct
+from kubesvc.api.meta import Object
+from kubesvc.client.interface import Answer
 from kubesvc.client.metrics import Histogram, Labels, Metrics, exponential
 from kubesvc.client.workqueue import Key, WorkQueue
 
@@ -37,7 +36,6 @@ CHANGED_PER_SYNC = exponential(1, 2, 8)  # of slices
 SLICES, MIRRORED = "endpoint_slice_controller", "endpoint_slice_mirroring_controller"
 ENDPOINTS = "kubesvc_endpoints_controller"
 """Upstream counts nothing of the Endpoints controller but its queue."""
-_json = msgspec.json.Encoder()
 
 
 def queue_name(controller: str) -> str:
@@ -81,7 +79,7 @@ def watch_queues(metrics: Metrics, queues: Mapping[str, WorkQueue]) -> None:
 
 class WriteMetrics:
     """How much a controller of endpoints writes: `changes` by operation and, under a name of our own since upstream
-    has none, the bytes of the objects sent."""
+    has none, the bytes of the objects, as long as every watcher gets them."""
 
     def __init__(self, metrics: Metrics, prefix: str, what: str) -> None:
         operation = ("operation",)
@@ -91,11 +89,11 @@ class WriteMetrics:
         text = f"Bytes of the {what} written, by what was done."
         self.bytes = metrics.counter(f"{'' if own else 'kubesvc_'}{prefix}_written_bytes_total", text, operation)
 
-    def wrote(self, operation: str, obj: Struct | None = None) -> None:
-        """Count one write that succeeded. obj: what was sent, None for a delete"""
+    def wrote(self, operation: str, answer: Object | None = None) -> None:
+        """Count one write that succeeded. answer: what the server answered, None for a delete"""
         self.changes.add((operation,))
-        if obj is not None:
-            self.bytes.add((operation,), len(_json.encode(obj)))
+        if isinstance(answer, Answer):
+            self.bytes.add((operation,), answer.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)

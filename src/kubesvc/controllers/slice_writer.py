@@ -52,17 +52,17 @@ class SliceWriter:
 
     async def create(self, key: Key, s: EndpointSlice) -> None:
         try:
-            self.note(key, await self.client.create(ENDPOINT_SLICE, plain(s), key[0]))
-            self.metrics.writes.wrote("create", s)
+            answer = await self.client.create(ENDPOINT_SLICE, plain(s), key[0])
         except (ApiError, Unreachable) as error:
             raise self.failure("create", "", key, error) from error
+        self.note("create", key, answer)
 
     async def update(self, key: Key, s: EndpointSlice) -> None:
         try:
-            self.note(key, await self.client.update(ENDPOINT_SLICE, plain(s)))
-            self.metrics.writes.wrote("update", s)
+            answer = await self.client.update(ENDPOINT_SLICE, plain(s))
         except (ApiError, Unreachable) as error:
             raise self.failure("update", s.name, key, error) from error
+        self.note("update", key, answer)
 
     async def delete(self, key: Key, s: EndpointSlice) -> None:
         """Delete this very slice; one that is gone already is fine."""
@@ -77,7 +77,8 @@ class SliceWriter:
             self.tracker.undo_delete(key, s, known)
             raise self.failure("delete", s.name, key, error) from error
 
-    def note(self, key: Key, answer: Object) -> None:
+    def note(self, operation: str, key: Key, answer: Object) -> None:
+        self.metrics.writes.wrote(operation, answer)
         meta = answer["metadata"]
         self.tracker.wrote(key, str(meta.get("uid", "")), int(meta.get("generation") or 0))
 
