@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kubesvc.api import quantity
@@ -48,9 +48,13 @@ texts = st.builds(lambda n, f, s: f"{n}.{f}{s}", amounts, st.integers(0, 10**6),
 
 
 @given(texts)
+@example("3000275933.59375Ki")
 def test_the_canonical_text_is_its_own(text: str) -> None:
+    """But for bytes that no binary suffix divides: those lose their family with their suffix, as with Go."""
     stored = quantity.canonical(text)
-    assert quantity.canonical(stored) == stored
+    again = quantity.canonical(stored)
+    assert again == stored or (quantity.parse(text).format == "binary" and stored.isdigit())
+    assert quantity.canonical(again) == again
     assert quantity.parse(stored) == quantity.parse(text) or quantity.parse(text).format == "binary"
 
 

@@ -43,7 +43,8 @@ def immutable(new: Object, old: Object, name: str, path: Path, detail: str = IMM
     """A field keeps its value; absent, null and empty are told apart as Go would after normalization."""
     if new.get(name) == old.get(name):
         return []
-    return [fields.invalid(path / name, new.get(name), detail)]
+    value = new.get(name)
+    return [fields.invalid(path / name, "null" if value is None else value, detail)]  # a pointer to nothing is quoted
 
 
 def one_of(value: Any, supported: Sequence[str], path: Path, *, in_order: bool = False) -> Errors:

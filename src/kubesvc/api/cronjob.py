@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from . import checks, fields, podspec, shape, workload
+from . import checks, fields, podspec, podwarnings, shape, workload
 from .checks import part
 from .cronschedule import parse_schedule, zone_of
 from .fields import Errors, Path
-from .job import JobTemplateSpec, default_spec
-from .job import validate_spec as validate_job
+from .job import JobTemplateSpec
+from .jobcheck import validate_job_spec
 from .kind import Cell, Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectReference, Struct, Typed
 
@@ -49,9 +49,8 @@ def default(obj: Object) -> None:
     spec.setdefault("suspend", False)
     spec.setdefault("successfulJobsHistoryLimit", 3)
     spec.setdefault("failedJobsHistoryLimit", 1)
-    job = part(part(spec, "jobTemplate"), "spec")
-    if pod := part(part(job, "template"), "spec"):
-        podspec.default_pod_spec(pod)
+    job = spec.setdefault("jobTemplate", {}).setdefault("spec", {})
+    podspec.default_pod_spec(job.setdefault("template", {}).setdefault("spec", {}))
 
 
 def prepare_create(obj: Object) -> None:
@@ -59,7 +58,7 @@ def prepare_create(obj: Object) -> None:
 
 
 def validate(obj: Object, situation: Situation) -> Errors:
-    errors = validate_spec(obj, allow_zone=False)
+    errors = validate_spec(part(obj, "spec"), None)
     name = part(obj, "metadata").get("name") or ""
     if len(name) > LONGEST_NAME:
         text = f"must be no more than {LONGEST_NAME} characters"
@@ -69,7 +68,8 @@ def validate(obj: Object, situation: Situation) -> Errors:
 
 def validate_schedule(spec: Object, *, allow_zone: bool) -> Errors:
     """The schedule can be read, and its zone is named in the field for it; old objects may name it in the schedule."""
-    schedule, zone, errors = spec.get("schedule") or "", spec.get("timeZone"), Errors()
+    schedule, zone = spec.get("schedule") or "", spec.get("timeZone")
+    errors: Errors = []
     if not schedule:
         errors.append(fields.required(SPEC / "schedule"))
     else:
@@ -83,34 +83,60 @@ def validate_schedule(spec: Object, *, allow_zone: bool) -> Errors:
         elif "TZ" in schedule and zone is not None:
             text = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
             errors.append(fields.invalid(SPEC / "schedule", schedule, text))
-    if zone == "":
-        errors.append(fields.invalid(SPEC / "timeZone", zone, "timeZone must be nil or non-empty string"))
-    elif zone is not None and zone.lower() == "local":
-        text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
-        errors.append(fields.invalid(SPEC / "timeZone", zone, text))
-    elif zone is not None:
-        try:
-            zone_of(zone)
-        except ValueError as error:
-            errors.append(fields.invalid(SPEC / "timeZone", zone, str(error)))
     return errors
 
 
-def validate_spec(obj: Object, *, allow_zone: bool) -> Errors:
-    spec = part(obj, "spec")
-    errors = validate_schedule(spec, allow_zone=allow_zone)
+def validate_zone(zone: str | None) -> Errors:
+    """A zone that has a name and is known here."""
+    here = SPEC / "timeZone"
+    if zone is None:
+        return []
+    if not zone:
+        return [fields.invalid(here, zone, "timeZone must be nil or non-empty string")]
+    if zone.lower() == "local":
+        text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        return [fields.invalid(here, zone, text)]
+    try:
+        zone_of(zone)
+    except ValueError as error:
+        return [fields.invalid(here, zone, str(error))]
+    return []
+
+
+def validate_spec(spec: Object, old: Object | None) -> Errors:
+    """old: the spec that there was; what it has already is not refused any more"""
+    errors = validate_schedule(spec, allow_zone=old is not None and "TZ" in (old.get("schedule") or ""))
     errors += checks.nonnegative(spec, "startingDeadlineSeconds", SPEC)
+    if old is None or old.get("timeZone") != spec.get("timeZone"):
+        errors += validate_zone(spec.get("timeZone"))
     policy = spec.get("concurrencyPolicy")
-    errors += checks.one_of(policy, ("Allow", "Forbid", "Replace"), SPEC / "concurrencyPolicy")
-    job = dict(part(part(spec, "jobTemplate"), "spec"))
-    default_spec(job)
-    errors += validate_job(job, SPEC / "jobTemplate" / "spec", template_only=True)
+    errors += checks.one_of(policy, ("Allow", "Forbid", "Replace"), SPEC / "concurrencyPolicy", in_order=True)
+    job, here = part(part(spec, "jobTemplate"), "spec"), SPEC / "jobTemplate" / "spec"
+    errors += validate_job_spec(job, here)
+    if (selector := job.get("selector")) is not None:
+        errors.append(fields.invalid(here / "selector", selector, "`selector` will be auto-generated"))
+    if job.get("manualSelector"):
+        errors.append(fields.not_supported(here / "manualSelector", True, ("nil", "false"), in_order=True))
     errors += checks.nonnegative(spec, "successfulJobsHistoryLimit", SPEC)
     return errors + checks.nonnegative(spec, "failedJobsHistoryLimit", SPEC)
 
 
 def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
-    return validate_spec(new, allow_zone="TZ" in (part(old, "spec").get("schedule") or ""))
+    return validate_spec(part(new, "spec"), part(old, "spec"))
+
+
+def warnings(new: Object, old: Object | None) -> list[str]:
+    """Of the pods' template, whenever it is new; of the name when it is made; of a schedule that names a zone."""
+    spec, before = part(new, "spec"), part(old, "spec")
+    template = part(part(part(spec, "jobTemplate"), "spec"), "template")
+    found = podwarnings.name_warnings(new, "Pod names and hostnames") if old is None else []
+    if old is None or template != part(part(part(before, "jobTemplate"), "spec"), "template"):
+        path = SPEC / "jobTemplate" / "spec" / "template" / "spec"
+        found += podwarnings.spec_warnings(part(template, "spec"), path)
+    if "TZ" in (spec.get("schedule") or ""):
+        about = 'cannot use "TZ" or "CRON_TZ" in schedule; use spec.timeZone instead'
+        found.append(f"{SPEC / 'schedule'}: {about}")
+    return found
 
 
 def last_schedule(job: CronJob) -> Cell | Since:
@@ -132,6 +158,7 @@ CRON_JOB = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    warn=warnings,
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda c: c.name, format="name"),

@@ -45,6 +45,10 @@ class Spelled(str):
     """A value printed as it is, without quotes: the JSON of a struct under its internal field names (ERR-3)."""
 
 
+OMITTED = Spelled("")
+"""The value of an error that shows none though its sort usually does."""
+
+
 class Path:
     """A field's place: `Path("spec") / "ports" @ 0 / "port"` prints `spec.ports[0].port`.
 
@@ -96,7 +100,7 @@ class FieldError:
     def message(self) -> str:
         """The text without its path, as `details.causes[].message` has it."""
         text = TEXT[self.type]
-        if self.type not in WITHOUT_VALUE:
+        if self.type not in WITHOUT_VALUE and self.value is not OMITTED:
             text += f": {spell(self.value)}"
         return f"{text}: {self.detail}" if self.detail else text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from . import checks, fields, podcheck, shape, workload
-from .checks import part
+from . import checks, fields, jobcheck, names, podwarnings, shape, workload
+from .checks import items, part
 from .fields import Errors, Path
 from .kind import Cell, Column, Kind, Since, Situation, Subresource
 from .meta import Condition, Object, Struct, Typed
@@ -81,6 +81,9 @@ def default_spec(spec: Object) -> None:
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
     spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    for rule in items(part(spec, "podFailurePolicy"), "rules"):
+        for pattern in items(rule, "onPodConditions"):
+            pattern.setdefault("status", "True")
 
 
 def default(obj: Object) -> None:
@@ -98,57 +101,82 @@ def prepare_create(obj: Object) -> None:
     spec = part(obj, "spec")
     if spec.get("manualSelector"):
         return
-    meta = part(obj, "metadata")
-    uid, name = meta.get("uid", ""), meta.get("name", "")
     template = spec.setdefault("template", {})
     labels = template.setdefault("metadata", {}).setdefault("labels", {})
-    labels.update({OLD_CONTROLLER_UID: uid, OLD_JOB_NAME: name, CONTROLLER_UID: uid, JOB_NAME: name})
+    for key, value in generated_labels(obj):
+        labels.setdefault(key, value)  # what contradicts is refused
+    uid = part(obj, "metadata").get("uid", "")
     spec.setdefault("selector", {}).setdefault("matchLabels", {}).setdefault(CONTROLLER_UID, uid)
 
 
+def generated_labels(obj: Object) -> tuple[tuple[str, str], ...]:
+    """The labels of a Job's Pods that nobody else's have."""
+    meta = part(obj, "metadata")
+    uid, name = meta.get("uid", ""), meta.get("name", "")
+    return (OLD_CONTROLLER_UID, uid), (OLD_JOB_NAME, name), (CONTROLLER_UID, uid), (JOB_NAME, name)
+
+
 def validate(obj: Object, _: Situation) -> Errors:
-    return validate_spec(part(obj, "spec"), workload.SPEC)
-
-
-def validate_spec(spec: Object, path: Path, *, template_only: bool = False) -> Errors:
-    errors: Errors = []
-    for field in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
-        errors += checks.nonnegative(spec, field, path)
-    mode = spec.get("completionMode")
-    if mode not in ("NonIndexed", "Indexed"):
-        errors.append(fields.not_supported(path / "completionMode", mode or "", ("NonIndexed", "Indexed")))
-    elif mode == "Indexed" and spec.get("completions") is None:
-        errors.append(fields.required(path / "completions", "when completion mode is Indexed"))
-    if not template_only and spec.get("selector") is None:
-        errors.append(fields.required(path / "selector"))
-    template = part(spec, "template")
-    if not template_only:
-        labels = part(template, "metadata").get("labels")
-        if not workload.selects(spec.get("selector"), labels):
-            errors.append(
-                fields.invalid(
-                    path / "template" / "metadata" / "labels", labels, "`selector` does not match template `labels`"
-                )
-            )
-    errors += podcheck.validate_template(template, path / "template")
-    policy = part(template, "spec").get("restartPolicy", "")
-    if policy == "Always":
-        where = path / "template" / "spec" / "restartPolicy"
-        errors.append(fields.required(where, 'valid values: "OnFailure", "Never"'))
+    spec = part(obj, "spec")
+    errors = jobcheck.validate_generated_selector(obj, generated_labels(obj))
+    errors += jobcheck.validate_job_spec(spec, workload.SPEC)
+    if (selector := spec.get("selector")) is None:
+        errors.append(fields.required(workload.SPEC / "selector"))
+    else:
+        errors += checks.label_selector(selector, workload.SPEC / "selector")
+    labels = part(part(spec, "template"), "metadata").get("labels")
+    if not workload.selects(selector, labels):
+        here = workload.TEMPLATE / "metadata" / "labels"
+        errors.append(fields.invalid(here, labels, "`selector` does not match template `labels`"))
+    if spec.get("completionMode") == "Indexed" and (wanted := spec.get("completions") or 0) > 0:
+        name = part(obj, "metadata").get("name") or ""
+        longest = f"{name}-{wanted - 1}"
+        if names.dns_label(longest):
+            text = f"will not able to create pod with invalid DNS label: {longest}"
+            errors.append(fields.invalid(Path("metadata") / "name", name, text))
     return errors
+
+
+STAYING = (
+    "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy",
+)  # fmt: skip
+PLACING = ("nodeSelector", "tolerations", "schedulingGates", "affinity")
+"""What of a template's spec a Job that has not begun may still change: where its Pods will run."""
 
 
 def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
     """What was asked for stays; how many at a time may change."""
     errors = validate(new, situation)
     now, before = part(new, "spec"), part(old, "spec")
-    for field in ("completions", "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"):
-        if field == "template" and before.get("suspend") and not part(old, "status").get("startTime"):
-            continue  # a job that never ran may still change where it will run
-        if field == "completions" and now.get("completionMode") == "Indexed":
+    errors += validate_completions(now, before)
+    waits = before.get("suspend") and not part(old, "status").get("startTime")
+    for field in STAYING:
+        if field == "template" and waits and unplaced(part(now, field)) == unplaced(part(before, field)):
             continue
         errors += checks.immutable(now, before, field, workload.SPEC)
     return errors
+
+
+def validate_completions(now: Object, before: Object) -> Errors:
+    """The goal stays, but where Pods are numbered, it grows and shrinks with how many run at a time."""
+    if now.get("completionMode") != "Indexed":
+        return checks.immutable(now, before, "completions", workload.SPEC)
+    wanted = now.get("completions")
+    if wanted in (None, before.get("completions"), now.get("parallelism")):
+        return []
+    text = "can only be modified in tandem with spec.parallelism"
+    return [fields.invalid(workload.SPEC / "completions", wanted, text)]
+
+
+def unplaced(template: Object) -> Object:
+    """A template without what may change before the Job begins: labels, annotations, where Pods run, what they get."""
+    spec = {k: v for k, v in part(template, "spec").items() if k not in PLACING}
+    for name in ("containers", "initContainers"):
+        if name in spec:
+            spec[name] = [{k: v for k, v in c.items() if k != "resources"} for c in items(spec, name)]
+    affinity = {k: v for k, v in part(part(template, "spec"), "affinity").items() if k != "nodeAffinity"}
+    meta = {k: v for k, v in part(template, "metadata").items() if k not in ("labels", "annotations")}
+    return {"metadata": meta, "spec": spec, "affinity": affinity}
 
 
 def status_text(job: Job) -> str:
@@ -187,6 +215,7 @@ JOB = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    warn=podwarnings.template_warnings,
     generation=workload.spec_changed,
     columns=(  # KCTL-29
         Column("Name", lambda j: j.name, format="name"),
