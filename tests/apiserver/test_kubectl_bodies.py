@@ -47,7 +47,7 @@ CREATED = (
     ("cronjob {n} --image=busybox --schedule=*/1_*_*_*_* -- date", "cronjob"),
     ("ingress {n} --class=c --rule=foo.com/bar*=svc1:8080,tls=my-cert --rule=/=s:http", "ingress"),
     ("ingress {n} --default-backend=s:80 --annotation=a=b", "ingress"),
-    ("quota {n} --hard=cpu=1,memory=1.5Gi,pods=2,services=3 --scopes=BestEffort", "resourcequota"),
+    ("quota {n} --hard=cpu=1,memory=1.5Gi,pods=2 --scopes=NotBestEffort", "resourcequota"),
     ("priorityclass {n} --value=-10 --description=low --preemption-policy=Never", "priorityclass"),
     ("poddisruptionbudget {n} --selector=app=rails --min-available=50%", "poddisruptionbudget"),
     ("poddisruptionbudget {n} --selector=app=rails --max-unavailable=0", "poddisruptionbudget"),

@@ -6,13 +6,29 @@ from typing import Any, ClassVar
 
 from msgspec import field
 
-from . import fields, shape
+from . import checks, shape
+from .autoscalercheck import validate_spec
 from .checks import items, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Condition, Object, Struct, Typed, copied
 
 SPEC = Path("spec")
+
+
+SCALE_UP: Object = {
+    "stabilizationWindowSeconds": 0,
+    "selectPolicy": "Max",
+    "policies": [
+        {"type": "Pods", "value": 4, "periodSeconds": 15},
+        {"type": "Percent", "value": 100, "periodSeconds": 15},
+    ],
+}
+SCALE_DOWN: Object = {
+    "selectPolicy": "Max",
+    "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+}
+"""How it is scaled, if something is said of that but not this."""
 
 
 class CrossVersionObjectReference(Struct, frozen=True):
@@ -106,29 +122,33 @@ def default(obj: Object) -> None:
     spec.setdefault("minReplicas", 1)
     if not items(spec, "metrics"):
         spec["metrics"] = [cpu_metric(80)]
+    if isinstance(behavior := spec.get("behavior"), dict):
+        default_behavior(behavior)
 
 
 def prepare_create(obj: Object) -> None:
     obj["status"] = {"desiredReplicas": 0, "currentMetrics": None}
 
 
+def default_behavior(behavior: Object) -> None:
+    """Who says something of how to scale gets the rest said: what is given takes the place of what is usual."""
+    for side, usual in (("scaleUp", SCALE_UP), ("scaleDown", SCALE_DOWN)):
+        given = behavior.get(side) or {}
+        behavior[side] = copied(usual) | {k: v for k, v in given.items() if v is not None}
+
+
 def validate(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
-    errors: Errors = []
-    least, most = spec.get("minReplicas", 1), spec.get("maxReplicas") or 0
-    if least < 1:
-        errors.append(fields.invalid(SPEC / "minReplicas", least, "must be greater than or equal to 1"))
-    if most < 1:
-        errors.append(fields.invalid(SPEC / "maxReplicas", most, "must be greater than 0"))
-    if most < least:
-        errors.append(fields.invalid(SPEC / "maxReplicas", most, "must be greater than or equal to `minReplicas`"))
-    target = part(spec, "scaleTargetRef")
-    errors += [fields.required(SPEC / "scaleTargetRef" / f) for f in ("kind", "name") if not target.get(f)]
-    return errors
+    return validate_spec(part(obj, "spec"), SPEC)
 
 
 def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
     return validate(new, situation)
+
+
+def validate_status(new: Object, _: Object, __: Situation) -> Errors:
+    status, here = part(new, "status"), Path("status")
+    errors = checks.nonnegative(status, "currentReplicas", here)
+    return errors + checks.nonnegative(status, "desiredReplicas", here)
 
 
 def targets(hpa: HorizontalPodAutoscaler) -> str:
@@ -183,6 +203,7 @@ HORIZONTAL_POD_AUTOSCALER = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    validate_status=validate_status,
     columns=COLUMNS,
     has_status=True,
 )

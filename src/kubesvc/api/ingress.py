@@ -12,6 +12,7 @@ from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, Struct, Typed
 
 SPEC = Path("spec")
+CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 INVALID_IN_PATH = ("//", "/./", "/../", "%2f", "%2F")
 INVALID_AT_END = ("/..", "/.")
@@ -103,7 +104,27 @@ def prepare_create(obj: Object) -> None:
 
 
 def validate(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
+    errors = validate_spec(part(obj, "spec"))
+    named, class_name = annotated_class(obj), part(obj, "spec").get("ingressClassName")
+    if named is not None and class_name is not None and named != class_name:
+        text = "must match `ingressClassName` when both are specified"
+        errors.append(fields.invalid(f"annotations.{CLASS_ANNOTATION}", named, text))
+    return errors
+
+
+def annotated_class(obj: Object) -> str | None:
+    """The old way to say the class."""
+    found: str | None = (part(obj, "metadata").get("annotations") or {}).get(CLASS_ANNOTATION)
+    return found
+
+
+def warnings(new: Object, old: Object | None) -> list[str]:
+    if old is not None or annotated_class(new) is None:
+        return []
+    return [f"annotation {fields.quote(CLASS_ANNOTATION)} is deprecated, please use 'spec.ingressClassName' instead"]
+
+
+def validate_spec(spec: Object) -> Errors:
     errors: Errors = []
     if not items(spec, "rules") and spec.get("defaultBackend") is None:
         errors.append(fields.invalid(SPEC, None, "either `defaultBackend` or `rules` must be specified"))
@@ -198,8 +219,8 @@ def validate_backend(backend: Object, path: Path) -> Errors:
     return errors
 
 
-def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
-    return validate(new, situation)
+def validate_update(new: Object, _: Object, __: Situation) -> Errors:
+    return validate_spec(part(new, "spec"))
 
 
 def hosts(ingress: Ingress) -> str:
@@ -228,6 +249,7 @@ INGRESS = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=validate_update,
+    warn=warnings,
     generation=workload.spec_changed,
     columns=(  # KCTL-31a
         Column("Name", lambda i: i.name, format="name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import ClassVar
 
 from msgspec import field
@@ -118,14 +119,34 @@ def validate_peer(peer: Object, path: Path) -> Errors:
         if not block.get("cidr"):
             errors.append(fields.required(here / "cidr"))
         else:
-            errors += texts(here / "cidr", block["cidr"], addresses.cidr_errors(block["cidr"]))
-        for i, cidr in enumerate(items(block, "except")):
-            errors += texts(here / "except" @ i, cidr, addresses.cidr_errors(cidr))
+            errors += validate_block(block, here)
     if not given:
         errors.append(fields.required(path, "must specify a peer"))
     elif "ipBlock" in given and len(given) > 1:
         errors.append(fields.forbidden(path, "may not specify both ipBlock and another peer"))
     return errors
+
+
+def validate_block(block: Object, path: Path) -> Errors:
+    """A range of addresses, and smaller ones in it that are left out."""
+    errors = texts(path / "cidr", block["cidr"], addresses.cidr_errors(block["cidr"]))
+    if not errors:
+        whole = ip_network(block["cidr"])
+        for i, cidr in enumerate(items(block, "except")):
+            if wrong := texts(path / "except" @ i, cidr, addresses.cidr_errors(cidr)):
+                errors += wrong
+            elif not is_within(ip_network(cidr), whole):
+                errors.append(fields.invalid(path / "except" @ i, cidr, "must be a strict subset of `cidr`"))
+    return errors
+
+
+def is_within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+    """Whether a range is in another, and not all of it."""
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner != outer and inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner != outer and inner.subnet_of(outer)
+    return False
 
 
 def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
