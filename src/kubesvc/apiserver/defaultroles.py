@@ -185,7 +185,40 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
         rule("watch", "core", "events"),
         EVENTS,
     ],
+    "system:volume-scheduler": [
+        rule("get list patch update watch", "core", "persistentvolumes"),
+        rule(READ, "storage.k8s.io", "storageclasses"),
+        rule("get list patch update watch", "core", "persistentvolumeclaims"),
+    ],
+    "system:controller:persistent-volume-binder": [
+        rule("create delete get list update watch", "core", "persistentvolumes"),
+        rule("update", "core", "persistentvolumes/status"),
+        rule("get list update watch", "core", "persistentvolumeclaims"),
+        rule("update", "core", "persistentvolumeclaims/status"),
+        rule("create delete get list watch", "core", "pods"),
+        rule(READ, "storage.k8s.io", "storageclasses"),
+        rule("get list", "core", "nodes"),
+        rule("watch", "core", "events"),
+        EVENTS,
+    ],
+    "system:controller:pvc-protection-controller": [
+        rule("get list update watch", "core", "persistentvolumeclaims"),
+        rule(READ, "core", "pods"),
+        EVENTS,
+    ],
+    "system:controller:pv-protection-controller": [
+        rule("get list update watch", "core", "persistentvolumes"),
+        EVENTS,
+    ],
+    "system:controller:ephemeral-volume-controller": [
+        rule(READ, "core", "pods"),
+        rule("update", "core", "pods/finalizers"),
+        rule("create get list watch", "core", "persistentvolumeclaims"),
+        EVENTS,
+    ],
 }  # fmt: skip
+CONTROLLER = "system:controller:"
+"""What the names of controllers' roles begin with; each is bound to the account of the rest of its name."""
 GATHERING = {"admin": "edit", "edit": "view", "view": ""}
 """The roles that gather rules, each with the one that is part of it."""
 CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -203,8 +236,14 @@ CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "system:node-proxier": ("system:node-proxier", ("User system:kube-proxy",)),
     "system:kube-scheduler": ("system:kube-scheduler", ("User system:kube-scheduler",)),
+    "system:volume-scheduler": ("system:volume-scheduler", ("User system:kube-scheduler",)),
     "system:kube-dns": ("system:kube-dns", ("ServiceAccount kube-system/kube-dns",)),
     "system:node": ("system:node", ()),
+    **{
+        role: (role, (f"ServiceAccount kube-system/{role.removeprefix(CONTROLLER)}",))
+        for role in CLUSTER_ROLES
+        if role.startswith(CONTROLLER)
+    },
 }
 AUTHENTICATION_READER = "extension-apiserver-authentication-reader"
 ROLES: dict[tuple[str, str], list[Object]] = {
