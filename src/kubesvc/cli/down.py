@@ -1,14 +1,14 @@
 """Stop an instance and remove everything it left on the machine: processes, namespaces, sockets.
 
-The store stays, so that the next `up` continues; --purge removes the instance's files too.
+The store and the Pods' persistent volumes stay, so that the next `up` continues; --purge removes the instance's files
+too.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 
-from kubesvc.instance.leftovers import end_instance
+from kubesvc.instance.leftovers import end_instance, remove_files
 from kubesvc.instance.paths import all_instances
 
 from . import Failure
@@ -18,7 +18,7 @@ from .target import add_instance, instance_paths, load_record
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_instance(parser)
     parser.add_argument("--all", action="store_true", help="every instance of this user")
-    parser.add_argument("--purge", action="store_true", help="remove the store, certificates and logs too")
+    parser.add_argument("--purge", action="store_true", help="remove the store, volumes, certificates and logs too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,6 +30,12 @@ def run(args: argparse.Namespace) -> int:
             pids = ", ".join(str(p.pid) for p in left)
             raise Failure(f"these processes of {paths.name!r} did not end: {pids}\nnext: see why in /proc/PID/stack")
         if args.purge and paths.root.exists():
-            shutil.rmtree(paths.root)
+            try:
+                remove_files(paths.root)
+            except OSError as error:
+                raise Failure(
+                    f"{error.filename or paths.root} cannot be removed: {error.strerror or error}\nnext: remove "
+                    f"{paths.root} as whoever owns that file"
+                ) from None
         print(f"{paths.name}: " + ("stopped" if was else "was not running") + (", files removed" if args.purge else ""))
     return 0

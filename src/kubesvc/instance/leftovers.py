@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from kubesvc.kernel.cgroups import remove_recorded
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.trees import remove_tree
 
 from . import ground
 from .paths import InstancePaths, all_instances
@@ -20,6 +24,7 @@ GRACE_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
 RUNTIME_RECORD = "runtime"
 """The file in a node's directory that names the socket of the container runtime which may hold its containers."""
+REMOVAL = "import sys, pathlib; from kubesvc.kernel.trees import remove_tree; remove_tree(pathlib.Path(sys.argv[1]))"
 
 
 def end_instance(paths: InstancePaths) -> list[ProcessId]:
@@ -60,6 +65,20 @@ def remove_containers(paths: InstancePaths, node: str = "*") -> None:
             record.unlink(missing_ok=True)
         else:
             log.warning("containers of %s: %s", record.parent.name, done.stderr.decode(errors="replace").strip())
+
+
+def remove_files(root: Path) -> None:
+    """Remove a directory of the instance with all that its Pods left there. OSError if some of it will not go.
+
+    As an ordinary user some files may be those of users that only a user namespace makes ours.
+    """
+    remove_tree(root)
+    if root.exists() and not ground.is_root():
+        program = [sys.executable, "-c", REMOVAL, str(root)]
+        command = nsexec_command("--new-user", "--new-mnt", program=program)
+        subprocess.run(command, capture_output=True, timeout=SWEEP_SECONDS, check=False)
+    if root.exists():
+        shutil.rmtree(root)  # says what is in the way
 
 
 def remove_groups(paths: InstancePaths, node: str = "*") -> None:
