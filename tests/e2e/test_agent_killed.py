@@ -84,7 +84,9 @@ def test_all_is_as_declared_afterwards(machine: None) -> None:
         # the agent that was killed last may still be on its way back
         said = eventually(lambda: (done := instance.try_kubectl("logs", "counting")).returncode == 0 and done.stdout)
         numbers = [int(line) for line in said.split()]
-        assert numbers == list(range(1, len(numbers) + 1)), "lines were lost or told twice"
+        assert numbers == sorted(set(numbers)), "lines were told twice"
+        # an agent that is killed between its read and its write takes what it has read with it
+        assert numbers[-1] - len(numbers) <= KILLS, "lines were lost"
         answers = [instance.curl("http://kept.default/hostname").stdout for _ in range(6)]
         assert set(answers) <= {p["metadata"]["name"] for p in kept} and "" not in answers
         held = json.loads(instance.kubectl("get", "pods", "-o", "json"))["items"]

@@ -153,8 +153,6 @@ class LogPipe:
             data = os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
             return False
-        for listener in self.listeners:
-            listener(self.stream, data)
         first, before = self.burst == 0, self.file.kept
         text = self.rest + data
         if whole := short_lines(text):
@@ -164,6 +162,8 @@ class LogPipe:
             lines, self.rest = split_lines(text)
             if lines:
                 self.file.write(self.stream, lines)
+        for listener in self.listeners:  # after the log: what an agent has read when it is killed, is lost
+            listener(self.stream, data)
         self.burst += max(len(data), self.file.kept - before)
         if first:
             self.loop.call_later(BURST_SECONDS, self.forget_burst)
