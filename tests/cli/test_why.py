@@ -170,6 +170,8 @@ COMMANDS = (
     ("kubesvc why --print-role | kubectl apply -f -",
      "kubesvc why --print-role --name b | kubesvc kubectl --name b apply -f -"),
     ("kubesvc status", "kubesvc status --name b"),
+    ("kubesvc nodes stop n1 && kubesvc nodes start n1",
+     "kubesvc nodes stop n1 --name b && kubesvc nodes start n1 --name b"),
     ("kill -CONT 7", "kill -CONT 7"),
 )  # fmt: skip
 
@@ -178,6 +180,12 @@ COMMANDS = (
 def test_every_command_is_led_there(command: str, there: str) -> None:
     assert addressed(command, "kubesvc kubectl --name b") == there
     assert addressed(command, "kubectl") == command
+
+
+def test_permission_is_granted_by_somebody_else() -> None:
+    """The kubeconfig of the one who may not is no help in granting."""
+    command = "kubesvc why --print-role --grant jane | kubectl apply -f -"
+    assert addressed(command, "kubectl --kubeconfig jane.yaml") == command
 
 
 USAGE = (
@@ -189,6 +197,7 @@ USAGE = (
     ("a dump and manifests", ("--dump", ".", "-f", ".", "svc/web")),
     ("a dump that is not there", ("--dump", "/nonexistent", "svc/web")),
     ("an option that does not exist", ("--nosuch",)),
+    ("a grant of nothing", ("--grant", "jane", "svc/web")),
 )
 
 
@@ -208,6 +217,26 @@ def test_the_role_may_list_and_nothing_else(capsys: pytest.CaptureFixture[str]) 
     assert role["kind"] == "ClusterRole"
     assert all(rule["verbs"] == ["list"] for rule in role["rules"])
     assert "secrets" not in {r for rule in role["rules"] for r in rule["resources"]}
+
+
+GRANTED = (
+    ("jane", {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}),
+    ("system:serviceaccount:shop:looker", {"kind": "ServiceAccount", "name": "looker", "namespace": "shop"}),
+    ("system:serviceaccount:odd", {"apiGroup": "rbac.authorization.k8s.io", "kind": "User",
+                                   "name": "system:serviceaccount:odd"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("user", "subject"), GRANTED, ids=[g[0] for g in GRANTED])
+def test_the_grant_binds_the_role_to_one_user(
+    user: str, subject: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", "--print-role"]) == 0
+    role = json.loads(capsys.readouterr().out)
+    assert main(["why", "--print-role", "--grant", user]) == 0
+    listed = json.loads(capsys.readouterr().out)["items"]
+    assert listed[0] == role
+    assert listed[1]["subjects"] == [subject] and listed[1]["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_kubectl_finds_it_as_a_plugin(

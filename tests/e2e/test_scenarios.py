@@ -1,6 +1,6 @@
 """The library of broken scenarios, end to end: `why` names the planted cause first, and what it suggests, executed,
-repairs it. All of them share one instance, each in namespaces of its own, many at a time; those that plant the absence
-of a controller share two without nodes."""
+repairs it. Most of them share one instance, each in namespaces of its own, many at a time; those that plant the absence
+of a controller share two without nodes, and what only nodes of another mode can meet has an instance of that mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kubesvc.cli.cluster import open_cluster
 from kubesvc.cli.staging import Stage, StageFailed
 from kubesvc.client import Unreachable
 from kubesvc.why.causes import BY_CODE
-from kubesvc.why.scenarios import BY_NAME, NOT_PLANTED, SCENARIOS, Scenario
+from kubesvc.why.scenarios import BY_NAME, SCENARIOS, Scenario
 
 from .harness import Instance, running_instance
 
@@ -29,9 +29,8 @@ SLICELESS = ("endpointslice-controller",)
 OTHERS = ("deployment-controller", "endpoints-controller", "endpointslice-mirroring-controller", "cluster-dns")
 
 
-def test_every_cause_has_a_scenario_or_a_reason() -> None:
-    planted = {s.code for s in SCENARIOS}
-    assert planted | set(NOT_PLANTED) == set(BY_CODE) and not planted & set(NOT_PLANTED)
+def test_every_cause_has_a_scenario() -> None:
+    assert {s.code for s in SCENARIOS} == set(BY_CODE)
     assert len(BY_NAME) == len(SCENARIOS)
     assert {w for s in SCENARIOS for w in s.without} <= {*SLICELESS, *OTHERS}
 
@@ -84,10 +83,12 @@ def played(machine: None) -> Iterator[dict[str, str]]:
         memory = ("--store", "memory")
         networks = ("--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112")
         with running_instance("--nodes", "2", "--zones", "a,b", *networks, *memory) as instance:
-            on(instance, [s for s in SCENARIOS if not s.without and s.name not in RARE])
+            on(instance, [s for s in SCENARIOS if not s.needs and s.name not in RARE])
         less = ",".join(["*", *(f"-{c}" for c in OTHERS)])
         with running_instance("--nodes", "0", "--simulated-nodes", "1", *memory, "--controllers", less) as instance:
             on(instance, [s for s in SCENARIOS if s.without and set(s.without) <= set(OTHERS)])
+        with running_instance("--nodes", "1", *memory, "--proxy-mode", "userspace") as instance:
+            on(instance, [s for s in SCENARIOS if s.mode == "userspace"])
         yield found
 
 

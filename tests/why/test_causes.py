@@ -13,6 +13,7 @@ import pytest
 
 from kubesvc.api.meta import Object
 from kubesvc.api.pod import POD
+from kubesvc.api.service import SERVICE
 from kubesvc.why.answer import diagnose
 from kubesvc.why.causes import BY_CODE, CAUSES, FAMILIES, render_page
 from kubesvc.why.diagnosis import Diagnosis
@@ -605,7 +606,21 @@ PLANTED = (
         '"web","namespace":"shop"},"spec":{"selector":{"app":"web"},"ports":[{"port":80,"protocol":"TCP","targetPort":'
         '8080}],"type":"ClusterIP","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}}\' | kubectl apply -f -',
     ),
-    Planted("no ports", "EP405", [service(ports=[]), pod()], "svc/web does not route: svc/web has no ports", ""),
+    Planted(
+        "no ports",
+        "EP405",
+        [service(ports=[]), pod()],
+        "svc/web does not route: svc/web has no ports; its Pods declare 8080/TCP",
+        "kubectl -n shop patch service web --type json -p "
+        '\'[{"op":"add","path":"/spec/ports","value":[{"port":8080,"protocol":"TCP"}]}]\'',
+    ),
+    Planted(
+        "no ports, and nobody declares any",
+        "EP405",
+        [service(ports=[]), pod(ports=())],
+        "svc/web does not route: svc/web has no ports",
+        "",
+    ),
     Planted(
         "headless, and ports that differ",
         "EP406",
@@ -1146,6 +1161,7 @@ PLANTED = (
         [service(), pod()],
         "svc/web routes to 1 Pod; the kernel of node n1 still sends 1 UDP flow of svc/web to endpoints that are none "
         "any more (172.30.0.11:40000 to 10.96.0.7:80 goes to 10.244.1.9:8080)",
+        "kubesvc rules svc/web -n shop --forget-stale",
         status="degraded",
         options={"sights": (Sight("n1", stale=("172.30.0.11:40000 to 10.96.0.7:80 goes to 10.244.1.9:8080",)),)},
     ),
@@ -1161,6 +1177,7 @@ PLANTED = (
         "EP706",
         [service(), pod()],
         "svc/web routes only in part: the DNS server of node n1 does not answer",
+        "kubesvc nodes stop n1 && kubesvc nodes start n1",
         options={"sights": (Sight("n1", dns="silent"),)},
     ),
     Planted(
@@ -1260,6 +1277,14 @@ def test_without_permission_for_pods_nothing_is_claimed() -> None:
     assert found.gaps == ("pods could not be listed: not permitted",)
     address = diagnose(parse_subject(["10.1.2.3"]), snapshot, SHOP)
     assert (address.code, address.status) == ("EP807", "unknown")
+
+
+def test_who_was_refused_is_granted_by_name() -> None:
+    """EP807: the API server says who asked, so the command can say whom to grant what is missing."""
+    reason = 'not permitted (services is forbidden: User "jane doe" cannot list resource "services")'
+    found = diagnose(parse_subject(["svc/web"]), cluster(gaps=(Gap(SERVICE, reason),)), SHOP)
+    assert found.command == "kubesvc why --print-role --grant 'jane doe' | kubectl apply -f -"
+    assert found.findings[0].repairs
 
 
 def test_the_page_is_made_from_the_catalogue() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kubesvc.api.errors import ApiError
     from kubesvc.client import Unreachable
     from kubesvc.client.http import HttpClient
+    from kubesvc.client.kubeconfig import Access
 
 CANNOT_TELL = 2
 
@@ -33,6 +34,8 @@ class Cluster:
     kubeconfig: str
     instance: InstancePaths | None = None
     record: InstanceRecord | None = None
+    access: Access | None = None
+    """What the client was made from."""
 
 
 def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
@@ -59,7 +62,7 @@ def open_cluster(args: argparse.Namespace, manager: str) -> Cluster:
     record = load_record(instance) if instance is not None else None
     if record is None or record.control is None or not record.control.alive():
         instance = record = None
-    return Cluster(client, namespace, str(target.kubeconfig), instance, record)
+    return Cluster(client, namespace, str(target.kubeconfig), instance, record, access)
 
 
 @contextlib.asynccontextmanager

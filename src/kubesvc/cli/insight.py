@@ -10,10 +10,14 @@ import asyncio
 import socket
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kubesvc.clock import Random
+
+if TYPE_CHECKING:
+    from kubesvc.kernel.conntrack import Flow
 
 FAMILIES = {socket.AF_INET: 2, socket.AF_INET6: 10}  # as nftables numbers them: NFPROTO_IPV4, NFPROTO_IPV6
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -190,11 +194,12 @@ async def flows(questions: Questions) -> list[FlowSeen]:
         return []
     finally:
         conntrack.close()
-    return [
-        FlowSeen(f.source, f.source_port, f.destination, f.destination_port, f.reply_source, f.reply_source_port)
-        for f in listed
-        if (f.destination, f.destination_port) in wanted
-    ]
+    return [seen_of(f) for f in listed if (f.destination, f.destination_port) in wanted]
+
+
+def seen_of(f: Flow) -> FlowSeen:
+    """A flow of the kernel as it is told of; its handle stays here."""
+    return FlowSeen(f.source, f.source_port, f.destination, f.destination_port, f.reply_source, f.reply_source_port)
 
 
 def main(argv: Sequence[str] = ()) -> int:

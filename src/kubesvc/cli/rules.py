@@ -3,6 +3,7 @@
   kubesvc rules svc/web                 on the first node
   kubesvc rules svc/web --node n2
   kubesvc rules svc/web --json
+  kubesvc rules svc/web --forget-stale  let the kernels forget UDP flows to endpoints that are none any more
 
 On a cluster whose nodes are not on this machine the kernel cannot be read; then the rules are shown that kubesvc's own
 proxy would write there. Exit status: 0 rules are shown, 1 the kernel has none of this Service though it should, 2
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--node", default="", metavar="NODE", help="on which node (default: the first)")
     parser.add_argument("-n", "--namespace", metavar="NAMESPACE", help="where the Service is")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--forget-stale", action="store_true",
+        help="on every node, or that of --node, forget UDP flows of the Service to what is none of its endpoints",
+    )  # fmt: skip
     add_target(parser)
 
 
@@ -52,6 +57,8 @@ async def answer(args: argparse.Namespace, cluster: Cluster) -> int:
     if slash and kind not in ("svc", "service", "services"):
         raise Failure(f"{args.service}: must be svc/NAME", status=WRONG_USAGE)
     service, slices, place = await read(args, cluster, name if slash else kind)
+    if args.forget_stale:
+        return await forget(args, cluster, service, slices)
     ports = ports_of(service, slices, place)
     if not ports:
         raise Failure(f"svc/{service.name} has no cluster IP, so no proxy has rules for it", status=CANNOT_TELL)
@@ -75,6 +82,21 @@ async def answer(args: argparse.Namespace, cluster: Cluster) -> int:
         for front in missing:
             print(f"{front}: the kernel has no rule\nnext: kubesvc why svc/{service.name} -n {service.namespace}")
     return 1 if missing else 0
+
+
+async def forget(args: argparse.Namespace, cluster: Cluster, service: Service, slices: list[EndpointSlice]) -> int:
+    """Forget stale flows, and say which."""
+    from .sights import forget_stale
+
+    if cluster.instance is None or cluster.record is None:
+        raise Failure("flows can be forgotten only on nodes of an instance of this machine", status=CANNOT_TELL)
+    found = await forget_stale(cluster.instance, cluster.record, service, slices, args.node)
+    if args.json:
+        print(json.dumps({"forgotten": found}, indent=2))
+        return 0
+    for node, flows in found.items():
+        print(f"node {node}: {'; '.join(flows) + ': forgotten' if flows else 'no stale flow'}")
+    return 0
 
 
 async def read(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Service, list[EndpointSlice], Place]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,7 @@ def tell_list(args: argparse.Namespace) -> int:
     if args.json:
         rows = [
             {"name": s.name, "code": s.code, "title": BY_CODE[s.code].title, "story": s.story, "alone": s.alone,
-             "without": list(s.without)}
+             "without": list(s.without), "needs": list(s.needs)}
             for s in SCENARIOS
         ]  # fmt: skip
         print(json.dumps(rows, indent=2))
@@ -115,22 +117,28 @@ async def act(args: argparse.Namespace, scenario: Scenario) -> int:
             await stage.find_words()
             return await ACTS[args.action](args, stage, scenario)
         except StageFailed as error:
-            raise Failure(str(error)) from error
+            said = re.sub(r"(?m)^next: kubesvc scenario .*$", lambda m: m[0] + same_cluster(args), str(error))
+            raise Failure(said) from error
 
 
 async def start(args: argparse.Namespace, stage: Stage, scenario: Scenario) -> int:
     words = stage.words(scenario)
     if scenario.alone:
         print(f"note: {scenario.alone}", file=sys.stderr)
-    if scenario.without:
-        print(f"note: this needs a cluster without {', '.join(scenario.without)}: kubesvc up --controllers "
-              f"'*,{','.join('-' + w for w in scenario.without)}'", file=sys.stderr)  # fmt: skip
+    if scenario.needs:
+        print(f"note: this needs an instance of its kind: kubesvc up {shlex.join(scenario.needs)}", file=sys.stderr)
     await stage.start(scenario)
     namespace, subject = stage.question(scenario, after=False)
     print(scenario.story)
     same, tool = same_cluster(args), kubectl_for(args)
-    print(f"\nlook:  {tool} -n {words['NAMESPACE']} get service,pods,endpointslices")
-    print(f"ask:   kubesvc why {' '.join(subject)} -n {namespace}{same}")
+    where, look = same, f"{tool} -n {words['NAMESPACE']} get service,pods,endpointslices"
+    if scenario.files:
+        manifests = shlex.quote(str(stage.manifests(scenario)))
+        where, look = f" -f {manifests}", f"cat {manifests}/*"
+    elif scenario.account:
+        where = f" --kubeconfig {shlex.quote(str(stage.account(scenario)))}"
+    print(f"\nlook:  {look}")
+    print(f"ask:   kubesvc why {' '.join(subject)} -n {namespace}{where}")
     print(f"then:  kubesvc scenario check {scenario.name}{same}; kubesvc scenario fix {scenario.name}{same}")
     return 0
 

@@ -15,7 +15,7 @@ import msgspec
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.service import Service
 from kubesvc.instance.paths import InstancePaths
-from kubesvc.instance.proxyreport import read_report
+from kubesvc.instance.proxyreport import ProxyReport, read_ports, read_report
 from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId
 from kubesvc.kernel.conntrack import Flow
 from kubesvc.proxy.flows import plan_stale
@@ -26,7 +26,7 @@ from kubesvc.why.sight import NodeState, Reply, Sight
 from kubesvc.why.snapshot import Snapshot
 
 from .asking import ask_inside
-from .insight import Answers, Front, Questions
+from .insight import Answers, Front, Questions, place, seen_of
 
 PATIENCE_SECONDS = 5.0
 MOST_NODES = 8
@@ -129,8 +129,7 @@ async def look_into_one(
     report = read_report(paths.node(node.name))
     if report is not None and report.mode != "nftables":  # other modes' rules are not read; connections tell as much
         questions = msgspec.structs.replace(questions, fronts=[])
-    key = f"{service.namespace}/{service.name}"
-    refused = next((t for k, t in (report.refused if report else {}).items() if k.partition(" ")[2] == key), "")
+    refused = refusal(paths, node, report, f"{service.namespace}/{service.name}")
     pid = node.agent.pid if node.agent and state != "gone" else 0
     answers = await ask_node(paths, record, node, questions)
     if answers is None:
@@ -145,10 +144,20 @@ async def look_into_one(
         None if answers.rules is None else {f: tuple(t) for f, t in answers.rules.items()},
         dns if dns in ("silent", "answers") else "",  # type: ignore[arg-type]
         tuple(answers.records),
-        tuple(stale_flows(service, slices, answers)),
+        tuple(map(flow_text, stale_flows(service, slices, answers))),
         refused,
         FAILURES[node.state],
     )
+
+
+def refusal(paths: InstancePaths, node: NodeRecord, report: ProxyReport | None, key: str) -> str:
+    """Why the node's proxy has not what a Service, `namespace/name`, wants; "" if it has."""
+    if report is None:
+        return ""
+    if report.mode == "userspace":
+        failed = [p for p in read_ports(paths.node(node.name)) if p.get("service") == key and p.get("error")]
+        return "; ".join(f"{p['front']}/{p['protocol']}: {p['error']}" for p in failed)
+    return next((t for k, t in report.refused.items() if k.partition(" ")[2] == key), "")
 
 
 async def ask_node(
@@ -165,8 +174,8 @@ async def ask_node(
         return None
 
 
-def stale_flows(service: Service, slices: Sequence[EndpointSlice], answers: Answers) -> list[str]:
-    """UDP flows whose answers come from no endpoint (PROXY-73), in words."""
+def stale_flows(service: Service, slices: Sequence[EndpointSlice], answers: Answers) -> list[Flow]:
+    """UDP flows whose answers come from no endpoint (PROXY-73)."""
     flows = [
         Flow(f.source, f.source_port, f.destination, f.destination_port, f.reply_source, f.reply_source_port)
         for f in answers.flows
@@ -175,9 +184,35 @@ def stale_flows(service: Service, slices: Sequence[EndpointSlice], answers: Answ
     for f in flows:
         by_family.setdefault(socket.AF_INET6 if ":" in f.source else socket.AF_INET, []).append(f)
     ports = reach.planned_ports(service, slices, reach.place_of(None))
-    return [
-        f"{f.source}:{f.source_port} to {f.destination}:{f.destination_port} goes to "
-        f"{f.reply_source}:{f.reply_source_port}"
-        for listed in by_family.values()
-        for f in plan_stale(listed, ports)
-    ]
+    return [f for listed in by_family.values() for f in plan_stale(listed, ports)]
+
+
+def flow_text(flow: Flow) -> str:
+    """Who sends to which front, and where it arrives."""
+    ends = (flow.source, flow.source_port), (flow.destination, flow.destination_port)
+    said, asked, arrived = (place(*end) for end in (*ends, (flow.reply_source, flow.reply_source_port)))
+    return f"{said} to {asked} goes to {arrived}"
+
+
+async def forget_stale(
+    paths: InstancePaths, record: InstanceRecord, service: Service, slices: Sequence[EndpointSlice], node: str = ""
+) -> dict[str, list[str]]:
+    """Have the kernels of the real nodes, or of one, forget the UDP flows of a Service that go to no endpoint of it.
+
+    Returns what was forgotten, in words, by node; nodes that nobody can look into are left out.
+    """
+    found: dict[str, list[str]] = {}
+    for n in record.nodes:
+        if n.simulated or (node and n.name != node):
+            continue
+        ports = reach.planned_ports(service, slices, reach.place_of(None))
+        fronts = [Front(p.cluster_ip, p.port, p.name.protocol) for p in ports if p.name.protocol == "UDP"]
+        answers = await ask_node(paths, record, n, Questions(own=n.address, flows=fronts))
+        if answers is None or record.fabric is None or n.ground is None:
+            continue
+        stale = stale_flows(service, slices, answers)
+        found[n.name] = [flow_text(f) for f in stale]
+        if stale:
+            asked = msgspec.json.encode([seen_of(f) for f in stale])
+            await ask_inside(paths, record, n.ground, "kubesvc.cli.forgetting", asked, PATIENCE_SECONDS)
+    return found

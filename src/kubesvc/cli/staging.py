@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,17 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import by_kind
 from kubesvc.api.namespace import NAMESPACE
 from kubesvc.api.node import NODE
-from kubesvc.clock import RealClock
+from kubesvc.api.serviceaccount import SERVICE_ACCOUNT
+from kubesvc.client.http import HttpClient
+from kubesvc.client.kubeconfig import load_kubeconfig
+from kubesvc.clock import Clock, RealClock
 from kubesvc.instance.kubectl import find_kubectl
+from kubesvc.instance.paths import state_home
 from kubesvc.why.answer import diagnose
 from kubesvc.why.collect import read_for
 from kubesvc.why.diagnosis import Diagnosis
+from kubesvc.why.dump import read_manifests
+from kubesvc.why.planned import plan_manifests
 from kubesvc.why.scenarios import Object, Scenario
 from kubesvc.why.subject import parse_subject
 
@@ -30,7 +39,7 @@ from .cluster import Cluster
 from .sights import look_into
 from .target import load_record
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
 OURS = "example.com/scenario-"
 """A label that a repair puts on a node is this and the scenario's name; `stop` takes it off."""
@@ -45,7 +54,10 @@ class StageFailed(Exception):
 def words_for(scenario: Scenario, found: Mapping[str, str]) -> dict[str, str]:
     """What stands for the words with a dollar in a scenario."""
     own = {"NAMESPACE": f"scenario-{scenario.name}", "OTHER": f"scenario-{scenario.name}-other"}
-    usual = {"NODE": "n1", "NODE2": "n2", "ADDRESS": "172.30.0.11", "PID2": "0"}
+    usual = {
+        "NODE": "n1", "NODE2": "n2", "ADDRESS": "172.30.0.11", "ADDRESS2": "172.30.0.12", "PID2": "0",
+        "PYTHON": shlex.quote(sys.executable),
+    }  # fmt: skip
     return {**usual, **found, **own}
 
 
@@ -67,6 +79,7 @@ class Stage:
 
     cluster: Cluster
     found: dict[str, str] = dataclasses.field(default_factory=dict)
+    clock: Clock = dataclasses.field(default_factory=RealClock)
 
     async def find_words(self) -> None:
         """Names and addresses of the cluster's first real nodes."""
@@ -77,6 +90,7 @@ class Stage:
             if real:
                 self.found["ADDRESS"] = real[0].address
                 last = real[-1]
+                self.found["NODE2"], self.found["ADDRESS2"] = last.name, last.address
                 self.found["PID2"] = str(last.agent.pid) if last.agent else "0"
             return
         listed = [json.loads(raw) for raw in (await self.cluster.client.list_raw(NODE, limit=2)).items]
@@ -112,10 +126,64 @@ class Stage:
             except AlreadyExists:
                 said = f"{scenario.name} is started already"
                 raise StageFailed(f"{said}\nnext: kubesvc scenario stop {scenario.name}") from None
-        for obj in objects:
-            await self.create(obj, words["NAMESPACE"])
+        if scenario.files:
+            self.write_manifests(scenario, objects)
+        else:
+            for obj in objects:
+                await self.create(obj, words["NAMESPACE"])
+        if scenario.account:
+            await self.write_account(scenario)
         for step in scenario.steps:
             await self.execute(step, words)
+
+    def place(self, scenario: Scenario) -> Path:
+        """The directory for a scenario's files."""
+        instance = self.cluster.instance
+        return (instance.root / "scenarios" if instance else state_home() / ".scenarios") / scenario.name
+
+    def manifests(self, scenario: Scenario) -> Path:
+        """The directory of manifests that are not applied."""
+        return self.place(scenario) / "manifests"
+
+    def account(self, scenario: Scenario) -> Path:
+        """The kubeconfig of a scenario's own user."""
+        return self.place(scenario) / "kubeconfig"
+
+    def write_manifests(self, scenario: Scenario, objects: Sequence[Object]) -> None:
+        """A file for each object."""
+        import yaml
+
+        directory = self.manifests(scenario)
+        directory.mkdir(parents=True, exist_ok=True)
+        for obj in objects:
+            manifest_of(directory, obj["kind"], obj["metadata"]["name"]).write_text(
+                yaml.safe_dump(obj, sort_keys=False)
+            )
+
+    async def write_account(self, scenario: Scenario) -> None:
+        """A token for the scenario's service account, and a kubeconfig that holds it."""
+        namespace, name = self.words(scenario)["NAMESPACE"], scenario.account
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}
+        made = await self.cluster.client.create(SERVICE_ACCOUNT, asked, namespace, name=name, subresource="token")
+        access = self.cluster.access
+        assert access is not None
+        server: dict[str, Any] = {"server": access.server}
+        if access.ca:
+            server["certificate-authority-data"] = base64.b64encode(access.ca).decode()
+        if access.insecure:
+            server["insecure-skip-tls-verify"] = True
+        if access.tls_server_name:
+            server["tls-server-name"] = access.tls_server_name
+        config = {
+            "apiVersion": "v1", "kind": "Config", "current-context": name,
+            "clusters": [{"name": name, "cluster": server}],
+            "users": [{"name": name, "user": {"token": made["status"]["token"]}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
+        }  # fmt: skip
+        file = self.account(scenario)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            json.dump(config, out)
 
     async def create(self, obj: Object, namespace: str) -> None:
         """One object; again for a while if the namespace is so new that Pods are refused in it."""
@@ -143,7 +211,7 @@ class Stage:
         if scenario.undo:
             with contextlib.suppress(StageFailed):
                 await self.execute(filled(scenario.undo, words), words)
-        for obj in (filled(o, words) for o in scenario.objects):
+        for obj in () if scenario.files else (filled(o, words) for o in scenario.objects):
             kind, where = kind_of(obj), obj["metadata"].get("namespace", "")
             if not kind.namespaced or where not in ("", words["NAMESPACE"], words["OTHER"]):
                 with contextlib.suppress(NotFound):
@@ -152,6 +220,7 @@ class Stage:
             with contextlib.suppress(NotFound, Conflict):
                 await self.cluster.client.delete(NAMESPACE, name)
         await self.take_label_off(f"{OURS}{scenario.name}")
+        shutil.rmtree(self.place(scenario), ignore_errors=True)
 
     async def take_label_off(self, label: str) -> None:
         for raw in (await self.cluster.client.list_raw(NODE)).items:
@@ -175,7 +244,19 @@ class Stage:
         """What `why` says now."""
         namespace, words = self.question(scenario, after=after)
         subject = parse_subject(words)
-        snapshot = await read_for(self.cluster.client, RealClock(), subject, namespace)
+        if scenario.files:
+            self.demand(scenario, self.manifests(scenario))
+            given = read_manifests([self.manifests(scenario)], namespace)
+            return diagnose(subject, plan_manifests(given, None), namespace)
+        if scenario.account:
+            self.demand(scenario, self.account(scenario))
+            access = load_kubeconfig(str(self.account(scenario))).access()
+            client = HttpClient.from_access(access, "kubesvc-scenario")
+            try:
+                return diagnose(subject, await read_for(client, self.clock, subject, namespace), namespace)
+            finally:
+                await client.close()
+        snapshot = await read_for(self.cluster.client, self.clock, subject, namespace)
         service = snapshot.services.get((namespace, subject.service))
         instance = self.cluster.instance
         if scenario.looks and service is not None and instance is not None:
@@ -184,15 +265,22 @@ class Stage:
                 snapshot = await look_into(instance, record, service, snapshot)
         return diagnose(subject, snapshot, namespace)
 
+    def demand(self, scenario: Scenario, file: Path) -> None:
+        """StageFailed unless the file is there."""
+        if not file.exists():
+            said = f"{scenario.name} was started only in part: {file} is missing"
+            raise StageFailed(f"{said}\nnext: kubesvc scenario stop {scenario.name}")
+
     async def planted(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
         """The diagnosis once the planted cause comes first; StageFailed if it does not."""
-        found: Diagnosis | None = None
-        for _ in range(int(seconds / 0.3)):
+        until = self.clock.monotonic() + seconds
+        while True:
             found = await self.examine(scenario)
             if found.code == scenario.code and found.status == scenario.status:
                 return found
+            if self.clock.monotonic() > until:
+                break
             await asyncio.sleep(0.3)
-        assert found is not None
         raise StageFailed(
             f"{scenario.name}: why should name {scenario.code} ({scenario.status}) first and says: {found.verdict} "
             f"[{found.code or 'no cause'}, {found.status}]"
@@ -214,6 +302,8 @@ class Stage:
             if not first.repairs:
                 raise StageFailed(f"{scenario.name}: why suggests nothing that repairs: {first.text}")
             commands = [first.command]
+            if scenario.files:
+                commands = [to_file(first.command, self.manifests(scenario))]
         for command in commands:
             if command.startswith(RUNS_ON):
                 await self.run_meanwhile(command, scenario)
@@ -223,13 +313,14 @@ class Stage:
 
     async def healed(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
         """The diagnosis once all is well; StageFailed if that does not come."""
-        found: Diagnosis | None = None
-        for _ in range(int(seconds / 0.3)):
+        until = self.clock.monotonic() + seconds
+        while True:
             found = await self.examine(scenario, after=True)
             if self.is_healed(scenario, found):
                 return found
+            if self.clock.monotonic() > until:
+                break
             await asyncio.sleep(0.3)
-        assert found is not None
         codes = ", ".join(f.code for f in found.findings)
         raise StageFailed(f"{scenario.name}: repaired, and still: {found.verdict} [{codes}, {found.status}]")
 
@@ -276,6 +367,20 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+
+def manifest_of(directory: Path, kind: str, name: str) -> Path:
+    return directory / f"{kind.lower()}-{name}.yaml"
+
+
+def to_file(command: str, directory: Path) -> str:
+    """The `kubectl patch KIND NAME …` of a suggestion, done to the manifest in a file instead of to a cluster."""
+    words = shlex.split(command)
+    at = words.index("patch")
+    file = manifest_of(directory, words[at + 1], words[at + 2])
+    patched = shlex.join(["kubectl", "patch", "--local", "-f", str(file), *words[at + 3 :], "-o", "yaml"])
+    fresh = file.with_suffix(".new")
+    return f"{patched} > {shlex.quote(str(fresh))} && mv {shlex.quote(str(fresh))} {shlex.quote(str(file))}"
 
 
 def kind_of(obj: Object) -> Kind:

@@ -66,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--print-role", action="store_true", help="print the least ClusterRole that this needs, as JSON"
     )
+    parser.add_argument(
+        "--grant", default="", metavar="USER",
+        help="with --print-role: and the binding that gives it to USER, as the API server calls it",
+    )  # fmt: skip
     add_target(parser)
 
 
@@ -73,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
     from kubesvc.why.subject import BadSubject, parse_subject
 
     if args.print_role:
-        from kubesvc.why.role import render_role
+        from kubesvc.why.role import render_grant, render_role
 
-        print(json.dumps(render_role(), indent=2))
+        print(json.dumps(render_grant(args.grant) if args.grant else render_role(), indent=2))
         return 0
+    if args.grant:
+        raise Failure("--grant goes with --print-role", status=WRONG_USAGE)
     if args.dump and args.filename:
         raise Failure("--dump and -f exclude each other", status=WRONG_USAGE)
     if args.all and args.subject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +26,9 @@ from .ports import declared_ports, port_text
 from .selection import NearMiss, corrected, near_miss
 from .snapshot import Snapshot
 from .subject import Subject
+
+REFUSED_USER = re.compile(r'\bUser "([^"]+)" cannot list')
+"""Whom an API server refuses, in its own words."""
 
 
 def diagnose(subject: Subject, snapshot: Snapshot, namespace: str = "default", node: str = "") -> Diagnosis:
@@ -57,9 +62,11 @@ def diagnose_all(snapshot: Snapshot, node: str = "") -> list[Diagnosis]:
 def unknown(subject: str, snapshot: Snapshot, *kinds: Kind) -> Diagnosis:
     """EP807: a kind that the answer hangs on was not read."""
     missing = ", ".join(k.resource for k in kinds if not snapshot.knows(k))
-    finding = Finding(
-        "EP807", "suspect", f"{missing} could not be read", "kubesvc why --print-role | kubectl apply -f -"
-    )
+    who = next((m[1] for g in snapshot.gaps if (m := REFUSED_USER.search(g.reason))), "")
+    grant = ("--grant", who) if who else ()
+    command = f"{shlex.join(('kubesvc', 'why', '--print-role', *grant))} | kubectl apply -f -"
+    seen = tuple(map(str, snapshot.gaps))[:4]
+    finding = Finding("EP807", "suspect", f"{missing} could not be read", command, bool(who), seen)
     return Diagnosis(
         subject, "unknown", f"{subject}: cannot tell: {missing} could not be read", (finding,), (), (),
         tuple(map(str, snapshot.gaps)),

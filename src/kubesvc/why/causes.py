@@ -276,7 +276,7 @@ CAUSES: tuple[Cause, ...] = (
         "EP405",
         "The Service has no ports",
         "Only a headless Service may go without ports; then no SRV names exist and every port of its Pods is open.",
-        "Add ports.",
+        "Add ports; the suggested command adds those that the selected containers declare.",
     ),
     Cause(
         "EP406",
@@ -488,13 +488,14 @@ CAUSES: tuple[Cause, ...] = (
         "The kernel translates only the first packet of a UDP flow by the rules and the rest by its memory of it. A "
         "client that keeps its socket stays with an endpoint that is gone until that entry is forgotten. Proxies "
         "forget such entries when an endpoint leaves; this one is left.",
-        "Let the client open a new socket; kubesvc's proxy forgets the entry at the Service's next change.",
+        "Let the kernel forget the entry, as the suggested command does, or let the client open a new socket.",
     ),
     Cause(
         "EP616",
         "The kernel does not take the Service's rules",
         "The proxy of a node has set the Service aside, because the kernel refused its rules; other Services do not "
-        "suffer. The message is the kernel's.",
+        "suffer. The message is the kernel's. In userspace mode it is a port that the node's proxy cannot have: "
+        "another program has it, or the protocol is one that no process passes on.",
         "Change what the message is about (an address or a port of the Service, mostly); the proxy tries again at the "
         "Service's next change.",
     ),
@@ -535,7 +536,9 @@ CAUSES: tuple[Cause, ...] = (
         "The DNS server of a node does not answer",
         "On an instance of kubesvc every node answers names itself. This one does not: Pods of the node resolve "
         "nothing, though the objects of cluster DNS are in order.",
-        "Look at the node's log (`node.log` in its state directory).",
+        "Start the node anew, as the suggested command does: its Pods are started again, too. The node's log "
+        "(`node.log` in its state directory) tells what it met; a rule of somebody else's in the node may drop the "
+        "questions.",
     ),
     Cause(
         "EP707",
@@ -582,7 +585,8 @@ CAUSES: tuple[Cause, ...] = (
         "EP807",
         "Not enough is known",
         "Something that the answer hangs on could not be read: a permission is missing, or the dump does not hold it.",
-        "Grant what `kubesvc why --print-role` prints, or make the dump with all namespaces.",
+        "Have somebody who may grant permissions run the suggested command: it makes the least role that suffices "
+        "and gives it to the user who asked. Or make the dump with all namespaces.",
     ),
 )  # fmt: skip
 

@@ -37,6 +37,8 @@ def apply(*objects: Mapping[str, Any]) -> str:
 
 
 CALLS = re.compile(r"(^|\| |&& )kubectl ")
+OUR_CALLS = re.compile(r"(?:^|(?<= && ))kubesvc (?:(?! \| | && ).)+")
+GRANTING = "kubesvc why --print-role"
 
 
 def addressed(command: str, kubectl: str) -> str:
@@ -45,9 +47,10 @@ def addressed(command: str, kubectl: str) -> str:
     if kubectl == "kubectl":
         return command
     name = re.search(r" --name \S+", kubectl)
+    if command.startswith(GRANTING) and not name:
+        return command  # for somebody who may more than who asked
     if command.startswith("kubesvc ") and name:
-        head, pipe, tail = command.partition(" | ")
-        return f"{head}{name[0]}{pipe}{CALLS.sub(lambda m: f'{m[1]}{kubectl} ', tail)}"
+        command = OUR_CALLS.sub(lambda m: m[0] + name[0], command)
     return CALLS.sub(lambda m: f"{m[1]}{kubectl} ", command)
 
 

@@ -47,7 +47,7 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     listing = list_service(service, snapshot)
     findings: list[Finding] = []
     chain = [Link("service", "ok", about(service))]
-    if (portless := ports.portless(service)) is not None:
+    if (portless := ports.portless(service, snapshot)) is not None:
         findings.append(portless)
     selected = selector_text(service.spec.selector)
     if not listing.pods:

@@ -16,6 +16,7 @@ from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.replicaset import REPLICA_SET
 from kubesvc.clock import parse_rfc3339
+from kubesvc.controllers.podclaims import claim_names
 
 from . import commands
 from .diagnosis import Finding
@@ -31,6 +32,8 @@ CONFIG_REASONS = (
 )  # fmt: skip
 FLAPS = 3
 """This many failed probes of a Pod that is ready now make it a flapping one."""
+VOLUMES = re.compile(r"persistent ?volume|pvc", re.IGNORECASE)
+"""What a scheduler's words say when it is a Pod's volumes that are in the way."""
 REFUSED = re.compile(r"connection refused|connect: connection", re.IGNORECASE)
 
 
@@ -125,6 +128,9 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
             "EP315", "broken", f"pod/{pod.name} finds no node on which its host ports are free: {said}", describe,
             False, seen,
         )  # fmt: skip
+    claims = claim_names(pod)
+    if claims and (not said or VOLUMES.search(said)):
+        return without_volumes(pod, claims, said, seen)
     repair = unblock(pod, snapshot)
     return Finding(
         "EP309",
@@ -132,6 +138,21 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
         f"pod/{pod.name} cannot be scheduled: {said or 'no scheduler has taken it up'}",
         repair or describe,
         bool(repair),
+        seen,
+    )
+
+
+def without_volumes(pod: Pod, claims: list[str], said: str, seen: tuple[str, ...]) -> Finding:
+    """EP309 of a Pod whose claims, or the volumes behind them, keep it from every node."""
+    named = [name for name in claims if f'"{name}"' in said] or claims
+    which = f"claim{'s' if len(named) > 1 else ''} {', '.join(named)}"
+    why = said or "no scheduler has taken it up, or the volume is still being made"
+    return Finding(
+        "EP309",
+        "broken",
+        f"pod/{pod.name} cannot be scheduled, because of its {which}: {why}",
+        commands.kubectl(pod.namespace, "describe", "pvc", *named),
+        False,
         seen,
     )
 

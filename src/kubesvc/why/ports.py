@@ -171,11 +171,24 @@ def vouched(pod: Pod, number: int) -> bool:
     return False
 
 
-def portless(service: Service) -> Finding | None:
-    """EP405."""
+def portless(service: Service, snapshot: Snapshot) -> Finding | None:
+    """EP405; the ports to add are those that every selected Pod declares."""
     if service.spec.ports or service.headless or service.spec.type == "ExternalName":
         return None
-    return Finding("EP405", "broken", f"svc/{service.name} has no ports", seen=("spec.ports: none",))
+    pods = snapshot.matching(service) if service.spec.selector else []
+    listed = [{(p.container_port, p.protocol or "TCP"): p.name for p in declared_ports(pod)} for pod in pods]
+    shared = [key for key in (listed[0] if listed else ()) if all(key in other for other in listed)]
+    several = len(shared) > 1
+    ports = [
+        {**({"name": listed[0][n, protocol] or f"port-{n}"} if several else {}), "port": n, "protocol": protocol}
+        for n, protocol in shared
+    ]
+    command = ""
+    if ports:
+        command = commands.json_patch(service.namespace, "service", service.name, ("add", "/spec/ports", ports))
+    declared = some([f"{n}/{protocol}" for n, protocol in shared], 6)
+    text = f"svc/{service.name} has no ports" + (f"; its Pods declare {declared}" if declared else "")
+    return Finding("EP405", "broken", text, command, bool(command), ("spec.ports: none",))
 
 
 def untranslated(service: Service, snapshot: Snapshot) -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 from .snapshot import READ
 
 NAME = "kubesvc-why"
+ACCOUNT = "system:serviceaccount:"
 
 
 def render_role() -> dict[str, Any]:
@@ -23,3 +24,23 @@ def render_role() -> dict[str, Any]:
             for group, plurals in sorted(groups.items())
         ],
     }
+
+
+def render_grant(user: str) -> dict[str, Any]:
+    """The role, and the binding that gives it to a user, as one list.
+
+    user: as the API server calls it, such as `jane` or `system:serviceaccount:NAMESPACE:NAME`
+    """
+    group, kind, name = "rbac.authorization.k8s.io", "User", user
+    subject: dict[str, str] = {"apiGroup": group, "kind": kind, "name": name}
+    if user.startswith(ACCOUNT) and user.count(":") == 3:
+        _, _, namespace, name = user.split(":")
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"{NAME}:{user}"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": NAME},
+        "subjects": [subject],
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [render_role(), binding]}

@@ -6,6 +6,7 @@ differs from it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from kubesvc.api.endpointslice import EndpointSlice
@@ -255,8 +256,8 @@ def stale_flows(service: Service, sight: Sight) -> Finding:
         "warning",
         f"the kernel of node {sight.node} still sends {commands.count(len(sight.stale), 'UDP flow')} of "
         f"svc/{service.name} to endpoints that are none any more ({some(sight.stale, 2)})",
-        "kubesvc status",
-        False,
+        shlex.join(("kubesvc", "rules", f"svc/{service.name}", "-n", service.namespace, "--forget-stale")),
+        True,
         sight.stale[:4],
     )
 
@@ -275,8 +276,8 @@ def names(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot,
                 "EP706",
                 "broken",
                 f"the DNS server of node {sight.node} does not answer",
-                "kubesvc status",
-                False,
+                f"kubesvc nodes stop {sight.node} && kubesvc nodes start {sight.node}",
+                True,
                 (f"question for {name}: no answer",),
             )
         ]

@@ -28,6 +28,12 @@ PORTS = (
         objects=(service(ipFamilies=["IPv6"], ipFamilyPolicy="SingleStack"), deployment()),
     ),
     Scenario(
+        name="no-ports", code="EP405", files=True,
+        story="These manifests are not applied yet. Would the Service have endpoints? An API server would refuse it; "
+        "this is found before anybody asks one.",
+        objects=(service(ports=None), deployment()),
+    ),
+    Scenario(
         name="headless-port", code="EP406", status="healthy",
         story="The name leads straight to the Pods. Who should turn port 80 into 8080?",
         objects=(service(clusterIP="None"), deployment()),

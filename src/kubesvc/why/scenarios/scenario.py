@@ -1,7 +1,8 @@
 """What a scenario is, and short ways to write its objects. Values only.
 
 Words that are replaced when a scenario starts, in objects, questions and commands: $NAMESPACE (its own), $OTHER (a
-second one), $NODE and $NODE2 (names of real nodes), $ADDRESS (that of $NODE).
+second one), $NODE and $NODE2 (names of real nodes), $ADDRESS and $ADDRESS2 (theirs), $PYTHON (the program kubesvc
+runs in).
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Scenario:
     undo:    shell command that `stop` runs first, for what outlives the namespace; it may fail if all is well
     alone:   why the whole instance is disturbed meanwhile, "" if it is not
     without: controllers that must not run, for causes that are the absence of one
+    mode:    how the nodes must steer packets, "" for any
+    account: a service account of $NAMESPACE that asks, "" for the user; it may do what the objects grant
+    files:   whether the objects are manifests in files that nobody has applied
     """
 
     name: str
@@ -48,6 +52,15 @@ class Scenario:
     undo: str = ""
     alone: str = ""
     without: tuple[str, ...] = ()
+    mode: str = ""
+    account: str = ""
+    files: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Options of `kubesvc up` without which this cannot be planted."""
+        less = ("--controllers", f"*,{','.join(f'-{w}' for w in self.without)}") if self.without else ()
+        return (*less, *(("--proxy-mode", self.mode) if self.mode else ()))
 
 
 def service(name: str = "web", *, meta: Object | None = None, **spec: Any) -> Object:

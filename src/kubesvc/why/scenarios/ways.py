@@ -1,4 +1,4 @@
-"""Scenarios about the way there (EP601 to EP614), names (EP701 to EP707) and the question itself (EP801 to EP806)."""
+"""Scenarios about the way there (EP601 to EP616), names (EP701 to EP707) and the question itself (EP801 to EP807)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ BALANCED = patch(
 )
 CUT, HEAL = "kubesvc nodes partition $NODE2", "kubesvc nodes heal $NODE2"
 ROLLED_OUT = "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s"
+FAULT = "kubesvc shell --node $NODE2 -- $PYTHON -m kubesvc.cli.faults"
+"""A fault inside the second node, which only its kernel can have."""
+ECHO = container(
+    args=["netexec", "--http-port=8080", "--udp-port=8081"], ports=[{"containerPort": 8081, "protocol": "UDP"}]
+)
+DATAGRAMS = [{"port": 80, "targetPort": 8081, "protocol": "UDP"}]
 
 
 def hinted(address: str, zone: str) -> dict[str, object]:
@@ -153,6 +159,37 @@ WAYS = (
         ),
         undo=HEAL,
     ),
+    Scenario(
+        name="old-flow", code="EP615", status="degraded", looks=True,
+        story="The list is right, and so is every rule. One client talks on with somebody who is on no list. It keeps "
+        "its socket; what does the kernel keep?",
+        objects=(
+            service(ports=DATAGRAMS), pod(containers=[ECHO]), pod("old", labels={"app": "old"}, containers=[ECHO]),
+        ),
+        steps=(
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 pod/old --timeout=30s",
+            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 20",
+            f"{FAULT} flow $(kubectl -n $NAMESPACE get service web -o jsonpath={{.spec.clusterIP}}) 80 "
+            "$(kubectl -n $NAMESPACE get pod old -o jsonpath={.status.podIP}) 8081 >/dev/null 2>&1 &",
+        ),
+        undo=f"{FAULT} end-flow",
+    ),
+    Scenario(
+        name="taken-port", code="EP616", looks=True, mode="userspace",
+        story="The node port leads nowhere on the node, and the ClusterIP works. A port has one owner. Who is it?",
+        objects=(
+            pod(
+                "neighbour", labels={"app": "neighbour"}, hostNetwork=True, nodeName="$NODE",
+                containers=[container(args=["netexec", "--http-port=30616"], ports=[{"containerPort": 30616}])],
+            ),
+            deployment(),
+        ),
+        steps=(
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/neighbour --timeout=30s",
+            "kubectl -n $NAMESPACE create service nodeport web --tcp=80:8080 --node-port=30616",
+        ),
+        repair=(patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/nodePort","value":30617}]', "json"),),
+    ),
 )  # fmt: skip
 
 NAMES = (
@@ -199,6 +236,13 @@ NAMES = (
             service("wbe"),
             deployment(),
         ),
+    ),
+    Scenario(
+        name="mute-dns", code="EP706", looks=True, alone="it silences the DNS server of a node for a moment",
+        story="Pods of one node cannot resolve anything, and cluster DNS is said to be well. All else there runs.",
+        objects=(service(), deployment(pod={"nodeName": "$NODE"})),
+        steps=(ROLLED_OUT, f"{FAULT} mute-dns $ADDRESS2"),
+        undo=f"{FAULT} unmute-dns",
     ),
     Scenario(
         name="old-name", code="EP707", looks=True, alone="it cuts a node off from the others for a moment",
@@ -259,5 +303,27 @@ QUESTIONS = (
         name="pod-alone", code="EP806", ask="pod/web-1",
         story="The Pod is well. Nobody leads to it.",
         objects=(service(), pod(labels={"app": "wbe"})),
+    ),
+    Scenario(
+        name="not-allowed", code="EP807", status="unknown", account="clerk",
+        story="Who asks may see Pods and slices, and not a single Service. An answer would be a guess; is there one?",
+        objects=(
+            service(),
+            deployment(),
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "clerk"}},
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "clerk"},
+                "rules": [
+                    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+                    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
+                ],
+            },
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "clerk"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "clerk"},
+                "subjects": [{"kind": "ServiceAccount", "name": "clerk", "namespace": "$NAMESPACE"}],
+            },
+        ),
+        undo="kubectl delete clusterrolebinding kubesvc-why:system:serviceaccount:$NAMESPACE:clerk",
     ),
 )  # fmt: skip
