@@ -93,7 +93,8 @@ def test_resolve_says_what_glibc_finds(told: Instance, name: str) -> None:
 
 
 def test_dig_agrees_with_the_specification(told: Instance) -> None:
-    """Sections 2.2 to 2.4 of the specification of DNS-based service discovery, by `dig` over UDP and TCP (DNS-50)."""
+    """Sections 2.2 to 2.4 of the specification of DNS-based service discovery, by `dig` inside a Pod, over UDP and TCP,
+    with the Pod's resolver and search path (DNS-50)."""
     pods = {p["metadata"]["name"]: p["status"]["podIP"] for p in ready_pods(told, "app=told", 2)}
     address = told.get("service", "told")["spec"]["clusterIP"]
     zone = "cluster.local."
@@ -102,6 +103,8 @@ def test_dig_agrees_with_the_specification(told: Instance) -> None:
     cases: tuple[tuple[str, str, set[str]], ...] = (
         (told_, "A", {address}),
         (told_, "AAAA", set()),
+        ("told", "A", {address}),
+        ("told.default", "A", {address}),
         (f"_web._tcp.{told_}", "SRV", {f"80 {told_}"}),
         (f"_udp._udp.{told_}", "SRV", {f"90 {told_}"}),
         (named, "A", set(pods.values())),
@@ -110,16 +113,17 @@ def test_dig_agrees_with_the_specification(told: Instance) -> None:
         (reverse(address), "PTR", {told_}),
         (f"dns-version.{zone}", "TXT", {'"1.1.0"'}),
     )
-    dns = told.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
     for transport in ("+notcp", "+tcp"):
         command = [f"{name} {type_}" for name, type_, _ in cases]
-        said = told.inside("dig", f"@{dns}", "+short", transport, *" ".join(command).split()).stdout
+        words = ("+search", "+short", transport, *" ".join(command).split())
+        said = told.try_kubectl("exec", "told-1", "--", "dig", *words).stdout
         wanted = set().union(*(answers for *_, answers in cases))
         # An SRV record's first two numbers, priority and weight, are no part of the examples.
         found = {" ".join(line.split()[2:]) if len(line.split()) == 4 else line for line in said.splitlines()}
         assert wanted <= found, f"{transport}: {wanted - found} are missing in {found}"
+        assert said.splitlines().count(address) == 3, f"{transport}: in full and by the search path"
     # The headless Service's endpoints have names of their own in the reverse zone too.
-    back = told.inside("dig", f"@{dns}", "+short", "-x", pods["told-1"]).stdout.split()
+    back = told.try_kubectl("exec", "told-2", "--", "dig", "+short", "-x", pods["told-1"]).stdout.split()
     assert f"one.{named}" in back
 
 
