@@ -206,6 +206,52 @@ def test_a_cluster_that_does_not_answer_is_said_until_it_does() -> None:
     assert (first, third) == ("", "") and "does not answer" in second
 
 
+def test_a_cluster_that_is_away_for_a_moment_is_asked_again_and_one_that_stays_away_is_said() -> None:
+    class Away:
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        async def list_raw(self, *_: object, **__: object) -> None:
+            self.times -= 1
+            if self.times >= 0:
+                raise Unreachable("gone")
+
+    async def ask(times: int) -> str:
+        feed = MadeUpFeed(READY)
+        feed.informers = SimpleNamespace(client=Away(times))  # type: ignore[assignment]
+        return await feed.refusal(POD)
+
+    assert run_virtual(ask(2)) == ""
+    with pytest.raises(Unreachable):
+        run_virtual(ask(1000))
+
+
+def test_nobody_asks_for_those_who_have_left() -> None:
+    class Counting:
+        asked = 0
+
+        async def list_raw(self, *_: object, **__: object) -> None:
+            self.asked += 1
+
+    async def watch() -> tuple[int, int, int]:
+        feed, client = MadeUpFeed(READY), Counting()
+        feed.informers = SimpleNamespace(client=client)  # type: ignore[assignment]
+        feed.ready.set()
+        contact, counts = asyncio.create_task(feed.keep_contact()), []
+        for _ in range(2):
+            changes = feed.changes(WEB)
+            await anext(changes)
+            await asyncio.sleep(10)
+            await changes.aclose()
+            counts.append(client.asked)
+            await asyncio.sleep(100)
+        contact.cancel()
+        return counts[0], counts[1], client.asked
+
+    first, second, last = run_virtual(watch())
+    assert 0 < first < second == last
+
+
 # ---------------------------------------------------------------- rates
 
 

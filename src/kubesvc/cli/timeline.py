@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
 
     from .cluster import Cluster
 
+log = logging.getLogger(__name__)
+
 LOOK_SECONDS = 0.1
 SETTLING_SECONDS = 0.4
 """An entry is shown so long after it was made: by then its hops are written down."""
+MOST_WAITING = 10_000
+"""The most entries that wait for a slow reader."""
 SHOWN = 200
 """The most entries shown of the past, the newest."""
 
@@ -153,6 +159,7 @@ async def watch(args: argparse.Namespace, cluster: Cluster, name: str) -> int:
     )  # fmt: skip
     selector = selector_text(service.spec.selector)
     pods: Informer[Pod] = Informer(cluster.client, POD, namespace, label_selector=selector, clock=clock, random=random)
+    printer = Printer(lambda entries: tell(args, entries))
     known: dict[str, Listed] = {}
     moved_at: dict[str, float] = {}
 
@@ -173,7 +180,7 @@ async def watch(args: argparse.Namespace, cluster: Cluster, name: str) -> int:
                 why = plan.why_left(x, pod, service) if what == "left" else plan.why_joined(x, pod, service)
                 at, status_at = clock.now(), moved_at.get(x.pod, 0.0)
                 moved = plan.Moved(at, namespace, name, what, x.address, why, x.pod, x.node, status_at)
-                tell(args, [Entry(moved)])
+                printer.add(Entry(moved))
 
     pods.on_change(pod_moved)
     slices.on_change(changed)
@@ -187,4 +194,37 @@ async def watch(args: argparse.Namespace, cluster: Cluster, name: str) -> int:
         if not args.json:
             now = ", ".join(known) or "none"
             print(f"svc/{name} in namespace {namespace}: listed now: {now}; watching", flush=True)
+        group.create_task(printer.run())
     return 0
+
+
+@dataclass
+class Printer:
+    """Prints entries in order, apart from whoever finds them: a reader that is slow holds nobody up.
+
+    write: prints some entries, and may block; it is called in a thread, once at a time
+    Of more than MOST_WAITING entries that wait, those that come later are counted instead.
+    """
+
+    write: Callable[[Sequence[Entry]], None]
+    waiting: list[Entry] = field(default_factory=list)
+    left_out: int = 0
+    there: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, entry: Entry) -> None:
+        if len(self.waiting) >= MOST_WAITING:
+            self.left_out += 1
+        else:
+            self.waiting.append(entry)
+        self.there.set()
+
+    async def run(self) -> None:
+        """Print what comes until cancelled. What printing raises ends it, a reader that left above all."""
+        while True:
+            await self.there.wait()
+            self.there.clear()
+            entries, self.waiting = self.waiting, []
+            left_out, self.left_out = self.left_out, 0
+            await asyncio.to_thread(self.write, entries)
+            if left_out:
+                log.warning("%d more were left out: who reads this is too slow", left_out)

@@ -139,6 +139,9 @@ class Feed:
         self.lost = ""
         """Said while the cluster does not answer, so that nobody takes what was for what is."""
         self.version = 0
+        self.watchers = 0
+        self._watched = asyncio.Event()
+        """Set while somebody watches."""
         self._changed = asyncio.Event()
         self._dirty: set[str] = set()
         self._stale: set[str] = set()
@@ -156,6 +159,8 @@ class Feed:
         key = key or self.choose()
         shown = self.shown.setdefault(key, Shown()) if key else Shown()
         shown.watchers += 1
+        self.watchers += 1
+        self._watched.set()
         if key and shown.picture is None:
             self._dirty.add(key[0])
             self._wake.set()
@@ -191,6 +196,9 @@ class Feed:
                 await pause
         finally:
             shown.watchers -= 1
+            self.watchers -= 1
+            if not self.watchers:
+                self._watched.clear()
             if key and not shown.watchers:
                 self.shown.pop(key, None)
 
@@ -278,18 +286,26 @@ class Feed:
             cache.on_change(self._note if kind.namespaced else self._note_all)
 
     async def refusal(self, kind: Kind) -> str:
-        """Why a kind may not be read, "" if it may. A server that is busy is asked again."""
+        """Why a kind may not be read, "" if it may. A server that is busy, or not there, is asked again; Unreachable if
+        it stays away."""
+        away: Unreachable | None = None
+        reason = ""
         for _ in range(PATIENCE):
+            away = None
             try:
                 await self.informers.client.list_raw(kind, limit=1)
                 return ""
             except Unauthorized:
                 raise
+            except Unreachable as error:
+                away = error
             except ApiError as error:
                 reason = reason_of(error)
                 if error.status_code not in (429, 500, 503, 504):
                     break
             await asyncio.sleep(0.5)
+        if away is not None:
+            raise away
         return reason
 
     def _note(self, old: Typed | None, new: Typed | None) -> None:
@@ -414,9 +430,12 @@ class Feed:
             await asyncio.sleep(OVERVIEW_SECONDS)
 
     async def keep_contact(self) -> None:
-        """Notice when the cluster does not answer any more, and when it does again."""
+        """Notice when the cluster does not answer any more, and when it does again. Nobody watches: nobody asks."""
         while True:
+            await self._watched.wait()
             await asyncio.sleep(CONTACT_SECONDS)
+            if not self.watchers:
+                continue
             lost = ""
             try:
                 async with asyncio.timeout(CONTACT_SECONDS):
