@@ -101,6 +101,7 @@ def start(
     except BaseException:
         for fd in (ready_read, life_write):
             os.close(fd)
+        errors.close()
         raise
     finally:
         os.close(ready_write)

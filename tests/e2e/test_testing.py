@@ -72,6 +72,18 @@ def test_an_instance_from_python(home: Path, tmp_path: Path) -> None:
         kubesvc.start("No Name")
 
 
+def test_a_program_that_cannot_be_run_leaves_nothing_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no memory for another process")
+
+    kubesvc.testing.environment()  # what is imported late is so by now
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="no memory") as caught:
+        kubesvc.start("never", nodes=0)
+    assert os.listdir("/proc/self/fd") == before, caught.traceback
+
+
 def test_who_is_killed_takes_its_instance_along(home: Path) -> None:
     """SIGKILL leaves a program no time to end anything."""
     program = (
