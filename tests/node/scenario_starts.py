@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 from kubesvc.api.kinds import SECRET
+from kubesvc.api.meta import Object
 from kubesvc.node.imagestore import ImageStore
 
 from .imagemaking import docker_save
 from .scenario_images import small_layer
-from .scenarios import FOREVER, shell, waiting_for
-from .world import World, container_status
+from .scenarios import FOREVER, inside, shell, waiting_for
+from .world import World, condition, container_status, is_ready, processes
 
 STRICT = {"runAsNonRoot": True}
 
@@ -82,3 +85,55 @@ async def what_cannot_start_says_so(world: World) -> None:
     assert world.log_text(pod) == "/no/such/place\n"
     for name in (*cases, "once", "allowed"):
         await world.delete(name, grace_seconds=0)
+
+
+async def a_lost_sandbox_is_made_anew(world: World) -> None:
+    """NODE-10, NODE-92: the process that holds a Pod's namespaces is killed under the agent. What the Pod's policy lets
+    run again does, in new namespaces under another address; the rest has ended."""
+    init = [{"name": "first", **shell("echo first")}]
+    web = {"image": "busybox", "command": ["sh", "-c", f"trap 'exit 0' TERM; {FOREVER}"]}
+    prober = {"readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}
+    await world.create("always", {**web, **prober}, initContainers=init)
+    await world.create("shared", shell(FOREVER), shareProcessNamespace=True)
+    beside = {"name": "d", "image": "busybox", "command": ["true"]}
+    await world.create("failure", web, beside, restartPolicy="OnFailure")
+    await world.create("never", web, restartPolicy="Never")
+    before = {name: await world.ready(name) for name in ("always", "shared", "never")}
+    before["failure"] = await world.until("failure", lambda p: "terminated" in str(container_status(p, "d")), "ended")
+    for name in before:
+        worker = world.agent.worker("default", name)
+        assert worker is not None and worker.pause is not None
+        os.kill(worker.pause.pid, signal.SIGKILL)
+    seen: list[tuple[str, str]] = []
+
+    def again(pod: Object) -> bool:
+        shown = pod["status"].get("podIP", ""), condition(pod, "PodReadyToStartContainers")
+        seen.extend([shown] if shown not in seen else [])
+        return is_ready(pod) and container_status(pod)["restartCount"] == 1
+
+    pod = await world.until("always", again, "ready again")
+    old, new = before["always"]["status"]["podIP"], pod["status"]["podIP"]
+    assert seen[0][0] == old and ("False" in {c for _, c in seen}), seen
+    assert new != old and {ip for ip, _ in seen} == {old, new}, seen
+    assert pod["status"]["podIPs"] == [{"ip": new}]
+    end = container_status(pod)["lastState"]["terminated"]
+    assert (end["exitCode"], end["reason"]) == (0, "Completed"), end  # it was given its time
+    assert pod["status"]["initContainerStatuses"][0]["restartCount"] == 1
+    await inside(world, "always", "sh", "-c", f"grep -q '^{new}' /etc/hosts")
+    told = [(e["type"], e["message"]) for e in await world.events_of("always") if e["reason"] == "SandboxChanged"]
+    assert told == [("Normal", "Pod sandbox changed, it will be killed and re-created.")]
+    pod = await world.until("shared", lambda p: is_ready(p) and container_status(p)["restartCount"] == 1, "again")
+    assert container_status(pod)["lastState"]["terminated"]["exitCode"] == 137
+    pod = await world.until("failure", lambda p: is_running(p) and container_status(p)["restartCount"] == 1, "again")
+    assert container_status(pod, "d")["restartCount"] == 0 and "terminated" in container_status(pod, "d")["state"]
+    pod = await world.until("never", lambda p: p["status"]["phase"] == "Succeeded", "over")
+    assert "SandboxChanged" not in [reason for reason, _ in await world.events("never")]
+    for name in before:
+        await world.delete(name, grace_seconds=1)
+    for name in before:
+        await world.vanished(name)
+    assert not [c for c in processes() if "trap" in c]
+
+
+def is_running(pod: Object) -> bool:
+    return "running" in container_status(pod).get("state", {})

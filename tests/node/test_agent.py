@@ -43,6 +43,7 @@ SCENARIOS = (
     "the_node_shows_itself",
     "without_a_network_only_the_nodes_own_runs",
     "what_cannot_start_says_so",
+    "a_lost_sandbox_is_made_anew",
 )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import marshal
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -159,6 +160,14 @@ class WatchedProcess:
 
     def done(self) -> bool:
         return self.ended.done()
+
+    def gone(self) -> bool:
+        """Whether it has ended, though the loop may not have heard of it yet."""
+        if self.pidfd < 0:
+            return self.ended.done()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def wait(self) -> int | None:
         return await asyncio.shield(self.ended)

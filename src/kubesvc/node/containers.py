@@ -50,6 +50,7 @@ STOP_SECONDS = 2.0
 CONFIG_RETRY_SECONDS = 2.0
 CONFIG_EVENT_SECONDS = 10.0
 """A container that cannot be configured is looked at often, and said to be so as often as a kubelet would."""
+SETTLE_SECONDS = 0.05
 SHOWN_SECONDS = 1.0
 """How long an ended container is shown as terminated before it is shown as waiting for its back-off."""
 
@@ -190,6 +191,8 @@ class ContainerRunner:
                     await self.attend(self.execution)
                 end = self.state.terminated or self.last_state.terminated
                 assert end is not None
+                if end.exit_code == 128 + signal.SIGKILL and not self.view.sandbox_kept_apart:
+                    await asyncio.sleep(SETTLE_SECONDS)  # all may have ended with the sandbox, which is told of last
                 if self.view.stopping or not self.will_restart(end.exit_code):
                     self.state = ContainerState(terminated=end)
                     self.completed = end.exit_code == 0
@@ -209,6 +212,14 @@ class ContainerRunner:
             return False
         policy = self.view.pod.spec.restart_policy
         return restarts(policy, self.container, exit_code, init=self.role == "init")
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it is to run again in a new sandbox."""
+        end = self.state.terminated or self.last_state.terminated
+        if self.running:
+            return self.will_restart(128 + signal.SIGKILL)
+        return self.role != "ephemeral" and (end is None or self.will_restart(end.exit_code))
 
     async def wait_back_off(self) -> None:
         """Wait as NODE-25 says; shown as CrashLoopBackOff (NODE-27)."""

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kubesvc.api.container import (
     Container,
@@ -63,6 +65,8 @@ NETWORK_RETRY_SECONDS = 1.0
 VOLUME_REFRESH_SECONDS = 30.0
 EVICTION_GRACE_SECONDS = 1.0
 RECONCILE_SECONDS = 10.0
+SANDBOX_SECONDS = 10.0
+"""A sandbox that was lost sooner than this is not made anew at once, but after NETWORK_RETRY_SECONDS."""
 
 
 class PodWorker:
@@ -88,6 +92,13 @@ class PodWorker:
         self.deadline = 0.0
         self.gone = False
         self.stopped = False
+        self.replacing = False
+        """While the containers end because their sandbox is lost; they do not start again in it."""
+        self.returning: dict[str, ContainerStatus] = {}
+        """The containers that will then start in another, as they are shown meanwhile: the API takes no end with code 0
+        for anything but the last one under some policies."""
+        self.standing = asyncio.Event()
+        """Set while a sandbox stands, as far as is known."""
         self.reason = self.message = ""
         self.wrote = asyncio.Condition()
         if pod.terminating:
@@ -147,7 +158,12 @@ class PodWorker:
 
     @property
     def stopping(self) -> bool:
-        return self.stop_wanted.is_set()
+        return self.stop_wanted.is_set() or self.sandbox_gone
+
+    @property
+    def sandbox_gone(self) -> bool:
+        """Whether the process that holds the namespaces has ended by itself."""
+        return self.replacing or (self.standing.is_set() and self.pause is not None and self.pause.gone())
 
     def process_of(self, container: str) -> WatchedProcess | None:
         runner = self.runners.get(container)
@@ -171,7 +187,6 @@ class PodWorker:
             asyncio.create_task(self.refresh_volumes()),
             asyncio.create_task(self.watch_sizes()),
         ]
-        life: asyncio.Task[None] | None = None
         stop = asyncio.create_task(self.stop_wanted.wait())
         tasks.append(stop)
         try:
@@ -180,13 +195,9 @@ class PodWorker:
                 if not self.pod.terminal:
                     self.make_runners({s.name: s for s in self.all_statuses()}, adopted)
             if not self.pod.terminal:
-                life = asyncio.create_task(self.live())
-                tasks.append(life)
                 if self.pod.spec.active_deadline_seconds is not None:
                     tasks.append(asyncio.create_task(self.watch_deadline()))
-                await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if self.stopping:
-                    await self.end_containers(life)
+                await self.live_on(stop)
             self.stopped = True
             await self.drop_sandbox()
             await self.write_status()
@@ -208,6 +219,59 @@ class PodWorker:
                 task.cancel()
             if self.pause is not None:
                 self.pause.close()
+
+    async def live_on(self, stop: asyncio.Task[Any]) -> None:
+        """Live, in a new sandbox where one is lost, until everything has ended for good or shall."""
+        while True:
+            life = asyncio.create_task(self.live())
+            lost = asyncio.create_task(self.sandbox_lost())
+            try:
+                await asyncio.wait({life, lost, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if self.stop_wanted.is_set():
+                    await self.end_containers(life, self.left)
+                    return
+                if life.done() or not await self.leave_sandbox(life):
+                    return
+            finally:
+                life.cancel()
+                lost.cancel()
+
+    async def sandbox_lost(self) -> None:
+        """Until the sandbox has ended, without anyone here having ended it."""
+        await self.standing.wait()
+        pause, began = self.pause, self.node.clock.monotonic()
+        assert pause is not None
+        await pause.wait()
+        if self.node.clock.monotonic() - began < SANDBOX_SECONDS:
+            await asyncio.sleep(NETWORK_RETRY_SECONDS)
+
+    async def leave_sandbox(self, life: asyncio.Task[None]) -> bool:
+        """End what ran in a lost sandbox as a deletion would; all that may run again then waits to be started anew,
+        init containers included. False if nothing may (NODE-10, NODE-92)."""
+        for runner in self.of_role("ordinary"):
+            if runner.comes_back:
+                self.returning[runner.name] = msgspec.structs.replace(runner.status, ready=False, started=False)
+        if self.returning:
+            self.sandbox_changed()
+        self.replacing = True
+        self.touch()
+        try:
+            grace = self.pod.spec.termination_grace_period_seconds
+            await self.end_containers(life, lambda: 30.0 if grace is None else float(grace))
+            await self.drop_sandbox()
+        finally:
+            self.replacing = False
+        for runner in list(self.runners.values()) if self.returning else ():
+            if runner.name in self.returning or runner.init:
+                again = self.make_runner(runner.role, runner.container, runner.status, False)
+                self.runners[runner.name] = again
+        found, self.returning = bool(self.returning), {}
+        self.touch()
+        return found
+
+    def sandbox_changed(self) -> None:
+        words = "Pod sandbox changed, it will be killed and re-created."
+        self.node.events.pod(self.pod, "Normal", "SandboxChanged", words)
 
     async def live(self) -> None:
         """Bring everything up, then wait until all containers have ended for good."""
@@ -245,6 +309,8 @@ class PodWorker:
             self.start(runner)
             await runner.launched.wait()
         await self.wait_all(self.of_role("ordinary"))
+        if self.sandbox_gone:
+            await asyncio.Event().wait()  # their end is not for good; whoever replaces the sandbox cancels this
         for runner in reversed(self.of_role("sidecar")):  # they end when the work is done (NODE-7, NODE-69)
             self.stop_wanted.set()
             await self.end_runner(runner, float(runner.grace_seconds))
@@ -326,6 +392,8 @@ class PodWorker:
         elif end is not None:
             runner.last_state = status.state
             runner.attempt += 1
+        elif status.last_state.terminated is not None:  # it waited for its next run
+            runner.attempt += 1
         return runner
 
     def all_statuses(self) -> list[ContainerStatus]:
@@ -351,11 +419,10 @@ class PodWorker:
                 sharing=sharing_of(self.pod),
             )
             await self.open_host_ports()
+            self.standing.set()
             return True
         await self.drop_sandbox()
-        self.node.events.pod(
-            self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
-        )
+        self.sandbox_changed()
         return False
 
     async def make_sandbox(self) -> None:
@@ -385,6 +452,7 @@ class PodWorker:
                     sharing=sharing,
                 )
                 await self.open_host_ports()
+                self.standing.set()
                 return
             except (OSError, Exhausted, NftError) as error:
                 words = f"Failed to create pod sandbox: {error}"
@@ -411,6 +479,7 @@ class PodWorker:
     async def drop_sandbox(self) -> None:
         """End the holding process, remove link and routes, give the addresses back."""
         pause, self.pause, self.held_sandbox = self.pause, None, None
+        self.standing.clear()
         if self.node.host_ports is not None:
             with contextlib.suppress(NftError):
                 await self.node.host_ports.drop(self.uid)
@@ -546,8 +615,8 @@ class PodWorker:
         self.shorten(float(30 if grace is None else grace))
         self.stop_wanted.set()
 
-    async def end_containers(self, life: asyncio.Task[None]) -> None:
-        """Stop everything that runs, sidecars last, all within the deadline (NODE-65, NODE-69)."""
+    async def end_containers(self, life: asyncio.Task[None], left: Callable[[], float]) -> None:
+        """Stop everything that runs, sidecars last, all in the seconds that are left (NODE-65, NODE-69)."""
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await life
@@ -559,9 +628,9 @@ class PodWorker:
         hurry = asyncio.create_task(self.hurry_when_shortened())
         try:
             first = self.of_role("ordinary", "init", "ephemeral")
-            await asyncio.gather(*(self.end_runner(r, self.left()) for r in first))
+            await asyncio.gather(*(self.end_runner(r, left()) for r in first))
             for runner in reversed(self.of_role("sidecar")):
-                await self.end_runner(runner, self.left())
+                await self.end_runner(runner, left())
         finally:
             hurry.cancel()
 
@@ -600,13 +669,13 @@ class PodWorker:
         ips: tuple[str, ...] = ()
         if self.held_sandbox is not None:
             ips = self.held_sandbox.ips
-        elif self.stopped:
-            ips = tuple(self.pod.ips)  # NODE-59
+        else:
+            ips = tuple(self.pod.ips)  # NODE-59: kept after the end, and until a new sandbox has others
         return Observed(
-            statuses={r.name: r.status for r in self.runners.values()},
+            statuses={r.name: self.returning.get(r.name) or r.status for r in self.runners.values()},
             ips=ips,
             host_ips=settings.node_addresses,
-            networked=self.held_sandbox is not None,
+            networked=self.held_sandbox is not None and not self.replacing,
             stopped=self.stopped and self.stop_wanted.is_set(),
             reason=self.reason,
             message=self.message,
