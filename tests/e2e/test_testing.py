@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import kubesvc
+from kubesvc import testing
 from kubesvc.instance.record import read_record
 
 from .harness import EXAMPLES, ROOT, eventually
@@ -72,11 +73,11 @@ def test_an_instance_from_python(home: Path, tmp_path: Path) -> None:
         kubesvc.start("No Name")
 
 
-def test_a_program_that_cannot_be_run_leaves_nothing_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_run_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no memory for another process")
 
-    kubesvc.testing.environment()  # what is imported late is so by now
+    testing.environment()  # what is imported late is so by now
     monkeypatch.setattr(subprocess, "Popen", fail)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match="no memory") as caught:
