@@ -79,6 +79,20 @@ CREATES: tuple[tuple[str, Kind, Object, list[str]], ...] = (
         "spec.resources[storage]: Required value"]),
     ("volume", kinds.PERSISTENT_VOLUME, {"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
      "hostPath": {"path": "/x"}}}, []),
+    ("volume without modes", kinds.PERSISTENT_VOLUME, {"spec": {"capacity": {"storage": "0"},
+     "hostPath": {"path": "/x/../y"}}}, [
+        "spec.accessModes: Required value",
+        'spec.capacity[storage]: Invalid value: "0": must be greater than zero',
+        "spec.hostPath.path: Invalid value: \"/x/../y\": must not contain '..'"]),
+    ("local volume of no node", kinds.PERSISTENT_VOLUME, {"spec": {"capacity": {"storage": "1Gi"},
+     "accessModes": ["ReadWriteOnce"], "local": {"path": "/x"}}}, [
+        "spec.nodeAffinity: Required value: Local volume requires node affinity"]),
+    ("volume of two kinds", kinds.PERSISTENT_VOLUME, {"spec": {"capacity": {"storage": "1Gi"},
+     "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}, "nfs": {"server": "s", "path": "/"}}}, [
+        "spec.nfs: Forbidden: may not specify more than 1 volume type"]),
+    ("volume for no node", kinds.PERSISTENT_VOLUME, {"spec": {"capacity": {"storage": "1Gi"},
+     "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}, "nodeAffinity": {}}}, [
+        "spec.nodeAffinity.required: Required value: must specify required node constraints"]),
     ("volume of nothing", kinds.PERSISTENT_VOLUME, {"spec": {"accessModes": ["ReadWriteOnce"]}}, [
         "spec.capacity: Required value", "spec: Required value: must specify a volume type"]),
     ("storage class", kinds.STORAGE_CLASS, {}, ["provisioner: Required value"]),
