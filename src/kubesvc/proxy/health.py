@@ -17,7 +17,7 @@ from kubesvc.api.node import Node
 from kubesvc.api.service import Service
 from kubesvc.clock import rfc3339_micro
 
-from .traffic import PortTraffic, ServiceKey
+from .traffic import PortTraffic, ServiceKey, is_port
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def plan_health(service: Service | None, ports: Iterable[PortTraffic]) -> Health
     """
     if service is None or service.spec.type != "LoadBalancer" or service.spec.external_traffic_policy != "Local":
         return None
-    if not service.spec.health_check_node_port:
+    if not is_port(service.spec.health_check_node_port):
         return None
     addresses = {address for port in ports for address in port.local_ready}
     return HealthCheck(service.spec.health_check_node_port, len(addresses))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -24,7 +24,7 @@ LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
-DEFAULT_AFFINITY_SECONDS = 10800
+DEFAULT_AFFINITY_SECONDS, LONGEST_AFFINITY_SECONDS = 10_800, 86_400
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 
@@ -135,6 +135,11 @@ def canonical(address: str) -> str:
         return ""
 
 
+def is_port(number: int | None) -> TypeGuard[int]:
+    """Whether there is such a port. Servers let no other in; who watches any cluster relies on nobody's check."""
+    return number is not None and 0 < number < 65536
+
+
 def is_of(family: Family, address: str) -> bool:
     return (":" in address) == (family == "IPv6")
 
@@ -176,7 +181,7 @@ def endpoints_by_port(
     for s in sorted(slices, key=lambda s: s.name):
         if s.address_type != family:
             continue
-        ports = [(p.name, p.protocol or "TCP", p.port) for p in s.ports or () if p.name is not None and p.port]
+        ports = [(p.name, p.protocol or "TCP", p.port) for p in s.ports or () if p.name is not None and is_port(p.port)]
         for e in s.endpoints or ():
             address = canonical(e.addresses[0]) if e.addresses else ""
             if not address or not is_of(family, address):
@@ -253,7 +258,7 @@ def plan_service(
     planned = []
     for port in spec.ports or ():
         name = ServicePortName(service.namespace, service.name, port.name, port.protocol or "TCP")
-        if name in seen or name.protocol not in PROTOCOLS:
+        if name in seen or name.protocol not in PROTOCOLS or not is_port(port.port):
             continue
         seen.add(name)
         endpoints = by_port.get((port.name, name.protocol), [])
@@ -274,7 +279,7 @@ def _plan_port(
 ) -> PortTraffic:
     spec = service.spec
     internal_local = spec.internal_traffic_policy == "Local"
-    node_port = port.node_port if spec.type in ("NodePort", "LoadBalancer") else 0
+    node_port = port.node_port if spec.type in ("NodePort", "LoadBalancer") and is_port(port.node_port) else 0
     external = bool(node_port or externals or balancers)
     # PROXY-24: the policy counts only where something external exists to which it can apply.
     external_local = spec.external_traffic_policy == "Local" and external
@@ -285,7 +290,9 @@ def _plan_port(
     if spec.session_affinity == "ClientIP":
         config = spec.session_affinity_config
         seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
-        affinity = seconds or DEFAULT_AFFINITY_SECONDS
+        affinity = min(seconds, LONGEST_AFFINITY_SECONDS) if seconds and seconds > 0 else DEFAULT_AFFINITY_SECONDS
+    asked = spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
+    health = spec.health_check_node_port if asked else 0
     return PortTraffic(
         name=name,
         port=port.port,
@@ -297,9 +304,7 @@ def _plan_port(
         internal_local=internal_local,
         external_local=external_local,
         affinity_seconds=affinity,
-        health_port=spec.health_check_node_port
-        if spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
-        else 0,
+        health_port=health if is_port(health) else 0,
         cluster=cluster,
         local=local,
         usable=any(e.usable for e in endpoints),
