@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from kubesvc.proxy.frame import FrameOptions
 from kubesvc.proxy.health import plan_health
 from kubesvc.proxy.iptables import IptablesRuleset
 from kubesvc.proxy.nftables import Ruleset
-from kubesvc.proxy.traffic import Family, plan_service
+from kubesvc.proxy.traffic import Family, PortTraffic, ServicePortName, Target, plan_service
 
 from .objects import A, At, B, C, place, ready, service, slice_of, vip
 from .test_packets import options
@@ -142,3 +144,21 @@ def test_thousands_of_duplicates_are_one_endpoint() -> None:
     (port,) = plan_service(service(), many, place(), "IPv4")
     assert [t.address for t in port.cluster] == ["10.244.1.2", "10.244.1.3"]
     assert time.process_time() - began < 2
+
+
+def test_a_service_that_cannot_be_rendered_harms_no_other() -> None:
+    """Whatever bug that is: the others of its burst are taken in, and it keeps what it had."""
+    names = [ServicePortName("shop", n, "http", "TCP") for n in ("a", "b", "c")]
+    ports = {
+        n[:2]: (PortTraffic(n, 80, vip("IPv4", i), cluster=(Target("10.244.1.2", 8080),), usable=True),)
+        for i, n in enumerate(names, 1)
+    }
+    ruleset = Ruleset(options("IPv4"))
+    ruleset.change({names[1][:2]: ports[names[1][:2]]})
+    before = ruleset.shares[names[1][:2]]
+    bad = msgspec.structs.replace(ports[names[1][:2]][0], cluster=(Target("10.244.1.2", 70_000),))
+    with pytest.raises(struct.error) as failed:
+        ruleset.change({**ports, names[1][:2]: (bad,)})
+    assert failed.value.__notes__ == ["Service shop/b: its rules stay as they were"]
+    assert list(ruleset.shares) == [names[1][:2], names[0][:2], names[2][:2]]
+    assert ruleset.shares[names[1][:2]] == before

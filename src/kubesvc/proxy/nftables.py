@@ -159,10 +159,18 @@ class Ruleset:
         """Take in the service ports of these Services (none: the Service is gone) and say what changes in the table.
 
         The caller writes what is said (`transactions`) or starts anew from `table`; nothing is forgotten meanwhile.
+        A Service that cannot be rendered is an error, once all others are taken in.
         """
         delta = d.Delta()
+        failed: Exception | None = None
         for key in move_all(self.fronts, self.ports, changes):
-            self._replace(delta, key)
+            try:
+                self._replace(delta, key)
+            except Exception as error:  # it keeps what it had, and nobody else's rules depend on it
+                error.add_note(f"Service {key[0]}/{key[1]}: its rules stay as they were")
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return delta
 
     def transactions(self, delta: d.Delta) -> list[Transaction]:
