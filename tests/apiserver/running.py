@@ -29,6 +29,8 @@ async def running(settings: ApiServerSettings = SETTINGS) -> AsyncIterator[ApiSe
     await store.start()
     server = ApiServer(store, settings, RealClock(), random.Random(7))
     await server.start()
+    if settings.bootstrap:
+        await server.bootstrap.complete.wait()  # what the server writes for itself is no part of any test's story
     try:
         yield server
     finally:

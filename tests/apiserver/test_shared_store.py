@@ -61,6 +61,7 @@ async def server_at(url: str, number: int) -> AsyncIterator[ApiServer]:
     settings = replace(SMALL, advertise_address=f"192.0.2.{number}", advertise_port=6443)
     server = ApiServer(store, settings, RealClock(), random.Random(number))
     await server.start()
+    await server.bootstrap.complete.wait()
     try:
         yield server
     finally:

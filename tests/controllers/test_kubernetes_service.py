@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
+import msgspec
+
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
 from kubesvc.api.errors import NotFound
@@ -9,6 +14,11 @@ from kubesvc.api.ipaddress import IP_ADDRESS
 from kubesvc.api.kinds import NAMESPACE
 from kubesvc.api.meta import Object
 from kubesvc.api.service import SERVICE
+from kubesvc.apiserver.apiserver import ApiServer
+from kubesvc.apiserver.settings import ApiServerSettings
+from kubesvc.clock import LoopClock
+from kubesvc.store import Change
+from kubesvc.store.memory import MemoryStore
 
 from .house import MINE, House, in_house
 
@@ -82,18 +92,77 @@ def test_ports_that_users_gave_the_service_stay() -> None:
     in_house(story)
 
 
-def test_nobody_is_told_ready_before_its_own_objects_are_there() -> None:
-    """KSVC-2, KSVC-7: until then /readyz says what is missing."""
+def test_what_is_there_before_anybody_is_told_ready_and_what_comes_after() -> None:
+    """KSVC-2, KSVC-7: readiness waits for the namespaces and roles; the Service `kubernetes` waits for readiness, and
+    before it comes nobody lists the address of a server that is not ready."""
 
     async def story(house: House) -> None:
-        bootstrap, health = house.server.bootstrap, house.server.health
-        assert health.report("readyz", "", (), verbose=False) == (200, "ok")
-        bootstrap.done = False
-        answer = health.report("readyz", "", (), verbose=False)
+        store = MemoryStore()
+        await store.start()
+        settings = ApiServerSettings(authorization="RBAC")
+        seen: list[tuple[bool, str]] = []
+
+        def note(changes: list[Change]) -> None:
+            seen.extend((server.ready(), change.key) for change in changes)
+
+        server = ApiServer(store, settings, LoopClock(asyncio.get_running_loop()), random.Random(1))
+        store.subscribe("", note)
+        answer = server.health.report("readyz", "", (), verbose=False)
         assert answer is not None and answer[0] == 500
-        assert "[-]poststarthook/start-system-namespaces-controller failed" in answer[1]
-        await bootstrap.once()
-        assert health.report("readyz", "", (), verbose=False) == (200, "ok")
+        for missing in ("start-system-namespaces-controller", "rbac/bootstrap-roles"):
+            assert f"[-]poststarthook/{missing} failed" in answer[1]
+        await server.start()
+        try:
+            assert server.ready()
+            for namespace in ("default", "kube-system", "kube-public", "kube-node-lease"):
+                assert (False, f"/registry/core/namespaces/{namespace}") in seen
+            assert (False, "/registry/rbac.authorization.k8s.io/clusterroles/cluster-admin") in seen
+            assert not [key for _, key in seen if key.endswith("/default/kubernetes")]
+            await server.bootstrap.complete.wait()
+            after = [(ready, key.removeprefix("/registry/")) for ready, key in seen if "/default/kubernetes" in key]
+            assert after == [
+                (True, "core/services/default/kubernetes"),
+                (True, "core/endpoints/default/kubernetes"),
+                (True, "discovery.k8s.io/endpointslices/default/kubernetes"),
+            ]
+        finally:
+            await server.stop()
+            await store.close()
+
+    in_house(story)
+
+
+def test_a_server_that_died_is_listed_again_only_when_it_is_ready() -> None:
+    """KSVC-2: what the life before left behind goes before readiness, and its successor's address comes after."""
+
+    async def story(house: House) -> None:
+        store = MemoryStore()
+        await store.start()
+        clock, settings = LoopClock(asyncio.get_running_loop()), ApiServerSettings()
+        first = ApiServer(store, settings, clock, random.Random(1))
+        await first.start()
+        await first.bootstrap.complete.wait()
+        for task in first._tasks:  # it dies: nobody takes its address out
+            task.cancel()
+        await asyncio.wait(first._tasks)
+        first.cache.stop()
+        listed: list[tuple[bool, bool]] = []
+
+        def note(changes: list[Change]) -> None:
+            for change in changes:
+                if change.key.endswith("endpoints/default/kubernetes") and change.value is not None:
+                    listed.append((second.ready(), bool(msgspec.json.decode(change.value).get("subsets"))))
+
+        second = ApiServer(store, settings, clock, random.Random(2))
+        store.subscribe("", note)
+        await second.start()
+        try:
+            assert listed == [(False, False)]
+            await second.bootstrap.complete.wait()
+            assert listed == [(False, False), (True, True)]
+        finally:
+            await second.stop()
+            await store.close()
 
     in_house(story)
 

@@ -120,14 +120,16 @@ class ApiServer:
         self.local = LocalClient(self.registry, self.subresources, "kube-apiserver")
         self.definitions = Definitions(self.cache, self.kinds, self.local, clock)
         leases = Leases(store, clock)
-        self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port, leases)
+        self.bootstrap = Bootstrap(self.local, settings, clock, self._advertised_port, self.ready, leases)
         self.stopping = False
+        self._roles_made = not settings.bootstrap or "RBAC" not in settings.authorization_modes
         self._tasks: list[asyncio.Task[None]] = []
         self.health.follow_store(lambda: not store.trouble)
         self.health.ready["informer-sync"] = lambda: self.cache.loaded
         self.health.ready["poststarthook/start-system-namespaces-controller"] = lambda: (
             self.bootstrap.done or not settings.bootstrap
         )
+        self.health.ready["poststarthook/rbac/bootstrap-roles"] = lambda: self._roles_made
         self.health.ready["shutdown"] = lambda: not self.stopping
         self._measure()
 
@@ -224,6 +226,11 @@ class ApiServer:
         """Whether somebody may do something, as the authorizers have it."""
         return access.user.may_everything or self.authorizer.allows(access)[0]
 
+    def ready(self) -> bool:
+        """Whether /readyz is good."""
+        answer = self.health.report("readyz", "", (), verbose=False)
+        return answer is not None and answer[0] == 200
+
     def _advertised_port(self) -> int:
         return self.settings.advertise_port or self.port or 6443
 
@@ -244,6 +251,7 @@ class ApiServer:
             await self.bootstrap.once()
             if "RBAC" in self.settings.authorization_modes:
                 await make_default_roles(self.local)
+                self._roles_made = True
             self._tasks.append(asyncio.create_task(self.bootstrap.run(), name="bootstrap"))
             self._repair()
         self._tasks.append(asyncio.create_task(self._tidy(), name="tidy"))

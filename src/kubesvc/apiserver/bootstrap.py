@@ -22,6 +22,7 @@ from .settings import ApiServerSettings
 log = logging.getLogger("kubesvc.apiserver.bootstrap")
 
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+READY_POLL_SECONDS = 0.1
 TURN_SECONDS = 10.0
 NAMESPACE_TURNS = 6
 SERVICE_LABELS = {"component": "apiserver", "provider": "kubernetes"}
@@ -38,53 +39,71 @@ def port_of(number: int) -> Object:
 
 
 class Bootstrap:
-    """Keeps the server's own objects. `port`: the secure port as clients reach it, once known."""
+    """Keeps the server's own objects.
+
+    port:  the secure port as clients reach it, once known
+    ready: whether /readyz is good
+    """
 
     def __init__(
-        self, client: Client, settings: ApiServerSettings, clock: Clock, port: Callable[[], int], leases: Leases
+        self,
+        client: Client,
+        settings: ApiServerSettings,
+        clock: Clock,
+        port: Callable[[], int],
+        ready: Callable[[], bool],
+        leases: Leases,
     ) -> None:
         self.client = client
         self.leases = leases
         self.settings = settings
         self.clock = clock
         self.port = port
+        self.ready = ready
         self.done = False
+        """Whether all is there that readiness waits for."""
+        self.complete = asyncio.Event()
+        """Set after the first turn: then the Service `kubernetes` and its endpoints are there as well."""
 
     async def once(self) -> None:
-        """Make everything that is missing."""
+        """Make whatever of it is missing that must be there before anybody is told that the server is ready; and take
+        out the address that a life before this one left behind when it died."""
         await self.namespaces()
         try:
             await self.service_cidr()
         except Conflict:
             pass  # another server does the same; the next turn looks again
         await self.priority_classes()
-        await self.kubernetes_service()
-        await self.own_endpoints()
+        await self.withdraw()
         self.done = True
 
     async def run(self) -> None:
-        """Look after it every 10 s until cancelled; what fails is tried again in the next turn."""
+        """From when the server is ready look after it every 10 s until cancelled: only then there is a Service
+        `kubernetes`, and endpoints for it (KSVC-2). What fails is tried again in the next turn."""
+        while not self.ready():
+            await asyncio.sleep(READY_POLL_SECONDS)
         turn = 0
         while True:
-            await asyncio.sleep(TURN_SECONDS)
-            turn += 1
             steps: list[Callable[[], Awaitable[None]]] = [
                 self.service_cidr,
                 self.kubernetes_service,
                 self.own_endpoints,
             ]
-            if turn % NAMESPACE_TURNS == 0:
+            if turn and turn % NAMESPACE_TURNS == 0:
                 steps.insert(0, self.namespaces)
             for step in steps:
                 try:
                     await step()
                 except ApiError as e:
                     log.warning("own objects: %s", e)
+            turn += 1
+            self.complete.set()
+            await asyncio.sleep(TURN_SECONDS)
 
     async def withdraw(self) -> None:
-        """Take this server's address out of the endpoints (KSVC-8)."""
+        """Take this server's address out of the endpoints, if there are any (KSVC-8)."""
         try:
-            await self.endpoints(await self.leases.withdraw(self.me()))
+            await self.endpoints(await self.leases.withdraw(self.me()), make=False)
         except ApiError as e:
             log.warning("own address not withdrawn: %s", e)
 
@@ -172,9 +191,9 @@ class Bootstrap:
         """Renew this server's lease, and list all servers that live (KSVC-5)."""
         await self.endpoints(await self.leases.renew(self.me()))
 
-    async def endpoints(self, servers: Sequence[Server]) -> None:
-        """Endpoints and slice `kubernetes` with these API servers (KSVC-3, KSVC-4); the slice, which has room for one
-        port, has those of the first subset."""
+    async def endpoints(self, servers: Sequence[Server], *, make: bool = True) -> None:
+        """Endpoints and slice `kubernetes` with these API servers (KSVC-3, KSVC-4), made if they are missing and
+        `make`; the slice, which has room for one port, has those of the first subset."""
         endpoints, slices = by_resource("", "v1", "endpoints"), by_resource("discovery.k8s.io", "v1", "endpointslices")
         by_port: dict[int, list[str]] = {}
         for server in servers:
@@ -192,6 +211,7 @@ class Bootstrap:
                 {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
                 {"subsets": subsets} if subsets else {},
                 ("subsets",),
+                make,
             )
         if slices is not None:
             family = "IPv6" if ":" in self.settings.advertise_address else "IPv4"
@@ -201,13 +221,16 @@ class Bootstrap:
                 {"labels": {"kubernetes.io/service-name": "kubernetes"}},
                 {"addressType": family, "endpoints": listed, "ports": [port]},
                 ("endpoints", "ports"),
+                make,
             )
 
-    async def put(self, kind: Kind, meta: Object, content: Object, parts: tuple[str, ...]) -> None:
-        """Make `default/kubernetes` of a kind hold this content; other fields of an existing one are kept."""
+    async def put(self, kind: Kind, meta: Object, content: Object, parts: tuple[str, ...], make: bool) -> None:
+        """Have `default/kubernetes` of a kind hold this content; other fields of an existing one are kept."""
         try:
             found = await self.client.get(kind, "kubernetes", "default")
         except NotFound:
+            if not make:
+                return
             obj = {"metadata": {"name": "kubernetes", "namespace": "default", **meta}, **content}
             try:
                 await self.client.create(kind, obj, "default")
