@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from kubesvc.node.logs import (
     LogFile,
     LogOptions,
     LogPipe,
+    StoredLog,
     read_log,
     short_lines,
     split_lines,
@@ -360,6 +362,71 @@ def test_follow_tail_and_limit(tmp_path: Path) -> None:
         return await asyncio.wait_for(task, 5)
 
     assert asyncio.run(follow()).split() == [b"c", *(b"%d" % n for n in range(12))]
+
+
+@given(
+    st.integers(2, 40),
+    st.lists(st.one_of(st.integers(1, 12), st.none(), st.just("new")), max_size=40),
+)
+def test_no_line_comes_twice(files: int, steps: list[int | str | None]) -> None:
+    """NODE-98: lines are written (a number of them), a reader goes on (None) or another one begins ("new"), in any
+    order, while the log is rotated every few lines. Each reader has every line once, in order, from the oldest that
+    was kept when it began; where parts are dropped faster than it reads, lines are missing, and none is twice."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "0.log"
+
+        async def work() -> None:
+            file = LogFile(path, RealClock(), 150, files)
+            written, readers = 0, [(0, StoredLog(path), list[int]())]
+            for step in [*steps, None, None]:
+                if step == "new":
+                    readers.append((written, StoredLog(path), []))
+                    begun = readers[-1]
+                    begun[2].extend(number_of(line) for line in begun[1].lines())
+                elif step is None:
+                    for _, log, seen in readers:
+                        while text := log.more():
+                            seen.extend(number_of(line) for line in text.splitlines())
+                else:
+                    for _ in range(int(step)):
+                        file.write("stdout", [(b"%d" % written, True)])
+                        written += 1
+            for began, log, seen in readers:
+                log.close()
+                assert seen == sorted(set(seen)), seen
+                assert written == 0 or not seen or seen[-1] == written - 1
+                if files > 30 and written < 60:  # nothing was dropped
+                    assert seen == list(range(written)), (began, seen)
+            file.close()
+
+        asyncio.run(work())
+
+
+def number_of(line: bytes) -> int:
+    return int(line.split(b" ", 3)[3])
+
+
+def test_followed_lines_keep_their_carriage_returns(tmp_path: Path) -> None:
+    """A progress bar's line is one line, read at once or followed."""
+
+    async def follow() -> tuple[bytes, bytes]:
+        file = LogFile(tmp_path / "0.log", RealClock(), 10_000, 2)
+        pieces: list[bytes] = []
+
+        async def read() -> None:
+            async for piece in read_log(file.path, LogOptions(follow=True), RealClock(), file):
+                pieces.append(piece)
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        file.write("stdout", [(b"10 %\r20 %\x0b done", True)])
+        await asyncio.sleep(0.01)
+        file.close()
+        await task
+        again = [piece async for piece in read_log(file.path, LogOptions(), RealClock())]
+        return b"".join(pieces), b"".join(again)
+
+    assert asyncio.run(follow()) == (b"10 %\r20 %\x0b done\n",) * 2
 
 
 def test_a_pipe_outlives_its_reader(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ PIPE_BYTES = 1 << 20
 BURST_BYTES = 2 << 20
 BURST_SECONDS = 0.1
 """A container of which more than BURST_BYTES were kept in this time is read no further until it is over."""
+PIECE_BYTES = 1 << 20
 READ_LINES = 512
 """A log is read in pieces of so many lines, between which others have their turn."""
 F_SETPIPE_SZ = 1031
@@ -229,19 +230,91 @@ def log_parts(path: Path) -> list[Path]:
     return [*reversed(parts), path]
 
 
+@dataclass
+class Part:
+    """One file of a log, open: renaming or removing it changes nothing. `position` is after what was read of it."""
+
+    fd: int
+    size: int
+    """What it held when it was opened."""
+    position: int = 0
+
+    @classmethod
+    def open(cls, path: Path) -> Part:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return cls(fd, os.fstat(fd).st_size)
+
+    def read(self, until: int | None = None) -> bytes:
+        """The next whole lines, some at a time; b"" if there are none (before this position of the file)."""
+        most = PIECE_BYTES if until is None else min(PIECE_BYTES, until - self.position)
+        data = os.pread(self.fd, most, self.position) if most > 0 else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self.position += len(whole)
+        return whole
+
+    def lies_at(self, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self.fd), path.stat())
+        return False
+
+
+class StoredLog:
+    """One run's log as it is now, and then what is written to it: every line once, in order, however its parts are
+    renamed meanwhile. Lines are missed only when a part was dropped before its turn. Close it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts: list[Part] = []
+        for part in log_parts(path):
+            with contextlib.suppress(FileNotFoundError):
+                self.parts.append(Part.open(part))
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line that was there at first, in the form of the file, without its end."""
+        for part in self.parts:
+            while text := part.read(part.size):
+                yield from text[:-1].split(b"\n")
+
+    def more(self) -> bytes:
+        """Lines that came since; b"" if there are none now. `lines` must have been read to their end."""
+        while self.parts or self.go_on():
+            if text := self.parts[-1].read():
+                return text
+            following = self.following()
+            if following is None:
+                return b""
+            if text := self.parts[-1].read():  # the last that came before the next part was begun
+                return text
+            self.go_on(following)
+        return b""
+
+    def following(self) -> Path | None:
+        """The part after the newest that is open; the oldest that is left if that one is gone."""
+        known = [part for part in log_parts(self.path) if part.exists()]
+        place = next((n for n, part in enumerate(known) if self.parts[-1].lies_at(part)), -1)
+        return known[place + 1] if place + 1 < len(known) else None
+
+    def go_on(self, part: Path | None = None) -> bool:
+        """Read on in this part, or in the first; False if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.parts.append(Part.open(part or self.path))
+            for done in self.parts[:-1]:
+                os.close(done.fd)
+            del self.parts[:-1]
+            return True
+        return False
+
+    def close(self) -> None:
+        for part in self.parts:
+            os.close(part.fd)
+        self.parts = []
+
+
 def stored_lines(path: Path) -> Iterator[bytes]:
     """Every kept line of one run, in the form of the file, without its end. What is written or rotated after the first
     was asked for changes nothing."""
-    with contextlib.ExitStack() as stack:
-        files = []
-        for part in log_parts(path):
-            with contextlib.suppress(FileNotFoundError):
-                file = stack.enter_context(open(part, "rb"))
-                files.append((file, os.fstat(file.fileno()).st_size))
-        for file, size in files:
-            while size > 0 and (line := file.readline()):
-                yield line.rstrip(b"\n")
-                size -= len(line)
+    with contextlib.closing(StoredLog(path)) as log:
+        yield from log.lines()
 
 
 def wanted_lines(lines: Iterable[bytes], options: LogOptions, now: float) -> Iterator[bytes]:
@@ -277,54 +350,44 @@ def parse_stamp(stamp: bytes) -> float:
 
 async def read_log(path: Path, options: LogOptions, clock: Clock, live: LogFile | None = None) -> AsyncIterator[bytes]:
     """The log of one run by the options, in pieces; with follow until `live` is closed."""
-    position, inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, 0)
-    found = wanted_lines(stored_lines(path), options, clock.now())
-    left = options.limit_bytes
-    if options.tail_lines is not None:
-        kept: deque[bytes] = deque(maxlen=max(0, options.tail_lines))
-        while some := list(islice(found, READ_LINES)):
-            kept.extend(some)
-            await asyncio.sleep(0)  # a log may be long, and probes want to be on time
-        found = iter(kept)
+    with contextlib.closing(StoredLog(path)) as log:
+        left = options.limit_bytes
+        found = wanted_lines(log.lines(), options, clock.now())
+        if options.tail_lines is not None:
+            kept: deque[bytes] = deque(maxlen=max(0, options.tail_lines))
+            while some := list(islice(found, READ_LINES)):
+                kept.extend(some)
+                await asyncio.sleep(0)  # a log may be long, and probes want to be on time
+            found = iter(kept)
+        async for piece in bounded(pieces_of(found, log, options, live), left):
+            yield piece
+
+
+async def pieces_of(
+    found: Iterator[bytes], log: StoredLog, options: LogOptions, live: LogFile | None
+) -> AsyncIterator[bytes]:
+    """What was found, and with follow what comes, joined; b"" now and then."""
     while some := list(islice(found, READ_LINES)):
-        piece = b"".join(some)
+        yield b"".join(some)
+        await asyncio.sleep(0)
+    following = LogOptions(timestamps=options.timestamps, stream=options.stream)
+    while options.follow and live is not None:
+        live.grown.clear()
+        over = live.fd < 0
+        if text := log.more():
+            yield b"".join(wanted_lines(text[:-1].split(b"\n"), following, 0))
+        elif over:
+            return
+        else:
+            await live.grown.wait()
+
+
+async def bounded(pieces: AsyncIterator[bytes], left: int | None) -> AsyncIterator[bytes]:
+    """The first so many bytes of these pieces; all for None. No piece is empty."""
+    async for piece in pieces:
         if left is not None:
             piece, left = piece[:left], left - len(piece[:left])
         if piece:
             yield piece
         if left == 0:
             return
-        await asyncio.sleep(0)
-    if not options.follow or live is None:
-        return
-    following = LogOptions(timestamps=options.timestamps, stream=options.stream)
-    while True:
-        live.grown.clear()
-        size, now_inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, inode)
-        rotated = now_inode != inode
-        if rotated:  # what was left of the old part, then the new one
-            piece, _ = read_from(path.with_suffix(".log.1"), position)
-            position, inode = 0, now_inode
-        else:
-            piece, position = read_from(path, position) if size > position else (b"", position)
-        text = b"".join(wanted_lines(piece.splitlines(), following, 0))
-        if left is not None:
-            text, left = text[:left], left - len(text[:left])
-        if text:
-            yield text
-        if left == 0 or (live.fd < 0 and not piece and not rotated):
-            return
-        if not piece and not rotated:
-            await live.grown.wait()
-
-
-def read_from(path: Path, position: int) -> tuple[bytes, int]:
-    """(whole lines from the position on, the position after them)."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(position)
-            data = file.read(1 << 20)
-    except FileNotFoundError:
-        return b"", position
-    end = data.rfind(b"\n") + 1
-    return data[:end], position + end

@@ -23,27 +23,14 @@ LOOK_SECONDS = 0.1
 
 
 class Growth(asyncio.Event):
-    """Set when a file that another process writes has grown or was replaced; it is looked at only while waited for."""
+    """Stands for the growth of a file that another process writes: whoever waits for it looks again now and then."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.path = path
-        self.seen = self.look()
         self.over = False
 
-    def look(self) -> tuple[int, int]:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return 0, 0
-        return found.st_ino, found.st_size
-
-    def clear(self) -> None:
-        self.seen = self.look()
-        super().clear()
-
     async def wait(self) -> bool:  # type: ignore[override]
-        while not self.over and self.look() == self.seen:
+        if not self.over:
             await asyncio.sleep(LOOK_SECONDS)
         return True
 
@@ -58,13 +45,13 @@ class FollowedLog(LogFile):
         self.files = files
         self.fd = 0
         """Negative once the run is over, as that of a log we write."""
-        self.growth = self.grown = Growth(path)
+        self.growth = self.grown = Growth()
 
     def write(self, stream: str, lines: Iterable[tuple[bytes, bool]]) -> None:
         raise AssertionError("the runtime writes this log")
 
     def too_long(self) -> bool:
-        return self.fd >= 0 and self.growth.look()[1] > self.file_bytes
+        return self.fd >= 0 and self.path.exists() and self.path.stat().st_size > self.file_bytes
 
     def close(self) -> None:
         self.fd = -1
