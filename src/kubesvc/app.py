@@ -319,10 +319,8 @@ class NodeVolumes:
         self.doors = Doors(control)
 
     async def make(self, node: str, name: str) -> str:
-        from kubesvc.node.localvolumes import DIRECTORY
-
         if self.simulated(node):
-            return str(self.paths.node(node) / DIRECTORY / name)
+            return str(self.paths.volumes(node) / name)
         return await self.ask(node, f"volume make {name}")
 
     async def remove(self, node: str, path: str) -> None:

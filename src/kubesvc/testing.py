@@ -21,7 +21,6 @@ import itertools
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -195,7 +194,10 @@ class Cluster:
 
             end_instance(InstancePaths(self.root))
             if not self._keep_files:
-                shutil.rmtree(self.root, ignore_errors=True)
+                from kubesvc.instance.leftovers import remove_files
+
+                with contextlib.suppress(OSError):
+                    remove_files(self.root)
 
     def complaint(self, timeout: float, *, ended: bool) -> str:
         """Why it did not become ready, in its own words."""

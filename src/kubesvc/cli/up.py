@@ -319,7 +319,7 @@ def take_lock(paths: InstancePaths) -> IO[str]:
 def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths) -> int:
     """Be the control process."""
     from kubesvc.instance.journal import forget_journals
-    from kubesvc.instance.leftovers import choose_loopback, end_instance
+    from kubesvc.instance.leftovers import choose_loopback, end_instance, forget_volumes
 
     lock = take_lock(paths)
     try:
@@ -330,6 +330,7 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         end_instance(paths)  # what a crash left
     if options.store == "memory":
         forget_journals(paths.root)
+        forget_volumes(paths)
     me = ProcessId.of(os.getpid())
     record = InstanceRecord(
         control=me,

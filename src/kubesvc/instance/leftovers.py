@@ -81,6 +81,15 @@ def remove_files(root: Path) -> None:
         shutil.rmtree(root)  # says what is in the way
 
 
+def forget_volumes(paths: InstancePaths) -> None:
+    """Remove the directories of volumes that no object tells of any more; what will not go stays."""
+    for place in paths.root.glob(str(paths.volumes("*").relative_to(paths.root))):
+        try:
+            remove_files(place)
+        except OSError as error:
+            log.warning("volumes of before: %s", error)
+
+
 def remove_groups(paths: InstancePaths, node: str = "*") -> None:
     """Remove the control groups that the instance's nodes, or one of them, have made; their processes have ended."""
     for record in paths.root.glob(f"nodes/{node}/cgroups"):

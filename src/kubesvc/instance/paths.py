@@ -115,6 +115,10 @@ class InstancePaths:
         """State directory of one node."""
         return self.root / "nodes" / name
 
+    def volumes(self, node: str) -> Path:
+        """The directories that volumes of this node are made of."""
+        return self.node(node) / "local-path-provisioner"
+
 
 def all_instances() -> list[InstancePaths]:
     """Every instance that has a state directory, by name."""
