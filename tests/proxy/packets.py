@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.service import Service
 from kubesvc.proxy.traffic import Family, PortTraffic, plan_service
@@ -155,6 +157,38 @@ def moved(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
     ]
 
 
+def somebody_elses(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
+    """A Service that names another proxy, if only by an empty word (PROXY-2)."""
+    labels = {"service.kubernetes.io/service-proxy-name": ""}
+    return [service(family=family, labels=labels)], [slice_of(endpoints=ready(B), family=family)]
+
+
+def no_slice(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
+    """Slices of the other family, and one that names no Service (PROXY-8, 9)."""
+    other: Family = "IPv6" if family == "IPv4" else "IPv4"
+    return [service(family=family)], [
+        slice_of(endpoints=ready(B), family=other),
+        slice_of("", ready(B), suffix="nobody", family=family),
+    ]
+
+
+def spelled(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
+    """An address in another spelling, and a second one that nobody may use (PROXY-13)."""
+    odd = {"IPv4": "010.244.001.003", "IPv6": "FD00:0244:1:0::3"}[family]
+    one = slice_of(endpoints=[At(B, address=odd)], family=family)
+    assert one.endpoints
+    both = msgspec.structs.replace(one.endpoints[0], addresses=[odd, ADDRESSES[family][C]])
+    return [service(family=family)], [msgspec.structs.replace(one, endpoints=[both])]
+
+
+def split(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
+    """Two slices that share an endpoint (PROXY-15)."""
+    return [service(family=family)], [
+        slice_of(endpoints=ready(A, B), suffix="1", family=family),
+        slice_of(endpoints=ready(B, C), suffix="2", family=family),
+    ]
+
+
 def two_services(family: Family) -> tuple[Sequence[Service], Sequence[EndpointSlice]]:
     """Two Services that claim one external address and port."""
     address = [EXTERNALS[family]]
@@ -241,6 +275,19 @@ CASES = (
     Case("a host-network endpoint on this node", plain(ready(HERE)), A, web, 80, fates(HERE)),
     Case("SCTP goes to an endpoint", sctp(ready(B, C)), A, web, 80, fates(B, C), "SCTP"),
     Case("SCTP without endpoints is refused", sctp(), A, web, 80, fates(REFUSED), "SCTP"),
+    Case("PROXY-2: an address that another proxy serves is nobody's here; by iptables passed", somebody_elses, A, web,
+         80, fates(DROPPED), differs=PASSED_BY_IPTABLES),
+    Case("PROXY-6: an old address of an ExternalName is nobody's; by iptables passed",
+         plain(ready(B), type="ExternalName", externalName="elsewhere.example"), A, web, 80, fates(DROPPED),
+         differs=PASSED_BY_IPTABLES),
+    Case("PROXY-8, 9: slices of another family or of no Service count for nothing", no_slice, A, web, 80,
+         fates(REFUSED)),
+    Case("PROXY-13: an address counts in its one spelling, and only the first", spelled, A, web, 80, fates(B)),
+    Case("PROXY-15: an endpoint of two slices is one", split, HERE, web, 80, fates(A + M, B + M, C + M)),
+    Case("PROXY-22: from outside internalTrafficPolicy Local counts for nothing", node_port(ready(C), **INTERNAL),
+         OUTSIDE, node, 30080, fates(C + M)),
+    Case("PROXY-30: an endpoint published as ready is used, even as it terminates",
+         plain([At(B, ready=True, serving=False, terminating=True)]), A, web, 80, fates(B)),
     # No endpoints.
     Case("PROXY-38: no endpoints: TCP is refused", plain(), A, web, 80, fates(REFUSED)),
     Case("PROXY-38: no endpoints: UDP is refused", udp(), A, web, 53, fates(REFUSED), "UDP"),

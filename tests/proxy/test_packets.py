@@ -144,6 +144,13 @@ def test_detectors(sentence: str, told: dict[str, Any], sender: str, interface: 
     packet = Packet(ADDRESSES["IPv4"][sender], vip("IPv4"), 80, interface=interface)
     found = outcomes(ruleset.table(), packet, Host(frozenset()))
     assert {who(o.destination, "IPv4") + (M if o.masqueraded else "") for o in found} == wanted, sentence
+    chains = IptablesRuleset(FrameOptions("IPv4", **told), None)
+    chains.change(planned(Case("", plain(ready(B)), A, web, 80, frozenset()), "IPv4"))
+    tables = apply_restore(fresh_tables(), chains.whole(), "IPv4")
+    found_ = walk.outcomes(tables, packet, Host(frozenset()))
+    assert {who(o.destination, "IPv4") + (M if o.masqueraded else "") for o in found_} == wanted, (
+        f"iptables: {sentence}"
+    )
 
 
 def test_only_new_flows_are_judged() -> None:
