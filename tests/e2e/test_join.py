@@ -238,6 +238,7 @@ def test_machines_join_and_are_nodes(wired: tuple[Control, list[Joiner]]) -> Non
 
     traffic(control, (first, second))
     streams(control, (first, second))
+    storage(control)
     only_what_concerns_them(control, first, second)
     revoked(control, first, bootstrap, id)
     left(control, (first, second))
@@ -279,6 +280,26 @@ def waiting_for_approval(control: Control, joiner: Joiner, bootstrap: Path) -> N
     assert "approved" in control.kubectl("certificate", "approve", name[1])
     del binding["metadata"]["resourceVersion"], binding["metadata"]["uid"]
     control.apply(binding)
+
+
+def storage(control: Control) -> None:
+    """A claim gets a directory on the machine of its Pod, and takes it away when it goes."""
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    container = {"name": "c", "image": "busybox", "command": ["sh", "-c", "echo kept > /data/file; sleep 600"],
+                 "volumeMounts": [{"name": "v", "mountPath": "/data"}]}  # fmt: skip
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}  # fmt: skip
+    control.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": wanted},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "keeper"}, "spec": spec},
+    )
+    eventually(lambda: condition(control.get("pod", "keeper"), "Ready") == "True")
+    place = Path(control.get("pv")["items"][0]["spec"]["hostPath"]["path"])
+    assert not place.is_relative_to(control.root)
+    eventually(lambda: (place / "file").read_text() == "kept\n")
+    control.kubectl("delete", "pod", "keeper")
+    control.kubectl("delete", "pvc", "data")
+    eventually(lambda: not place.exists() and not control.get("pv")["items"])
 
 
 def traffic(control: Control, joiners: Sequence[Joiner]) -> None:
