@@ -327,6 +327,87 @@ PLANTED = (
         "/healthz on port 8080) fails: HTTP probe failed with statuscode: 503",
     ),
     Planted(
+        "misspelt, and Pods that differ in what nobody asks for",
+        "EP101",
+        [
+            service(selector={"app": "wbe"}),
+            pod("a", {"app": "web", "zone": "a"}),
+            pod("b", {"app": "web", "zone": "b"}),
+        ],
+        "svc/web does not route: no Pod has the label app=wbe; 2 Pods have app=web: did you mean app=web?",
+        PATCH + '\'{"spec":{"selector":{"app":"web"}}}\'',
+    ),
+    Planted(
+        "misspelt, and two that are as near",
+        "EP101",
+        [service(selector={"app": "ap"}), pod("a", {"app": "api"}), pod("b", {"app": "app"})],
+        "svc/web does not route: no Pod has the label app=ap; 1 Pod has app=api, others app=app; did you mean one of "
+        "these?",
+        "kubectl -n shop get pods --show-labels",
+    ),
+    Planted(
+        "a port by name that nobody has, beside one that has the only port there is",
+        "EP401",
+        [
+            service(
+                ports=[
+                    {"name": "http", "port": 80, "targetPort": "http"},
+                    {"name": "metrics", "port": 9100, "targetPort": "metrics"},
+                ]
+            ),
+            pod(),
+        ],
+        "svc/web routes only in part: port 9100/TCP (metrics) goes to the target port named metrics, which no "
+        "container has; they have http=8080/TCP",
+        "",
+    ),
+    Planted(
+        "the probe asks for a port by a name that is none",
+        "EP304",
+        [
+            service(),
+            workload(),
+            workload("web-1", "ReplicaSet", owner="web", template={"app": "web"}),
+            pod(
+                "web-1-a",
+                ready=False,
+                owner="ReplicaSet/web-1",
+                container={"readinessProbe": {"httpGet": {"path": "/", "port": "htp"}}},
+            ),
+            event("Pod/web-1-a", "Unhealthy", "Readiness probe errored: couldn't find port: htp"),
+        ],
+        f"svc/web does not route: pod/web-1-a runs but is not Ready {SINCE}: the readiness probe of container c (GET / "
+        "on port htp) asks for the port named htp, which the container does not declare; did you mean http?",
+        "kubectl -n shop patch deployment web --type json -p "
+        '\'[{"op":"replace","path":"/spec/template/spec/containers/0/readinessProbe/httpGet/port","value":8080}]\'',
+    ),
+    Planted(
+        "its liveness probe ends it",
+        "EP311",
+        [
+            service(),
+            pod(
+                ready=False,
+                container={"livenessProbe": {"httpGet": {"path": "/nope", "port": 8080}}},
+                status={
+                    "containerStatuses": [
+                        {
+                            "name": "c",
+                            "ready": False,
+                            "restartCount": 7,
+                            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                            "lastState": {"terminated": {"exitCode": 137, "reason": "Error"}},
+                        }
+                    ]
+                },
+            ),
+            event("Pod/web-1", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404"),
+        ],
+        "svc/web does not route: container c of pod/web-1 is ended again and again because its liveness probe (GET "
+        "/nope on port 8080) fails: HTTP probe failed with statuscode: 404 (7 restarts, last: exit code 137, Error)",
+        "kubectl -n shop logs web-1 -c c --previous",
+    ),
+    Planted(
         "the probe asks the wrong port",
         "EP304",
         [

@@ -73,7 +73,11 @@ def pod(name: str, labels: dict[str, str], namespace: str = SHOP) -> Object:
 
 
 def asking(
-    objects: Sequence[Object], words: str, refused: Sequence[Kind] = (), absent: Sequence[Kind] = ()
+    objects: Sequence[Object],
+    words: str,
+    refused: Sequence[Kind] = (),
+    absent: Sequence[Kind] = (),
+    client: type[Refusing] = Refusing,
 ) -> tuple[Snapshot, Diagnosis, list[tuple[Kind, str, str, int]]]:
     """Put the objects into a server, ask, and say what was listed."""
 
@@ -88,10 +92,10 @@ def asking(
                 kind = by_kind(obj["apiVersion"], obj["kind"])
                 assert kind is not None
                 await server.client.create(kind, copy.deepcopy(obj), obj["metadata"]["namespace"])
-            client = Refusing(server.client, refused, absent)
+            asker = client(server.client, refused, absent)
             subject = parse_subject(words.split())
-            snapshot = await read_for(cast(Client, client), RealClock(), subject, SHOP)
-            return snapshot, diagnose(subject, snapshot, SHOP), client.asked
+            snapshot = await read_for(cast(Client, asker), RealClock(), subject, SHOP)
+            return snapshot, diagnose(subject, snapshot, SHOP), asker.asked
 
     return asyncio.run(main())
 
@@ -107,6 +111,22 @@ def test_a_typo_is_found_and_other_namespaces_are_asked_by_selector_only() -> No
 def test_pods_of_another_namespace_are_found() -> None:
     _, found, _ = asking([service({"app": "web"}), pod("web-1", {"app": "web"}, "prod")], "svc/web")
     assert found.code == "EP103"
+
+
+@pytest.mark.parametrize(("namespace", "code"), [("prod", "EP705"), ("nowhere", "EP705"), ("other", "")])
+def test_an_alias_is_followed_into_another_namespace(namespace: str, code: str) -> None:
+    """Whether the Service that it names is there is read, not guessed; of what may not be read nothing is claimed."""
+
+    class OwnOnly(Refusing):
+        async def list_raw(self, kind: Kind, namespace: str = "", **options: Any) -> RawList:
+            if namespace == "other":
+                raise Forbidden(f"{kind.plural} is forbidden")
+            return await super().list_raw(kind, namespace, **options)
+
+    alias = service({})
+    alias["spec"] = {"type": "ExternalName", "externalName": f"db.{namespace}.svc.cluster.local"}
+    _, found, _ = asking([alias], "svc/web", client=OwnOnly)
+    assert found.code == code and found.status == ("broken" if code else "healthy")
 
 
 def test_a_service_whose_pods_are_found_reads_no_others() -> None:

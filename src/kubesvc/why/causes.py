@@ -141,7 +141,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "EP304",
         "The probe asks a port on which nobody listens",
-        "The probe is refused at its port, and no container of the Pod declares that port.",
+        "The probe is refused at its port, and no container of the Pod declares that port; or it asks for a port by a "
+        "name that its container does not declare.",
         "Point the probe at the port of the application.",
     ),
     Cause(
@@ -186,7 +187,8 @@ CAUSES: tuple[Cause, ...] = (
         "EP311",
         "The container crashes again and again",
         "The container starts, ends and is started anew, each time after a longer wait.",
-        "Read the log of the run before (`kubectl logs --previous`).",
+        "Read the log of the run before (`kubectl logs --previous`). Where the liveness probe is what ends it, look at "
+        "what the application answers there, or correct the probe.",
     ),
     Cause(
         "EP312",
@@ -292,7 +294,8 @@ CAUSES: tuple[Cause, ...] = (
         "Readiness says nothing about it unless a probe asks this very port. Seen by looking into the nodes, so on "
         "instances of kubesvc only.",
         "Compare the program's own port with the Service's targetPort. Where the Pods answer at one other port that "
-        "they declare, the suggested command sends the Service there.",
+        "they declare, and no other port of the Service leads there, the suggested command sends the Service there. A "
+        "program that listens at 127.0.0.1 only is heard by nobody outside its Pod: let it listen at 0.0.0.0.",
     ),
     Cause(
         "EP408",

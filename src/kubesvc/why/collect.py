@@ -30,6 +30,7 @@ from kubesvc.controllers import mirroring_plan, slice_plan
 from kubesvc.controllers.pod_endpoints import selects
 
 from .commands import selector_text
+from .naming import named_service
 from .snapshot import READ, Gap, Skipped, Snapshot, snapshot_of
 from .subject import Subject
 
@@ -68,6 +69,8 @@ class Reader:
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     gaps: dict[Kind, Gap] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
+    refused: set[tuple[Kind, str]] = field(default_factory=set)
+    """Kinds and namespaces, "" for all, that could not be listed, needed or not."""
 
     async def read(
         self,
@@ -93,6 +96,7 @@ class Reader:
                 except Unauthorized:
                     raise
                 except ApiError as error:
+                    self.refused.add((kind, namespace))
                     if needed:
                         self.gaps.setdefault(kind, Gap(kind, reason_of(error)))
                     return found
@@ -198,11 +202,16 @@ async def read_service(client: Client, clock: Clock, name: str, namespace: str) 
         found += await reader.read(ENDPOINT_SLICE, namespace)
         found += await reader.read(ENDPOINTS, namespace)
         found += await reader.read(POD, namespace, slim=True)
+    there = named_service(service) if service.spec.type == "ExternalName" else None
+    also: frozenset[str] = frozenset()
+    if there is not None and there[0] not in (namespace, SYSTEM):
+        found += await reader.read(SERVICE, there[0], needed=False)
+        also = frozenset({there[0]} - {ns for kind, ns in reader.refused if kind is SERVICE})
     asked = named_only(found, namespace)
     found += await pods_by_name(reader, namespace, asked)
     snapshot = reader.snapshot(found, clock.now(), namespace)
     known = frozenset((namespace, n) for n in asked) if snapshot.knows(POD) else frozenset()
-    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere), narrow=True, asked=known)
+    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere), also=also, narrow=True, asked=known)
 
 
 def named_only(found: Sequence[Found], namespace: str) -> list[str]:

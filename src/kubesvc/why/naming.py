@@ -162,15 +162,21 @@ def as_address(service: Service) -> Finding | None:
     )
 
 
+def named_service(service: Service) -> tuple[str, str] | None:
+    """Namespace and name of the Service of this cluster that an external name names, None if it names none."""
+    target = service.spec.external_name.rstrip(".")
+    labels = target.removesuffix(f".svc.{ZONE.text}").split(".")
+    if not target.endswith(f".svc.{ZONE.text}") or len(labels) < 2:
+        return None
+    return labels[-1], labels[-2]
+
+
 def to_nowhere(service: Service, snapshot: Snapshot) -> Finding | None:
     """EP705: an alias to a Service of this cluster that is not there."""
     target = service.spec.external_name.rstrip(".")
-    if not target.endswith(f".svc.{ZONE.text}"):
+    key = named_service(service)
+    if key is None or not snapshot.knows(SERVICE):
         return None
-    labels = target.removesuffix(f".svc.{ZONE.text}").split(".")
-    if len(labels) < 2 or not snapshot.knows(SERVICE):
-        return None
-    key = (labels[-1], labels[-2])
     if key in snapshot.services or (key[0] != service.namespace and key[0] not in snapshot.namespaces_read):
         return None
     meant = nearest(key[1], [n for ns, n in snapshot.services if ns == key[0]])

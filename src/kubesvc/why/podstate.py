@@ -19,7 +19,9 @@ from kubesvc.clock import parse_rfc3339
 from kubesvc.controllers.podclaims import claim_names
 
 from . import commands
+from .commands import some
 from .diagnosis import Finding
+from .nearest import nearest
 from .snapshot import Snapshot
 
 PULL_REASONS = (
@@ -204,10 +206,11 @@ def waiting(pod: Pod, snapshot: Snapshot) -> Finding | None:
         if state.reason == "CrashLoopBackOff":
             end = status.last_state.terminated
             how = f"exit code {end.exit_code}{', ' + end.reason if end.reason else ''}" if end else "no end is known"
+            times, killed = commands.count(status.restart_count, "restart"), killed_by_probe(pod, status.name, snapshot)
             return Finding(
                 "EP311",
                 "broken",
-                f"{what} crashes again and again ({commands.count(status.restart_count, 'restart')}, last: {how})",
+                f"{what} {'is ended' if killed else 'crashes'} again and again{killed} ({times}, last: {how})",
                 commands.kubectl(pod.namespace, "logs", pod.name, "-c", status.name, "--previous"),
                 False,
                 seen,
@@ -246,6 +249,16 @@ def waiting(pod: Pod, snapshot: Snapshot) -> Finding | None:
             (f"podIP of pod/{pod.name}: none, phase {pod.status.phase or 'unknown'}",),
         )
     return None
+
+
+def killed_by_probe(pod: Pod, name: str, snapshot: Snapshot) -> str:
+    """` because its liveness probe (...) fails: ...` of a container that is started anew for that, else ""."""
+    container = next((c for c in all_containers(pod) if c.name == name), None)
+    probe = container.liveness_probe if container is not None else None
+    event = last_unhealthy(pod, "Liveness", snapshot, name)
+    if probe is None or event is None:
+        return ""
+    return f" because its liveness probe ({probe_text(probe)}) fails: {event.message.partition(': ')[2].strip()}"
 
 
 def all_containers(pod: Pod) -> list[Container]:
@@ -315,8 +328,13 @@ def unset_gates(pod: Pod) -> list[str]:
     return [n for n in names if (c := pod.status.condition(n)) is None or c.status != "True"]
 
 
-def last_unhealthy(pod: Pod, kind: str, snapshot: Snapshot) -> Event | None:
-    found = [e for e in snapshot.events("Pod", pod, "Unhealthy") if e.message.startswith(f"{kind} probe")]
+def last_unhealthy(pod: Pod, kind: str, snapshot: Snapshot, container: str = "") -> Event | None:
+    """The last failure of such a probe; of one container only, if it is named."""
+    found = [
+        e for e in snapshot.events("Pod", pod, "Unhealthy")
+        if e.message.startswith(f"{kind} probe")
+        and (not container or e.involved_object.field_path in ("", None, f"spec.containers{{{container}}}"))
+    ]  # fmt: skip
     return found[-1] if found else None
 
 
@@ -344,6 +362,19 @@ def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began
             "broken",
             f"pod/{pod.name} runs but is not Ready{began}: {what} asks port {port}, which no container declares and "
             f"where nobody answers{lists}",
+            repair or logs,
+            bool(repair),
+            tuple(seen),
+        )
+    if isinstance(port, str) and resolved(port, container) is None and not port.isdigit():
+        repair = correct_probe(pod, container, kind, probe, declared, snapshot)
+        names = [p.name for p in container.ports or () if p.name]
+        meant = nearest(port, names) or (names[0] if len(names) == 1 else "")
+        return Finding(
+            "EP304",
+            "broken",
+            f"pod/{pod.name} runs but is not Ready{began}: {what} asks for the port named {port}, which the container "
+            f"does not declare; " + (f"did you mean {meant}?" if meant else f"it declares {some(names) or 'no name'}"),
             repair or logs,
             bool(repair),
             tuple(seen),

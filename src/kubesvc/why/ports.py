@@ -62,9 +62,10 @@ def missing_name(service: Service, position: int, port: ServicePort, pod: Pod) -
         )
     same = [p for p in declared if (p.protocol or "TCP") == protocol]
     names = [p.name for p in same if p.name]
-    meant: str | int = nearest(wanted, names) or (names[0] if len(names) == 1 else "")
-    if not meant and len(same) == 1:
-        meant = same[0].container_port
+    free = [p for p in same if p.container_port not in targets_of_others(service, position, [pod])]
+    meant: str | int = nearest(wanted, names)
+    if not meant and len(same) == 1 and free:
+        meant = free[0].name or free[0].container_port
     has = f"they have {some(shown, 4)}" if shown else "they declare no ports"
     return Finding(
         "EP401",
@@ -77,6 +78,12 @@ def missing_name(service: Service, position: int, port: ServicePort, pod: Pod) -
         bool(meant),
         seen,
     )
+
+
+def targets_of_others(service: Service, position: int, pods: Sequence[Pod]) -> set[int]:
+    """The numbers that the Service's other ports lead to on these Pods: what one of them has is hardly meant twice."""
+    others = [p for i, p in enumerate(service.spec.ports or ()) if i != position]
+    return {n for p in others for pod in pods if (n := resolved_number(p, pod)) is not None}
 
 
 def explain_family(service: Service, pod: Pod) -> Finding | None:
@@ -114,7 +121,7 @@ def undeclared(service: Service, pods: Sequence[Pod]) -> list[Finding]:
             continue
         numbers = sorted({p.container_port for listed in lists for p in listed})
         command = ""
-        if len(numbers) == 1:
+        if len(numbers) == 1 and numbers[0] not in targets_of_others(service, position, pods):
             step = ("add", f"/spec/ports/{position}/targetPort", numbers[0])
             command = commands.json_patch(service.namespace, "service", service.name, step)
         found.append(

@@ -42,6 +42,8 @@ def render_text(d: Diagnosis, *, brief: bool = False, kubectl: str = "kubectl", 
     main = d.findings[0] if d.command and (not planned or d.findings[0].repairs) else None
     if main is not None:
         heading = "To repair it, change the manifest as this would" if planned else "To repair it"
+        if main.severity == "note":  # nothing is broken
+            heading = "If it should be otherwise"
         lines += ["", heading if main.repairs else "To see more", f"  {addressed(main.command, kubectl)}"]
     if d.findings:
         first = d.findings[0]

@@ -79,12 +79,12 @@ def explain_selection(service: Service, snapshot: Snapshot) -> list[Finding]:
         return [found]
     closest = closest_labels(service, snapshot)
     if closest is not None and not closest[0].lacking and closest[0].cost <= 3:
-        return [misspelt(service, *closest, seen)]
+        return [misspelt(service, *closest, seen, equally_near(service, closest[0], snapshot))]
     others = snapshot.matching_elsewhere(service)
     if others:
         return [elsewhere(service, others, snapshot, seen)]
     if closest is not None and not closest[0].lacking:
-        return [misspelt(service, *closest, seen)]
+        return [misspelt(service, *closest, seen, equally_near(service, closest[0], snapshot))]
     if closest is not None and len(closest[0].lacking) < len(selector):
         return [asks_too_much(service, *closest, seen)]
     return [nothing_like_it(service, snapshot, seen)]
@@ -103,13 +103,29 @@ def shown_labels(namespace: str, snapshot: Snapshot) -> str:
 def closest_labels(service: Service, snapshot: Snapshot) -> tuple[NearMiss, str, int] | None:
     """The nearest labels among Pods and templates: how they differ, of whom, and how many Pods have them."""
     selector = service.spec.selector or {}
-    best: tuple[int, str, NearMiss, int] | None = None
+    best: tuple[int, str, NearMiss] | None = None
+    number: dict[tuple[tuple[str, tuple[str, str]], ...], int] = {}
     for entry in snapshot.labellings(service.namespace):
         miss = near_miss(selector, entry.labels)
-        option = (miss.cost, entry.who, miss, entry.pods)
+        option = (miss.cost, entry.who, miss)
+        number[same(miss)] = number.get(same(miss), 0) + entry.pods
         if best is None or option[:2] < best[:2]:
             best = option
-    return (best[2], best[1], best[3]) if best is not None else None
+    return (best[2], best[1], number[same(best[2])]) if best is not None else None
+
+
+def same(miss: NearMiss) -> tuple[tuple[str, tuple[str, str]], ...]:
+    """What is equal for Pods that fall short in the same way, whatever other labels they have."""
+    return (*sorted(miss.meant.items()), *((key, ("", "")) for key in miss.lacking))
+
+
+def equally_near(service: Service, miss: NearMiss, snapshot: Snapshot) -> list[str]:
+    """Other labels of Pods that may have been meant as well."""
+    selector = service.spec.selector or {}
+    others = [near_miss(selector, e.labels) for e in snapshot.labellings(service.namespace) if e.pods]
+    return sorted(
+        {selector_text(dict(o.meant.values())) for o in others if o.cost == miss.cost and same(o) != same(miss)}
+    )
 
 
 def corrected(service: Service, miss: NearMiss) -> str:
@@ -119,7 +135,10 @@ def corrected(service: Service, miss: NearMiss) -> str:
     return commands.merge(service.namespace, "service", service.name, {"spec": {"selector": patch}})
 
 
-def misspelt(service: Service, miss: NearMiss, who: str, number: int, seen: list[str]) -> Finding:
+def misspelt(
+    service: Service, miss: NearMiss, who: str, number: int, seen: list[str], others: Sequence[str]
+) -> Finding:
+    """EP101 and EP102; where `others` are as near, nobody knows which was meant."""
     wrong = {k: v for k, v in (service.spec.selector or {}).items() if k in miss.meant}
     right = dict(miss.meant.values())
     key_wrong = any(k != meant[0] for k, meant in miss.meant.items())
@@ -127,10 +146,14 @@ def misspelt(service: Service, miss: NearMiss, who: str, number: int, seen: list
     return Finding(
         "EP102" if key_wrong else "EP101",
         "broken",
-        f"no Pod has the label {selector_text(wrong)}; {has} {selector_text(right)}: "
-        f"did you mean {selector_text(right)}?",
-        corrected(service, miss),
-        True,
+        f"no Pod has the label {selector_text(wrong)}; {has} {selector_text(right)}"
+        + (
+            f", others {some(others)}; did you mean one of these?"
+            if others
+            else f": did you mean {selector_text(right)}?"
+        ),
+        commands.kubectl(service.namespace, "get", "pods", "--show-labels") if others else corrected(service, miss),
+        not others,
         tuple(seen),
     )
 

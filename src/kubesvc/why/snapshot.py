@@ -110,6 +110,8 @@ class Snapshot:
     """Pods of other namespaces that the selector in question matches."""
     scope: str = ""
     """The one namespace that was read (beside parts of kube-system); "" for all."""
+    also: frozenset[str] = field(default=frozenset())
+    """Other namespaces of which the Services were read."""
     narrow: bool = False
     """Whether of the scope's Pods only those of one Service were read, and those in `asked`."""
     asked: frozenset[Key] = field(default=frozenset())
@@ -162,7 +164,7 @@ class Snapshot:
     @property
     def namespaces_read(self) -> frozenset[str]:
         """The namespaces whose Services are all known."""
-        return self.namespaces if not self.scope else frozenset((self.scope, "kube-system"))
+        return self.namespaces if not self.scope else frozenset((self.scope, "kube-system", *self.also))
 
     @cached_property
     def slices(self) -> Mapping[Key, Sequence[EndpointSlice]]:

@@ -17,7 +17,7 @@ from kubesvc.proxy.traffic import PortTraffic, Target
 from . import commands, naming, reach
 from .commands import some
 from .diagnosis import Finding, Link
-from .ports import declared_ports, port_text
+from .ports import declared_ports, port_text, targets_of_others
 from .sight import Sight
 from .snapshot import Snapshot
 
@@ -115,7 +115,7 @@ def nobody_listens(
         if all(heard.get(str(Target(t.address, number))) == "open" for t in refusing):
             right = number if right is None else 0
     command, repairs = "", False
-    if right and position >= 0:
+    if right and position >= 0 and right not in targets_of_others(service, position, pods):
         step = ("add", f"/spec/ports/{position}/targetPort", right)
         command = commands.json_patch(service.namespace, "service", service.name, step)
         repairs = True
