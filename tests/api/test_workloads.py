@@ -56,7 +56,7 @@ CREATES: tuple[tuple[str, Kind, Object, list[str]], ...] = (
         "spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
     ("a stateful set", kinds.STATEFUL_SET, workload(serviceName="x"), []),
     ("a stateful set's order", kinds.STATEFUL_SET, workload(podManagementPolicy="Odd"), [
-        'spec.podManagementPolicy: Unsupported value: "Odd": supported values: "OrderedReady", "Parallel"']),
+        'spec.podManagementPolicy: Invalid value: "Odd": must be \'OrderedReady\' or \'Parallel\'']),
     ("a daemon set", kinds.DAEMON_SET, workload(), []),
     ("daemon set, both 0", kinds.DAEMON_SET, workload(updateStrategy={"rollingUpdate": {"maxUnavailable": 0}}), [
         f"{UPDATE}.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ NONNEGATIVE = "must be greater than or equal to 0"
 POSITIVE = "must be greater than 0"
 IMMUTABLE = "field is immutable"
 INT32 = 2**31 - 1
+PATH_FORM = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+URL_PATH = re.compile(PATH_FORM)
 
 
 def items(obj: Object | None, name: str) -> list[Any]:
@@ -111,3 +114,16 @@ def at_most_all(value: Any, path: Path) -> Errors:
     """A percentage of no more than 100."""
     found = percent(value)
     return [fields.invalid(path, value, "must not be greater than 100%")] if found is not None and found > 100 else []
+
+
+def domain_prefixed_path(value: str, path: Path) -> Errors:
+    """`example.com/some/path`, as names of controllers are."""
+    if not value:
+        return [fields.required(path)]
+    host, _, rest = value.partition("/")
+    if not host or not rest:
+        return [fields.invalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    errors = texts(path, host, names.dns_subdomain(host))
+    if not URL_PATH.fullmatch(rest):
+        errors.append(fields.invalid(path, rest, f"Invalid path (regex used for validation is '{PATH_FORM}')"))
+    return errors

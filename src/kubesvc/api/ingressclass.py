@@ -48,7 +48,11 @@ def validate(obj: Object, _: Situation) -> Errors:
     if (parameters := spec.get("parameters")) is None:
         return errors
     path = SPEC / "parameters"
-    errors += [fields.required(path / f) for f in ("kind", "name") if not parameters.get(f)]
+    for field in ("kind", "name"):
+        value = parameters.get(field) or ""
+        errors += texts(path / field, value, names.path_segment(value))
+        if not value:
+            errors.append(fields.required(path / field, f"{field} is required"))
     scope, namespace = parameters.get("scope"), parameters.get("namespace")
     if scope not in ("Cluster", "Namespace"):
         errors.append(fields.not_supported(path / "scope", scope or "", ("Cluster", "Namespace")))
@@ -65,13 +69,7 @@ def validate_controller(controller: str, path: Path) -> Errors:
         return [fields.required(path)]
     if len(controller) > 250:
         return [fields.too_long(path, 250)]
-    domain, slash, rest = controller.partition("/")
-    if not slash or not domain or not rest:
-        return [fields.invalid(path, controller, 'must be a domain-prefixed path (such as "acme.io/foo")')]
-    errors = texts(path, domain, names.dns_subdomain(domain))
-    if not PREFIXED_PATH.fullmatch(rest):
-        errors.append(fields.invalid(path, rest, "Invalid path"))
-    return errors
+    return checks.domain_prefixed_path(controller, path)
 
 
 def validate_update(new: Object, old: Object, situation: Situation) -> Errors:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from . import fields, names, podcheck, workload
+from . import checks, fields, names, podcheck, workload
 from .checks import items, nonnegative, part, texts
 from .fields import Errors, Path, quote
 from .meta import Object
@@ -30,9 +30,6 @@ MOST_INDEXES_BYTES = 64 * 1024
 MOST_MANAGER_BYTES = 63
 NOT_INDEXED = "requires indexed completion mode"
 
-PATH_FORM = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
-URL_PATH = re.compile(PATH_FORM)
-
 
 def validate_job_spec(spec: Object, path: Path) -> Errors:
     """All that a Job and a CronJob's template share; selectors are the caller's."""
@@ -45,7 +42,7 @@ def validate_job_spec(spec: Object, path: Path) -> Errors:
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
         errors.append(fields.required(path / "backoffLimitPerIndex", "when maxFailedIndexes is specified"))
     if (manager := spec.get("managedBy")) is not None:
-        errors += domain_prefixed_path(manager, path / "managedBy")
+        errors += checks.domain_prefixed_path(manager, path / "managedBy")
         if len(manager.encode()) > MOST_MANAGER_BYTES:
             errors.append(fields.too_long(path / "managedBy", MOST_MANAGER_BYTES))
     errors += validate_mode(spec, path)
@@ -275,19 +272,6 @@ def spelled_success_policy(policy: Object) -> str:
         for r in items(policy, "rules")
     ]
     return fields.spell({"Rules": rules or None})
-
-
-def domain_prefixed_path(value: str, path: Path) -> Errors:
-    """`example.com/some/path`, as names of controllers are."""
-    if not value:
-        return [fields.required(path)]
-    host, _, rest = value.partition("/")
-    if not host or not rest:
-        return [fields.invalid(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
-    errors = texts(path, host, names.dns_subdomain(host))
-    if not URL_PATH.fullmatch(rest):
-        errors.append(fields.invalid(path, rest, f"Invalid path (regex used for validation is '{PATH_FORM}')"))
-    return errors
 
 
 # ---------------------------------------------------------------- labels and selectors

@@ -133,14 +133,16 @@ def validate_owner_references(references: Sequence[Object] | None, path: Path) -
             if not reference.get(field)
         ]
         if (reference.get("apiVersion"), reference.get("kind")) == ("v1", "Event"):
-            errors.append(fields.invalid(path, reference, "/v1, Kind=Event is disallowed from being an owner"))
+            errors.append(
+                fields.invalid(path, spelled_owner(reference), "/v1, Kind=Event is disallowed from being an owner")
+            )
         if reference.get("controller"):
             name = f"{reference.get('kind', '')}/{reference.get('name', '')}"
             if controller:
                 errors.append(
                     fields.invalid(
                         path,
-                        references,
+                        [spelled_owner(r) for r in references or ()],
                         'Only one reference can have Controller set to true. Found "true" in references for '
                         f"{controller} and {name}",
                     )
@@ -148,6 +150,12 @@ def validate_owner_references(references: Sequence[Object] | None, path: Path) -
             else:
                 controller = name
     return errors
+
+
+def spelled_owner(reference: Object) -> Object:
+    """With all that Go would print, in its order (ERR-3)."""
+    more = {k: reference[k] for k in ("controller", "blockOwnerDeletion") if reference.get(k) is not None}
+    return {k: reference.get(k) or "" for k in ("apiVersion", "kind", "name", "uid")} | more
 
 
 def validate_finalizers(finalizers: Sequence[str] | None, path: Path) -> Errors:

@@ -11,8 +11,9 @@ from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectReference, Struct, Typed
 from .persistentvolumeclaim import OLD_CLASS, modes_text, storage_amount, validate_modes
+from .placementcheck import validate_node_selector
 from .pod import NodeSelector
-from .podcheck import validate_host_path, validate_node_selector
+from .podcheck import validate_host_path
 from .podspec import VOLUME_SOURCES
 from .volume import HostPathVolumeSource
 

@@ -14,14 +14,15 @@ from .checks import INT32, items, nonnegative, one_of, part, texts
 from .fields import Errors, Path
 from .meta import Object
 from .objectmeta import validate_annotations, validate_labels
+from .placementcheck import validate_affinity, validate_scheduling_gates, validate_spread, validate_tolerations
 from .podspec import VOLUME_SOURCES
+from .securitycheck import validate_pod_security, validate_security
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 MESSAGE_POLICIES = ("File", "FallbackToLogsOnError")
-TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 HOST_PATH_TYPES = (
     "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
 )  # fmt: skip
@@ -33,11 +34,17 @@ HEADER_TEXT = (
     "validation is '[-A-Za-z0-9]+')"
 )
 MODE_TEXT = "must be a number between 0 and 0777 (octal), both inclusive"
-ID_TEXT = "must be between 0 and 2147483647, inclusive"
 ENV_FIELDS = (
     "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
     "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
 )  # fmt: skip
+AMOUNT_FIELDS = (
+    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
+    "requests.memory",
+)  # fmt: skip
+CPU_UNITS = ("1m", "1")
+BYTE_UNITS = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
+UNITS_OF = {"cpu": "cpu", "memory": "memory", "ephemeral-storage": "local ephemeral storage"}
 VOLUME_FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
 KNOWN_FIELDS = frozenset({*ENV_FIELDS, *VOLUME_FIELDS, "spec.restartPolicy", "spec.schedulerName", "status.phase"})
 SUBSCRIPT = re.compile(r"(metadata\.(?:annotations|labels))\['(.*)'\]")
@@ -69,10 +76,7 @@ def validate_pod_spec(spec: Object, path: Path) -> Errors:
     errors += one_of(spec.get("dnsPolicy"), DNS_POLICIES, path / "dnsPolicy", in_order=True)
     errors += validate_labels(spec.get("nodeSelector"), path / "nodeSelector")
     errors += validate_host_network(spec, path)
-    errors += validate_pod_security(part(spec, "securityContext"), path / "securityContext")
-    for i, secret in enumerate(items(spec, "imagePullSecrets")):
-        if not secret.get("name"):
-            errors.append(fields.required(path / "imagePullSecrets" @ i / "name"))
+    errors += validate_pod_security(part(spec, "securityContext"), spec, path / "securityContext")
     errors += validate_affinity(part(spec, "affinity"), path / "affinity")
     errors += validate_dns_config(spec, path / "dnsConfig")
     for i, gate in enumerate(items(spec, "readinessGates")):
@@ -119,6 +123,12 @@ def validate_hostname_override(override: str, spec: Object, path: Path) -> Error
     return errors
 
 
+def grace(spec: Object) -> int:
+    """How long the Pod has to end, seconds."""
+    seconds: int = spec.get("terminationGracePeriodSeconds", 30)
+    return seconds
+
+
 def validate_containers(spec: Object, volumes: Mapping[str, Object], path: Path) -> Errors:
     """Ordinary containers: at least one, each with a name of its own."""
     here = path / "containers"
@@ -134,7 +144,7 @@ def validate_containers(spec: Object, volumes: Mapping[str, Object], path: Path)
             errors.append(fields.duplicate(here @ i / "name", name))
         seen.add(name)
         errors += validate_restart_rules(container, here @ i, init=False)
-        errors += validate_lifecycle(part(container, "lifecycle"), here @ i / "lifecycle")
+        errors += validate_lifecycle(part(container, "lifecycle"), grace(spec), here @ i / "lifecycle")
         errors += validate_probes(container, here @ i)
     return errors + validate_host_ports(containers, here)
 
@@ -156,7 +166,7 @@ def validate_init_containers(spec: Object, volumes: Mapping[str, Object], path: 
             seen.add(name)
         errors += validate_host_ports([container], here, first=i)
         if sidecar:
-            errors += validate_lifecycle(part(container, "lifecycle"), place / "lifecycle")
+            errors += validate_lifecycle(part(container, "lifecycle"), grace(spec), place / "lifecycle")
             errors += validate_probes(container, place)
             continue
         if container.get("lifecycle") is not None:
@@ -211,9 +221,11 @@ def validate_container(container: Object, volumes: Mapping[str, Object], path: P
     errors += validate_ports(items(container, "ports"), path / "ports")
     errors += validate_env(items(container, "env"), path / "env")
     errors += validate_env_from(items(container, "envFrom"), path / "envFrom")
-    errors += validate_mounts(items(container, "volumeMounts"), volumes, path / "volumeMounts")
+    privileged = bool(part(container, "securityContext").get("privileged"))
+    errors += validate_mounts(items(container, "volumeMounts"), volumes, path / "volumeMounts", privileged=privileged)
     errors += one_of(container.get("imagePullPolicy"), PULL_POLICIES, path / "imagePullPolicy")
     errors += validate_resources(part(container, "resources"), path / "resources")
+    errors += validate_resizing(items(container, "resizePolicy"), path / "resizePolicy")
     return errors + validate_security(part(container, "securityContext"), path / "securityContext")
 
 
@@ -312,8 +324,7 @@ def validate_env_source(source: Object, has_value: bool, path: Path) -> Errors:
         errors += validate_field_ref(ref, ENV_FIELDS, path / "fieldRef")
     if (ref := source.get("resourceFieldRef")) is not None:
         count += 1
-        if not ref.get("resource"):
-            errors.append(fields.required(path / "resourceFieldRef" / "resource"))
+        errors += validate_resource_field(ref, path / "resourceFieldRef")
     for field in ("configMapKeyRef", "secretKeyRef"):
         if (ref := source.get(field)) is not None:
             count += 1
@@ -334,6 +345,28 @@ def validate_env_source(source: Object, has_value: bool, path: Path) -> Errors:
     elif count > 1:
         errors.append(fields.invalid(path, "", "may not have more than one field specified at a time"))
     return errors
+
+
+def validate_resource_field(ref: Object, path: Path, *, file: bool = False) -> Errors:
+    """How much a container may have, in units that fit; a file must say whose."""
+    name, divisor = ref.get("resource") or "", amount_of(ref.get("divisor") or "0")
+    errors: Errors = []
+    if file and not ref.get("containerName"):
+        errors.append(fields.required(path / "containerName"))
+    elif not name:
+        errors.append(fields.required(path / "resource"))
+    elif name not in AMOUNT_FIELDS and not name.startswith(("limits.hugepages-", "requests.hugepages-")):
+        errors.append(fields.not_supported(path / "resource", name, AMOUNT_FIELDS))
+    kind = name.partition(".")[2]
+    units = CPU_UNITS if kind == "cpu" else BYTE_UNITS
+    if divisor and kind in UNITS_OF and str(divisor) not in units:
+        text = f"only divisor's values {listed_units(units)} are supported with the {UNITS_OF[kind]} resource"
+        errors.append(fields.invalid(path / "divisor", name, text))
+    return errors
+
+
+def listed_units(units: tuple[str, ...]) -> str:
+    return " and ".join(units) if len(units) == 2 else ", ".join(units)
 
 
 def validate_field_ref(ref: Object, supported: tuple[str, ...], path: Path) -> Errors:
@@ -379,7 +412,7 @@ def validate_env_from(sources: list[Object], path: Path) -> Errors:
     return errors
 
 
-def validate_mounts(mounts: list[Object], volumes: Mapping[str, Object], path: Path) -> Errors:
+def validate_mounts(mounts: list[Object], volumes: Mapping[str, Object], path: Path, *, privileged: bool) -> Errors:
     errors: Errors = []
     seen: set[str] = set()
     for i, mount in enumerate(mounts):
@@ -405,6 +438,9 @@ def validate_mounts(mounts: list[Object], volumes: Mapping[str, Object], path: P
             )
         if (propagation := mount.get("mountPropagation")) is not None:
             errors += one_of(propagation, ("None", "HostToContainer", "Bidirectional"), here / "mountPropagation")
+            if propagation == "Bidirectional" and not privileged:
+                text = "Bidirectional mount propagation is available only to privileged containers"
+                errors.append(fields.forbidden(here / "mountPropagation", text))
     return errors
 
 
@@ -454,6 +490,20 @@ def validate_resource_name(name: str, path: Path) -> Errors:
     return errors
 
 
+def validate_resizing(policies: list[Object], path: Path) -> Errors:
+    """What becomes of a container whose resources change; errors name the list, as upstream's do."""
+    errors: Errors = []
+    seen: set[str] = set()
+    for i, policy in enumerate(policies):
+        name = policy.get("resourceName") or ""
+        if name in seen:
+            errors.append(fields.duplicate(path @ i, name))
+        seen.add(name)
+        errors += one_of(name, ("cpu", "memory"), path)
+        errors += one_of(policy.get("restartPolicy"), ("NotRequired", "RestartContainer"), path)
+    return errors
+
+
 def validate_request(name: str, value: quantity.Quantity, limits: Object, path: Path) -> Errors:
     limit = amount_of(limits[name]) if name in limits else None
     overcommit = "/" not in name and not name.startswith("hugepages-")
@@ -477,90 +527,24 @@ def amount_of(value: Any) -> quantity.Quantity | None:
         return None  # refused when it was decoded
 
 
-def validate_security(context: Object, path: Path) -> Errors:
-    errors: Errors = []
-    for field in ("runAsUser", "runAsGroup"):
-        errors += user_id(context, field, path)
-    if context.get("allowPrivilegeEscalation") is False:
-        if context.get("privileged"):
-            errors.append(
-                fields.invalid(
-                    path,
-                    fields.Spelled(spelled_security(context)),
-                    "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-                )
-            )
-        if "SYS_ADMIN" in items(part(context, "capabilities"), "add") or "CAP_SYS_ADMIN" in items(
-            part(context, "capabilities"), "add"
-        ):
-            errors.append(
-                fields.invalid(
-                    path,
-                    fields.Spelled(spelled_security(context)),
-                    "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-                )
-            )
-    return errors
-
-
-def spelled_security(context: Object) -> str:
-    """A security context under Go's names, nothing omitted (ERR-3)."""
-    capabilities = context.get("capabilities")
-    return fields.spell(
-        {
-            "Capabilities": None
-            if capabilities is None
-            else {"Add": capabilities.get("add"), "Drop": capabilities.get("drop")},
-            "Privileged": context.get("privileged"),
-            "SELinuxOptions": context.get("seLinuxOptions"),
-            "WindowsOptions": context.get("windowsOptions"),
-            "RunAsUser": context.get("runAsUser"),
-            "RunAsGroup": context.get("runAsGroup"),
-            "RunAsNonRoot": context.get("runAsNonRoot"),
-            "ReadOnlyRootFilesystem": context.get("readOnlyRootFilesystem"),
-            "AllowPrivilegeEscalation": context.get("allowPrivilegeEscalation"),
-            "ProcMount": context.get("procMount"),
-            "SeccompProfile": context.get("seccompProfile"),
-            "AppArmorProfile": context.get("appArmorProfile"),
-        }
-    )
-
-
-def user_id(context: Object, field: str, path: Path) -> Errors:
-    value = context.get(field)
-    if value is not None and not 0 <= value <= INT32:
-        return [fields.invalid(path / field, value, ID_TEXT)]
-    return []
-
-
-def validate_pod_security(context: Object, path: Path) -> Errors:
-    errors: Errors = []
-    for field in ("fsGroup", "runAsUser", "runAsGroup"):
-        errors += user_id(context, field, path)
-    for i, group in enumerate(items(context, "supplementalGroups")):
-        if not 0 <= group <= INT32:
-            errors.append(fields.invalid(path / "supplementalGroups" @ i, group, ID_TEXT))
-    seen: set[str] = set()
-    for i, sysctl in enumerate(items(context, "sysctls")):
-        name = sysctl.get("name") or ""
-        if not name:
-            errors.append(fields.required(path / "sysctls" @ i / "name"))
-        elif name in seen:
-            errors.append(fields.duplicate(path / "sysctls" @ i / "name", name))
-        seen.add(name)
-    return errors
-
-
-def validate_lifecycle(lifecycle: Object, path: Path) -> Errors:
+def validate_lifecycle(lifecycle: Object, grace_seconds: int, path: Path) -> Errors:
     errors: Errors = []
     for field in ("postStart", "preStop"):
         if (handler := lifecycle.get(field)) is not None:
-            errors += validate_handler(handler, path / field)
+            errors += validate_handler(handler, path / field, grace_seconds)
     return errors
 
 
-def validate_handler(handler: Object, path: Path) -> Errors:
-    """Exactly one way to act."""
+def validate_sleep(seconds: int, grace_seconds: int, path: Path) -> Errors:
+    """Nobody sleeps longer than the Pod has to end."""
+    if 0 <= seconds <= grace_seconds:
+        return []
+    text = f"must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})"
+    return [fields.invalid(path, seconds, text)]
+
+
+def validate_handler(handler: Object, path: Path, grace_seconds: int = 0) -> Errors:
+    """Exactly one way to act. `grace_seconds`: how long the Pod has to end."""
     errors: Errors = []
     given = [h for h in ("exec", "httpGet", "tcpSocket", "grpc", "sleep") if handler.get(h) is not None]
     for i, name in enumerate(given):
@@ -576,15 +560,8 @@ def validate_handler(handler: Object, path: Path) -> Errors:
             errors += port_number_or_name(action.get("port"), here / "port")
         elif name == "grpc":
             errors += texts(here / "port", action.get("port") or 0, names.port_number(action.get("port") or 0))
-        elif name == "sleep" and (action.get("seconds") or 0) < 0:
-            errors.append(
-                fields.invalid(
-                    here,
-                    action.get("seconds"),
-                    "must be greater than 0 and less than terminationGracePeriodSeconds (30). Enable "
-                    "AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep.",
-                )
-            )
+        elif name == "sleep":
+            errors += validate_sleep(action.get("seconds") or 0, grace_seconds, here)
     if not given:
         errors.append(fields.required(path, "must specify a handler type"))
     return errors
@@ -682,6 +659,15 @@ def validate_volume_source(volume: Object, path: Path) -> Errors:
         elif name == "persistentVolumeClaim":
             if not source.get("claimName"):
                 errors.append(fields.required(here / "claimName"))
+        elif name == "csi":
+            driver = source.get("driver") or ""
+            wrong = texts(here / "driver", driver, names.dns_subdomain(driver.lower()))
+            errors += wrong if driver else [fields.required(here / "driver")]
+        elif name == "ephemeral":
+            if source.get("volumeClaimTemplate") is None:
+                errors.append(fields.required(here / "volumeClaimTemplate"))
+        elif name == "image":
+            errors += one_of(source.get("pullPolicy"), PULL_POLICIES, here / "pullPolicy")
         elif name == "nfs":
             errors += [fields.required(here / f) for f in ("server", "path") if not source.get(f)]
             if source.get("path") and not source["path"].startswith("/"):
@@ -738,7 +724,9 @@ def validate_downward_files(entries: list[Object], path: Path) -> Errors:
                         path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"
                     )
                 )
-        elif entry.get("resourceFieldRef") is None:
+        elif (amount := entry.get("resourceFieldRef")) is not None:
+            errors += validate_resource_field(amount, path / "resourceFieldRef", file=True)
+        else:
             errors.append(fields.required(path / "fieldRef", "one of fieldRef and resourceFieldRef is required"))
         errors += file_mode(entry, "mode", path)
     return errors
@@ -770,80 +758,6 @@ def validate_projections(sources: list[Object], path: Path) -> Errors:
         if len(given) > 1:
             errors.append(fields.forbidden(here, "may not specify more than 1 volume type per source"))
     return errors
-
-
-def validate_affinity(affinity: Object, path: Path) -> Errors:
-    errors: Errors = []
-    node = part(affinity, "nodeAffinity")
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
-    if (selector := node.get(required)) is not None:
-        errors += validate_node_selector(selector, path / "nodeAffinity" / required)
-    for i, choice in enumerate(items(node, preferred)):
-        here = path / "nodeAffinity" / preferred @ i
-        errors += weight(choice, here)
-        errors += validate_node_term(part(choice, "preference"), here / "preference")
-    for name in ("podAffinity", "podAntiAffinity"):
-        for i, term in enumerate(items(part(affinity, name), required)):
-            errors += validate_pod_term(term, path / name / required @ i)
-        for i, choice in enumerate(items(part(affinity, name), preferred)):
-            here = path / name / preferred @ i
-            errors += weight(choice, here)
-            errors += validate_pod_term(part(choice, "podAffinityTerm"), here / "podAffinityTerm")
-    return errors
-
-
-def validate_node_selector(selector: Object, path: Path) -> Errors:
-    """What is wrong with a choice of nodes by terms, any of which may hold."""
-    here = path / "nodeSelectorTerms"
-    terms = items(selector, "nodeSelectorTerms")
-    errors: Errors = [] if terms else [fields.required(here, "must have at least one node selector term")]
-    for i, term in enumerate(terms):
-        errors += validate_node_term(term, here @ i)
-    return errors
-
-
-def weight(choice: Object, path: Path) -> Errors:
-    value = choice.get("weight") or 0
-    return [] if 1 <= value <= 100 else [fields.invalid(path / "weight", value, "must be in the range 1-100")]
-
-
-def validate_node_term(term: Object, path: Path) -> Errors:
-    errors: Errors = []
-    for i, requirement in enumerate(items(term, "matchExpressions")):
-        here = path / "matchExpressions" @ i
-        operator, values = requirement.get("operator") or "", items(requirement, "values")
-        if operator in ("In", "NotIn"):
-            if not values:
-                errors.append(fields.required(here / "values", "must be specified when `operator` is 'In' or 'NotIn'"))
-        elif operator in ("Exists", "DoesNotExist"):
-            if values:
-                errors.append(
-                    fields.forbidden(
-                        here / "values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-                    )
-                )
-        elif operator in ("Gt", "Lt"):
-            if len(values) != 1:
-                errors.append(
-                    fields.required(here / "values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
-                )
-        else:
-            errors.append(fields.invalid(here / "operator", operator, "not a valid selector operator"))
-        key = requirement.get("key") or ""
-        errors += texts(here / "key", key, names.label_key(key))
-    return errors
-
-
-def validate_pod_term(term: Object, path: Path) -> Errors:
-    errors = checks.label_selector(term.get("labelSelector"), path / "labelSelector")
-    errors += checks.label_selector(term.get("namespaceSelector"), path / "namespaceSelector")
-    for name in items(term, "namespaces"):
-        errors += texts(path / "namespace", name, names.dns_label(name))
-    key = term.get("topologyKey") or ""
-    if not key:
-        errors.append(fields.required(path / "topologyKey", "can not be empty"))
-    return errors + texts(path / "topologyKey", key, names.label_key(key))
 
 
 def validate_dns_config(spec: Object, path: Path) -> Errors:
@@ -880,84 +794,6 @@ def validate_dns_config(spec: Object, path: Path) -> Errors:
         for i, option in enumerate(items(config, "options"))
         if not option.get("name")
     ]
-    return errors
-
-
-def validate_scheduling_gates(gates: list[Object], path: Path) -> Errors:
-    errors: Errors = []
-    seen: set[str] = set()
-    for i, gate in enumerate(gates):
-        name = gate.get("name") or ""
-        errors += texts(path @ i, name, names.qualified_name(name))
-        if name in seen:
-            errors.append(fields.duplicate(path @ i, name))
-        seen.add(name)
-    return errors
-
-
-def validate_spread(constraints: list[Object], path: Path) -> Errors:
-    errors: Errors = []
-    seen: set[tuple[str, str]] = set()
-    for i, constraint in enumerate(constraints):
-        here = path @ i
-        skew = constraint.get("maxSkew") or 0
-        if skew <= 0:
-            errors.append(fields.invalid(here / "maxSkew", skew, checks.POSITIVE))
-        if not constraint.get("topologyKey"):
-            errors.append(fields.required(here / "topologyKey", "can not be empty"))
-        when = constraint.get("whenUnsatisfiable") or ""
-        if when not in ("DoNotSchedule", "ScheduleAnyway"):
-            errors.append(fields.not_supported(here / "whenUnsatisfiable", when, ("DoNotSchedule", "ScheduleAnyway")))
-        pair = (constraint.get("topologyKey") or "", when)
-        if pair in seen:
-            errors.append(fields.duplicate(here / "{topologyKey, whenUnsatisfiable}", f"{{{pair[0]}, {pair[1]}}}"))
-        seen.add(pair)
-        errors += checks.label_selector(constraint.get("labelSelector"), here / "labelSelector")
-    return errors
-
-
-def validate_tolerations(tolerations: list[Object], path: Path) -> Errors:
-    errors: Errors = []
-    for i, toleration in enumerate(tolerations):
-        here = path @ i
-        key, operator = toleration.get("key") or "", toleration.get("operator") or ""
-        effect, value = toleration.get("effect") or "", toleration.get("value") or ""
-        if key:
-            errors += texts(here / "key", key, names.label_key(key))
-        if not key and operator != "Exists":
-            errors.append(
-                fields.invalid(
-                    here / "operator",
-                    operator,
-                    'operator must be Exists when `key` is empty, which means "match all values and all keys"',
-                )
-            )
-        if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
-            errors.append(
-                fields.invalid(here / "effect", effect, "effect must be 'NoExecute' when `tolerationSeconds` is set")
-            )
-        if operator in ("", "Equal"):
-            if found := names.label_value(value):
-                errors.append(fields.invalid(here / "operator", value, ";".join(found)))
-        elif operator == "Exists":
-            if value:
-                errors.append(
-                    fields.invalid(
-                        here / "operator",
-                        {
-                            "Key": key,
-                            "Operator": operator,
-                            "Value": value,
-                            "Effect": effect,
-                            "TolerationSeconds": toleration.get("tolerationSeconds"),
-                        },
-                        "value must be empty when `operator` is 'Exists'",
-                    )
-                )
-        else:
-            errors.append(fields.not_supported(here / "operator", operator, ("Equal", "Exists"), in_order=True))
-        if effect and effect not in TAINT_EFFECTS:
-            errors.append(fields.not_supported(here / "effect", effect, TAINT_EFFECTS, in_order=True))
     return errors
 
 

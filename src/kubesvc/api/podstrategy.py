@@ -64,6 +64,8 @@ def prepare_update(new: Object, old: Object) -> None:
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
     errors = validate_pod_spec(spec, SPEC)
+    if items(spec, "ephemeralContainers"):
+        errors.append(fields.forbidden(SPEC / "ephemeralContainers", "cannot be set on create"))
     if spec.get("nodeName") and items(spec, "schedulingGates"):
         errors.append(fields.forbidden(SPEC / "nodeName", "cannot be set until all schedulingGates have been cleared"))
     return errors

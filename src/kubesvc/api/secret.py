@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 
-from . import checks, fields, names, shape
+import msgspec
+
+from . import checks, fields, gojson, names, shape
 from .checks import part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
@@ -72,11 +73,15 @@ def validate(obj: Object, _: Situation) -> Errors:
 def validate_json(data: Object, key: str) -> Errors:
     if key not in data:
         return [fields.required(DATA.key(key))]
+    text = decoded(data[key])
     try:
-        json.loads(decoded(data[key]))
-    except ValueError as problem:
-        return [fields.invalid(DATA.key(key), "<secret contents redacted>", str(problem))]
-    return []
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        problem = gojson.syntax_error(text)
+    else:
+        what = "" if found is None or isinstance(found, dict) else gojson.type_word(found)
+        problem = f"json: cannot unmarshal {what} into Go value of type map[string]interface {{}}" if what else ""
+    return [fields.invalid(DATA.key(key), "<secret contents redacted>", problem)] if problem else []
 
 
 def prepare_update(new: Object, old: Object) -> None:

@@ -18,6 +18,8 @@ CHANGEABLE = (
     "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
 )  # fmt: skip
 
+RETENTION = ("Retain", "Delete")
+
 
 class RollingUpdateStatefulSet(Struct, frozen=True):
     partition: int | None = None
@@ -102,9 +104,11 @@ def prepare_create(obj: Object) -> None:
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
     errors: Errors = []
-    errors += checks.one_of(
-        spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"), workload.SPEC / "podManagementPolicy"
-    )
+    policy, here = spec.get("podManagementPolicy"), workload.SPEC / "podManagementPolicy"
+    if not policy:
+        errors.append(fields.required(here))
+    elif policy not in ("OrderedReady", "Parallel"):
+        errors.append(fields.invalid(here, policy, "must be 'OrderedReady' or 'Parallel'"))
     strategy, path = part(spec, "updateStrategy"), workload.SPEC / "updateStrategy"
     type_ = strategy.get("type", "")
     if type_ == "OnDelete":
@@ -112,20 +116,32 @@ def validate(obj: Object, _: Situation) -> Errors:
             errors.append(
                 fields.invalid(
                     path / "rollingUpdate",
-                    fields.Spelled(fields.spell(strategy["rollingUpdate"])),
+                    spelled_strategy(strategy)["RollingUpdate"],
                     "only allowed for updateStrategy 'RollingUpdate'",
                 )
             )
     elif type_ != "RollingUpdate":
-        errors.append(
-            fields.invalid(path, fields.Spelled(fields.spell(strategy)), "must be 'RollingUpdate' or 'OnDelete'")
-        )
+        errors.append(fields.invalid(path, spelled_strategy(strategy), "must be 'RollingUpdate' or 'OnDelete'"))
     else:
         errors += checks.nonnegative(part(strategy, "rollingUpdate"), "partition", path / "rollingUpdate")
+    retention = part(spec, "persistentVolumeClaimRetentionPolicy")
+    for field in ("whenDeleted", "whenScaled"):
+        if (word := retention.get(field) or "") not in RETENTION:
+            where = workload.SPEC / "persistentVolumeClaimRetentionPolicy" / field
+            errors.append(fields.not_supported(where, word, RETENTION, in_order=True))
     errors += checks.nonnegative(spec, "replicas", workload.SPEC)
     errors += checks.nonnegative(spec, "minReadySeconds", workload.SPEC)
+    errors += checks.nonnegative(part(spec, "ordinals"), "start", workload.SPEC / "ordinals")
     errors += workload.validate_selector(spec, "statefulset")
     return errors + workload.validate_template(with_claims(spec), name="StatefulSet")
+
+
+def spelled_strategy(strategy: Object) -> Object:
+    """Under Go's names (ERR-3)."""
+    rolling = strategy.get("rollingUpdate")
+    if rolling is not None:
+        rolling = {"Partition": rolling.get("partition") or 0, "MaxUnavailable": rolling.get("maxUnavailable")}
+    return {"Type": strategy.get("type") or "", "RollingUpdate": rolling}
 
 
 def with_claims(spec: Object) -> Object:
