@@ -2,7 +2,8 @@
 
 --controllers takes upstream's syntax and names: `*` for all, NAME, -NAME; `endpointslice-controller` may lack its
 ending. Without it the three endpoint controllers run. On a cluster whose own controllers run, run only those that
-were switched off there: two writers of one object never come to rest.
+were switched off there: two writers of one object never come to rest. Of several that run, one works at a time, by
+Lease.
 
 --shadow writes nothing: it tells what these controllers would write that the cluster's own have not, once that lasts.
 """

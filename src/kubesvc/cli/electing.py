@@ -1,4 +1,5 @@
-"""What commands that may run several times at once share: one of them leads, by Lease, with upstream's flags."""
+"""What commands that may run several times at once share: one of them leads, by Lease, with upstream's flags and
+defaults."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kubesvc.clock import Clock, Random
 
 from . import Failure
+from .flags import seconds, truth
 
 if TYPE_CHECKING:
     from kubesvc.client import Client
@@ -20,17 +22,20 @@ if TYPE_CHECKING:
 
 def add_election_arguments(parser: argparse.ArgumentParser, lease: str) -> None:
     group = parser.add_argument_group("leader election")
-    group.add_argument("--leader-elect", action="store_true", help="wait until no other one works, by Lease")
+    group.add_argument(
+        "--leader-elect", type=truth, nargs="?", const=True, metavar="true|false",
+        help="wait until no other one works, by Lease (default: true)",
+    )  # fmt: skip
     group.add_argument("--leader-elect-resource-name", default=lease, metavar="NAME", help="of the Lease")
     group.add_argument("--leader-elect-resource-namespace", default="kube-system", metavar="NAMESPACE")
-    group.add_argument("--leader-elect-lease-duration", type=float, default=15.0, metavar="SECONDS")
-    group.add_argument("--leader-elect-renew-deadline", type=float, default=10.0, metavar="SECONDS")
-    group.add_argument("--leader-elect-retry-period", type=float, default=2.0, metavar="SECONDS")
+    group.add_argument("--leader-elect-lease-duration", type=seconds, default=15.0, metavar="SECONDS")
+    group.add_argument("--leader-elect-renew-deadline", type=seconds, default=10.0, metavar="SECONDS")
+    group.add_argument("--leader-elect-retry-period", type=seconds, default=2.0, metavar="SECONDS")
 
 
 def elected(args: argparse.Namespace, part: Part) -> Part:
     """The part as it is, or only while leading; who loses the lead ends with a Failure, to be started again."""
-    if not args.leader_elect:
+    if args.leader_elect is False:
         return part
     from kubesvc.client.leader import LeaderElector, LeaderSettings, LeadershipLost
 

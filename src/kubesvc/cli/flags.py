@@ -31,6 +31,11 @@ def duration(text: str) -> float:
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
+def seconds(text: str) -> float:
+    """Seconds, as a number or as a duration: 2.5, 15s, 1m."""
+    return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else duration(text)
+
+
 def issuer(text: str) -> str:
     """A name for tokens, as upstream takes it: a text, or with a colon a URL."""
     if not text or (":" in text and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x1f]+", text)):
