@@ -6,7 +6,7 @@ import pytest
 
 from kubesvc.why.podstate import explain_pod
 
-from .planted import cluster, pod
+from .planted import cluster, event, pod
 
 NODES = "0/1 nodes are available: "
 CASES = (
@@ -35,3 +35,18 @@ def test_the_claim_is_named(claims: list[str], said: str, words: str, command: s
     assert found is not None and found.code == "EP309"
     assert words in found.text
     assert found.command == command
+
+
+def test_what_went_wrong_with_the_claim_is_told_too() -> None:
+    """The Pod itself is told nothing while its volume is being made."""
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+    words = "failed to provision volume: NodePath only supports ReadWriteOnce"
+    snapshot = cluster(
+        pod(ready=False, phase="Pending", node="", ip="", volumes=volumes),
+        {**event("PersistentVolumeClaim/data", "ExternalProvisioning", "Waiting for a volume"), "type": "Normal"},
+        event("PersistentVolumeClaim/data", "ProvisioningFailed", words),
+    )
+    found = explain_pod(next(iter(snapshot.pods.values())), snapshot)
+    assert found is not None
+    assert found.text == f"pod/web-1 cannot be scheduled, because of its claim data: {words}"
+    assert f"ProvisioningFailed of pvc/data: {words}" in found.seen

@@ -132,7 +132,7 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
         )  # fmt: skip
     claims = claim_names(pod)
     if claims and (not said or VOLUMES.search(said)):
-        return without_volumes(pod, claims, said, seen)
+        return without_volumes(pod, snapshot, claims, said, seen)
     repair = unblock(pod, snapshot)
     return Finding(
         "EP309",
@@ -144,10 +144,15 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
     )
 
 
-def without_volumes(pod: Pod, claims: list[str], said: str, seen: tuple[str, ...]) -> Finding:
-    """EP309 of a Pod whose claims, or the volumes behind them, keep it from every node."""
+def without_volumes(pod: Pod, snapshot: Snapshot, claims: list[str], said: str, seen: tuple[str, ...]) -> Finding:
+    """EP309 of a Pod whose claims, or the volumes behind them, keep it from every node; with what was last told of the
+    claims, where that was read."""
     named = [name for name in claims if f'"{name}"' in said] or claims
     which = f"claim{'s' if len(named) > 1 else ''} {', '.join(named)}"
+    told = [e for name in named for e in snapshot.events_named("PersistentVolumeClaim", pod.namespace, name)]
+    if troubles := [e for e in told if e.type == "Warning" or e.reason == "FailedBinding"]:
+        seen = (*seen, f"{troubles[-1].reason} of pvc/{troubles[-1].involved_object.name}: {troubles[-1].message}")
+        said = f"{said.rstrip('.')}; {troubles[-1].message}" if said else troubles[-1].message
     why = said or "no scheduler has taken it up, or the volume is still being made"
     return Finding(
         "EP309",

@@ -234,6 +234,10 @@ class Snapshot:
             listed.sort(key=lambda e: (e.last_seen or "", e.name))
         return found
 
+    def events_named(self, kind: str, namespace: str, name: str) -> Sequence[Event]:
+        """Events about whatever bears or bore this name, the latest last; for objects that were not read themselves."""
+        return self._events.get((kind, namespace, name), ())
+
     def events(self, kind: str, obj: Typed, reason: str = "") -> Sequence[Event]:
         """Events about this very object, the latest last."""
         listed = self._events.get((kind, obj.namespace, obj.name), ())
