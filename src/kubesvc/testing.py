@@ -280,6 +280,8 @@ class Cluster:
         if not done.stdout.startswith("{"):
             raise CommandFailed(("kubesvc", "why", *words), done.returncode, done.stderr)
         found: dict[str, Any] = json.loads(done.stdout)
+        if "results" not in found:  # nothing could be looked at
+            raise CommandFailed(("kubesvc", "why", *words), done.returncode, done.stderr)
         return found
 
     def explain(self, namespace: str = "default") -> str:

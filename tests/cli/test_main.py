@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 
 from kubesvc import __version__
 from kubesvc.cli import COMMANDS, WRONG_USAGE, main
+
+from .test_top import NOWHERE
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +109,28 @@ def test_kubeconfig_wins_over_name_and_must_exist(
     assert status == 1 and "which is no file" not in printed
     status, printed = said(capsys, "scheduler", "--name", "x")
     assert status == 1 and "no instance 'x' is running" in printed
+
+
+ASKED_BY_PROGRAMS = (
+    ("why", "svc/x"), ("why", "--all"), ("wait", "svc/x"), ("top",), ("rehearse", "deployment/x"),
+    ("trace", "svc/x:80"), ("rules", "svc/x"), ("resolve", "x"), ("proxy", "--audit"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ASKED_BY_PROGRAMS, ids=" ".join)
+def test_what_fails_is_json_where_json_was_asked_for(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A server at whose port nobody listens is told in plain words, once, on standard output as JSON."""
+    config = tmp_path / "config"
+    config.write_text(NOWHERE)
+    assert main((*words, "--json", "--kubeconfig", str(config))) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["schema"] == "kubesvc.error/v1" and told["exitStatus"] == 2 and told["next"]
+    assert told["error"] == f"the cluster of {config} cannot be reached: http://127.0.0.1:9: Connection refused"
+
+
+def test_a_failure_before_anything_is_asked_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(("nodes", "--json")) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"] == "no instance 'default' is running" and told["next"] == "kubesvc up"

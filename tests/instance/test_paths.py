@@ -20,7 +20,7 @@ def test_good_names(name: str, state: Path) -> None:
     assert InstancePaths.of(name).root == state / name
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a" * 33, "ä"])
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a" * 33, "ä", "alone"])
 def test_bad_names(name: str) -> None:
     with pytest.raises(BadName, match="cannot be the name"):
         InstancePaths.of(name)
@@ -40,6 +40,6 @@ def test_a_relative_state_home_counts_as_none(monkeypatch: pytest.MonkeyPatch) -
 
 def test_all_instances(state: Path) -> None:
     assert all_instances() == []
-    for name in ("b", "a", "Not One"):
+    for name in ("b", "a", "Not One", "alone"):
         (state / name).mkdir(parents=True)
     assert [p.name for p in all_instances()] == ["a", "b"]

@@ -108,21 +108,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return WRONG_USAGE
+    told = argparse.Namespace(command=[])
     try:
         module = importlib.import_module(f"kubesvc.cli.{name}")
         if hasattr(module, "run_words"):  # passes most of its words on untouched
             return int(module.run_words(words[1:]))
         parser = Parser(prog=f"kubesvc {name}", description=module.__doc__)
         module.add_arguments(parser)
-        ours, command = words[1:], []
+        ours = words[1:]
         if "--" in ours and getattr(module, "TAKES_COMMAND", False):
             at = ours.index("--")
-            ours, command = ours[:at], ours[at + 1 :]
-        told = argparse.Namespace(command=command)
+            ours, told.command = ours[:at], ours[at + 1 :]
         if getattr(module, "TAKES_COMMAND", False):  # options may stand between the words
             return int(module.run(parser.parse_intermixed_args(ours, told)))
         return int(module.run(parser.parse_args(ours, told)))
     except Failure as failure:
+        if getattr(told, "json", False) or getattr(told, "output", "") == "json":
+            print(render_failure(failure))
         print(f"kubesvc {name}: {failure}", file=sys.stderr)
         return failure.status
     except KeyboardInterrupt:
@@ -131,6 +133,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def render_failure(failure: Failure) -> str:
+    """What `--json` prints of a failure: one line, whose `next` is what to do, "" where nothing is known."""
+    import json
+
+    error, _, advice = str(failure).partition("\nnext: ")
+    said = {"schema": "kubesvc.error/v1", "error": error, "next": advice, "exitStatus": failure.status}
+    return json.dumps(said, ensure_ascii=False)
 
 
 def nearest(word: str) -> str:

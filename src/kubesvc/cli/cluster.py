@@ -93,5 +93,6 @@ def failure_of(error: Unreachable | ApiError, cluster: Cluster) -> Failure:
     from kubesvc.client import Unreachable
 
     if isinstance(error, Unreachable):
-        return Failure(f"the cluster of {cluster.kubeconfig} cannot be reached: {error}", status=CANNOT_TELL)
+        said = f"the cluster of {cluster.kubeconfig} cannot be reached: {error}"
+        return Failure(f"{said}\nnext: start it, or name another by --kubeconfig or --name", status=CANNOT_TELL)
     return Failure(f"the cluster of {cluster.kubeconfig} refuses: {error.message}", status=CANNOT_TELL)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kubesvc.clock import Clock, Random, RealClock
-from kubesvc.instance.paths import state_home
+from kubesvc.instance.paths import ALONE, state_home
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 from . import WRONG_USAGE, Failure, first_of
@@ -47,7 +47,7 @@ class Place:
 
 def place_of(args: argparse.Namespace) -> Place:
     node = args.node or platform.node().lower()
-    state = state_home() / "alone" / node
+    state = state_home() / ALONE / node
     kubeconfig = Path(args.kubeconfig).absolute() if args.kubeconfig else state / "kubeconfig"
     return Place(node, state, kubeconfig)
 
@@ -77,14 +77,29 @@ def run_joined(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     place = place_of(args)
-    if args.bootstrap_kubeconfig and not Path(args.bootstrap_kubeconfig).is_file():
-        raise Failure(f"{args.bootstrap_kubeconfig}: no such file")
+    if args.bootstrap_kubeconfig:
+        check_credentials(args.bootstrap_kubeconfig)
     if not args.simulated and os.geteuid() != 0:
         raise Failure("a node needs root: it makes network namespaces, routes and nftables rules here\nnext: sudo …")
+    if not args.bootstrap_kubeconfig and not place.kubeconfig.is_file():
+        raise Failure(
+            f"there are no credentials of node {place.node!r} yet ({place.kubeconfig})\n"
+            "next: kubesvc join FILE, with what `kubesvc token create` printed on the other machine"
+        )
     if args.runtime is not None:
         tell(f"containers are made by {checked_runtime(args.runtime)}")
     with lone(place), passing_on(args):
         return run_loop(live(args, place))
+
+
+def check_credentials(path: str) -> None:
+    """Failure if what one joins with is none; before anything here is looked at or changed."""
+    from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
+
+    try:
+        load_kubeconfig(Path(path)).access()
+    except KubeconfigError as error:
+        raise Failure(f"{error}\nnext: the file that `kubesvc token create` printed on the other machine") from None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import platform
 import sys
 from pathlib import Path
 
-from kubesvc.instance.paths import state_home
+from kubesvc.instance.paths import ALONE, state_home
 
 from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.runtime is not None:
         print(f"kubesvc node: containers are made by {checked_runtime(args.runtime)}", file=sys.stderr)
     name = args.node or platform.node().lower()
-    directory = state_home() / "alone" / name
+    directory = state_home() / ALONE / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = NodeSettings(
         node_name=name,

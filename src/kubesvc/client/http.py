@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -610,5 +611,17 @@ _REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 429: "TooMan
 
 
 def _reason(error: BaseException, connection: _Connection) -> str:
+    """Where, and what went wrong there, in plain words; aiohttp's own name the address a second time."""
     where = connection.unix_path or connection.base
+    untrusted = getattr(error, "certificate_error", None)
+    if isinstance(untrusted, ssl.SSLCertVerificationError):
+        return f"{where}: its certificate is not trusted: {untrusted.verify_message}"
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, ssl.SSLError):
+        return f"{where}: no TLS there: {cause.reason or cause}"
+    if isinstance(cause, OSError) and cause.errno:
+        named = cause.strerror if isinstance(cause, socket.gaierror) else os.strerror(cause.errno)
+        return f"{where}: {named}"
+    if isinstance(error, TimeoutError):
+        return f"{where}: {str(error) or 'no answer in time'}"
     return f"{where}: {str(error) or type(error).__name__}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from kubesvc.kernel.cgroups import PREFIX
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+ALONE = "alone"
+"""Beside the instances: the state of nodes that run by themselves; no instance can have this name."""
 LONGEST_SOCKET_PATH = 107  # sockaddr_un holds 108 bytes with the closing zero
 
 
@@ -38,6 +40,8 @@ class InstancePaths:
                 f"{name!r} cannot be the name of an instance: use lower-case letters, digits and '-', at most 32, "
                 "beginning and ending with a letter or digit"
             )
+        if name == ALONE:
+            raise BadName(f"{name!r} cannot be the name of an instance: nodes that joined keep their state there")
         paths = cls(state_home() / name)
         longest = paths.node("n" * 12) / "door.sock"
         if len(os.fsencode(str(longest))) > LONGEST_SOCKET_PATH:
@@ -125,4 +129,5 @@ def all_instances() -> list[InstancePaths]:
     home = state_home()
     if not home.is_dir():
         return []
-    return [InstancePaths(p) for p in sorted(home.iterdir()) if p.is_dir() and NAME.fullmatch(p.name)]
+    found = (p for p in sorted(home.iterdir()) if p.name != ALONE and NAME.fullmatch(p.name))
+    return [InstancePaths(p) for p in found if p.is_dir()]
