@@ -61,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+LOADABLE = "next: a file of `docker save` or `podman save`, gzip or not, or a directory with an OCI layout"
+
+
 def load(store: ImageStore, files: list[Path], tags: tuple[str, ...]) -> int:
     from kubesvc.node.tarstream import BadArchive
 
@@ -68,7 +71,7 @@ def load(store: ImageStore, files: list[Path], tags: tuple[str, ...]) -> int:
         try:
             loaded = store.load(file, tags)
         except BadArchive as error:
-            raise Failure(f"{file}: not loaded, nothing has changed: {error}") from None
+            raise Failure(f"{file}: not loaded, nothing has changed: {error}\n{LOADABLE}") from None
         except OSError as error:
             raise Failure(f"{file}: not loaded, nothing has changed: {error.strerror or error}") from None
         for name, identity in loaded:

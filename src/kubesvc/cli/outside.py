@@ -45,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
         )
     command = args.command
     if args.action == "list":
-        for host in read_outside(paths.outside):
+        hosts = read_outside(paths.outside)
+        for host in hosts:
             print(f"{host.name}  {host.address}")
+        if not hosts:
+            print("no hosts outside; next: kubesvc outside add NAME --address 192.168.49.1/24")
         return 0
     if not args.host:
         raise Failure(f"outside {args.action} needs the NAME of a host", status=64)
@@ -71,7 +74,8 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
     if name in {o.name for o in hosts} | {n.name for n in record.nodes}:
         raise Failure(f"{name!r} is taken\nnext: kubesvc outside rm {name}, or another name")
     if not address or "/" not in address:
-        raise Failure("outside add needs --address with a prefix length, such as 192.168.49.1/24", status=64)
+        said = f"--address {address}: has no prefix length" if address else "--address is missing"
+        raise Failure(f"{said}\nnext: outside add {name} --address 192.168.49.1/24", status=64)
     try:
         interface = ipaddress.ip_interface(address)
     except ValueError as error:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import WRONG_USAGE, Failure
+from .cluster import CANNOT_TELL
 from .target import add_target
 from .wait import seconds
 
@@ -128,7 +129,7 @@ async def find(cluster: Cluster, name: str) -> Object:
         listed = (await cluster.client.list_raw(DEPLOYMENT, cluster.namespace)).items
         there = ", ".join(sorted(json.loads(raw)["metadata"]["name"] for raw in listed)[:6]) or "none"
         text = f"there is no Deployment {name} in namespace {cluster.namespace}; there are: {there}"
-        raise Failure(text, status=WRONG_USAGE) from None
+        raise Failure(text, status=CANNOT_TELL) from None
 
 
 async def service_of(args: argparse.Namespace, cluster: Cluster, deployment: Deployment) -> Service:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from . import WRONG_USAGE, Failure
 from .cluster import CANNOT_TELL, Cluster, asking_cluster
-from .target import add_target
+from .target import add_target, no_service
 
 if TYPE_CHECKING:
     from kubesvc.api.endpointslice import EndpointSlice
@@ -112,7 +112,7 @@ async def read(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[S
     try:
         service = typed(await cluster.client.get(SERVICE, name, cluster.namespace), Service)
     except NotFound:
-        raise Failure(f"there is no svc/{name} in namespace {cluster.namespace}", status=CANNOT_TELL) from None
+        raise no_service(args, name, cluster.namespace, status=CANNOT_TELL) from None
     reader = Reader(cluster.client)
     labels = f"{LABEL_SERVICE_NAME}={name},!{LABEL_HEADLESS}"
     slices = [o for _, o in await reader.read(ENDPOINT_SLICE, cluster.namespace, labels=labels)]

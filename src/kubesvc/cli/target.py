@@ -87,8 +87,14 @@ def service_named(words: Sequence[str], wanted: str) -> str:
     except BadSubject as error:
         raise Failure(str(error), status=WRONG_USAGE) from error
     if not subject.service or subject.pod:
-        raise Failure(f"{wanted}: svc/NAME", status=WRONG_USAGE)
+        raise Failure(f"{' '.join(words)}: {wanted}: svc/NAME", status=WRONG_USAGE)
     return subject.service
+
+
+def no_service(args: argparse.Namespace, name: str, namespace: str, *, status: int) -> Failure:
+    """A Service that was asked for is not there; `why` knows those that are like it."""
+    ask = f"kubesvc why svc/{name}{same_cluster(args)}"
+    return Failure(f"there is no Service {name} in namespace {namespace}\nnext: {ask}", status=status)
 
 
 def load_record(paths: InstancePaths) -> InstanceRecord | None:

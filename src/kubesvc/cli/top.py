@@ -27,7 +27,7 @@ from kubesvc.clock import Random, RealClock, fresh_token
 
 from . import WRONG_USAGE, Failure
 from .flags import port
-from .target import add_target, service_named
+from .target import add_target, no_service, service_named
 
 if TYPE_CHECKING:
     from kubesvc.web.feed import Feed
@@ -62,13 +62,17 @@ def run(args: argparse.Namespace) -> int:
 
 async def watch(args: argparse.Namespace, service: str) -> int:
     """Open the cluster, keep its picture, and show it in the way that was asked for."""
+    from kubesvc.api.errors import NotFound
     from kubesvc.api.service import SERVICE
 
-    from .cluster import asking_cluster
+    from .cluster import CANNOT_TELL, asking_cluster
 
     async with asking_cluster(args, "kubesvc-top") as cluster:
         if service:
-            await cluster.client.get(SERVICE, service, cluster.namespace)
+            try:
+                await cluster.client.get(SERVICE, service, cluster.namespace)
+            except NotFound:
+                raise no_service(args, service, cluster.namespace, status=CANNOT_TELL) from None
         key = (cluster.namespace, service) if service else None
         async with feeding(cluster) as feed:
             return await show(args, feed, key)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import WRONG_USAGE, Failure
 from .cluster import CANNOT_TELL, Cluster, asking_cluster
-from .target import add_target
+from .target import add_target, no_service
 
 if TYPE_CHECKING:
     from kubesvc.api.endpointslice import EndpointSlice
@@ -71,7 +71,7 @@ async def answer(args: argparse.Namespace, cluster: Cluster) -> int:
 
     protocol = "UDP" if args.udp else "TCP"
     seen = await read(cluster)
-    destination, port, protocol = target_of(args.target, protocol, seen.services, cluster.namespace, args.udp)
+    destination, port, protocol = target_of(args, protocol, seen.services, cluster.namespace)
     places = [place_of(n.name, n) for n in sorted(seen.nodes, key=lambda n: n.name)]
     if not places:
         raise Failure("the cluster has no nodes, so nothing steers its traffic", status=CANNOT_TELL)
@@ -133,23 +133,24 @@ async def read_slices(cluster: Cluster, seen: Seen, flow: NewFlow, places: list[
         raise Failure("; ".join(map(str, reader.gaps.values())), status=CANNOT_TELL)
 
 
-def target_of(text: str, protocol: str, services: list[Service], namespace: str, udp: bool) -> tuple[str, int, str]:
+def target_of(args: argparse.Namespace, protocol: str, services: list[Service], namespace: str) -> tuple[str, int, str]:
     """Address, port and protocol that the words mean; Failure if they mean none."""
     from kubesvc.why.subject import BadSubject, parse_place
 
+    text: str = args.target
     kind, slash, rest = text.partition("/")
     if slash and kind in ("svc", "service", "services"):
         name, _, wanted = rest.partition(":")
         service = next((s for s in services if (s.namespace, s.name) == (namespace, name)), None)
         if service is None:
-            raise Failure(f"there is no svc/{name} in namespace {namespace}", status=CANNOT_TELL)
+            raise no_service(args, name, namespace, status=CANNOT_TELL)
         if not service.addresses:
             raise Failure(
                 f"svc/{name} has no cluster IP: its clients go where its name leads\nnext: kubesvc resolve {name}",
                 status=CANNOT_TELL,
             )
         ports = [p for p in service.spec.ports or () if not wanted or wanted in (p.name, str(p.port))]
-        if udp or len({p.protocol for p in ports}) > 1:
+        if args.udp or len({p.protocol for p in ports}) > 1:
             ports = [p for p in ports if p.protocol == protocol] or ports
         if len(ports) != 1:
             there = ", ".join(f"{p.name or p.port}/{p.protocol}" for p in service.spec.ports or ())

@@ -173,8 +173,10 @@ async def look(args: argparse.Namespace, subject: Subject | None) -> tuple[str, 
         if args.against == "current":
             namespace, base = await look_at_cluster(args, None)
         given = read_path(lambda: read_manifests([Path(p) for p in args.filename], namespace))
-        if not any(given.objects.values()) and not given.skipped:
-            raise Failure(f"{', '.join(args.filename)}: no manifest there, YAML or JSON", status=WRONG_USAGE)
+        if not any(given.objects.values()):
+            status = CANNOT_TELL if given.skipped else WRONG_USAGE
+            said = f"{', '.join(args.filename)}: no manifest there, YAML or JSON{left_out(given)}"
+            raise Failure(said, status=status)
         return namespace, plan_manifests(given, base)
     return await look_at_cluster(args, subject)
 

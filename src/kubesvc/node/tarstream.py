@@ -128,7 +128,11 @@ def read_tar(source: Source) -> Iterator[tuple[Entry, Body]]:
 def parse_header(block: bytes) -> tuple[Entry, bytes]:
     """The entry of one header block, and its type. BadArchive if its checksum is wrong."""
     total = sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
-    if number(block[148:156]) != total:
+    try:
+        intact = number(block[148:156]) == total
+    except BadArchive:
+        intact = False
+    if not intact:
         raise BadArchive("a header whose checksum is wrong: this is no tar archive, or a damaged one")
     flag = block[156:157]
     name = text(block[:100].split(b"\0")[0])
