@@ -9,16 +9,17 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubesvc.api.endpoints import ENDPOINTS, Endpoints
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.kind import Kind
-from kubesvc.api.kinds import EVENT, POD, SERVICE
+from kubesvc.api.kinds import EVENT, NODE, POD, SERVICE
 from kubesvc.api.meta import Object, typed
 from kubesvc.client.interface import Client, RawList, WatchEvent
 from kubesvc.clock import LoopClock
@@ -187,6 +188,85 @@ def test_objects_of_a_future_version_are_read_as_far_as_they_go() -> None:
             ("Pod", "odd", 1)
         ]
         assert "metadata.annotations, spec.affinity, spec.tolerations" in odd[0]["message"]
+        running.cancel()
+        await asyncio.wait([running])
+
+    in_house(story)
+
+
+class Odd(NamedTuple):
+    """Something in an object that nobody should have let pass, and what is to be said of it."""
+
+    what: str
+    kind: Kind
+    name: str
+    field: str
+    bend: Callable[[Object], None]
+    reason: str = "UnreadableField"
+
+
+def put(*path: str, value: Any) -> Callable[[Object], None]:
+    """Have this value stand at a path of maps."""
+
+    def bend(obj: Object) -> None:
+        for step in path[:-1]:
+            obj = obj.setdefault(step, {})
+        obj[path[-1]] = value
+
+    return bend
+
+
+HOSTILE = "\x00<script>" * 40
+ODDITIES = (
+    Odd("a Service whose ports are a text", SERVICE, "web", "spec.ports", put("spec", "ports", value=HOSTILE)),
+    Odd("a Service whose selector is a list", SERVICE, "web", "spec.selector", put("spec", "selector", value=["app"])),
+    Odd("a Pod whose conditions are a map", POD, "odd", "status.conditions", put("status", "conditions", value={})),
+    Odd("a Pod whose labels are numbers", POD, "odd", "metadata.labels", put("metadata", "labels", value={"app": 1})),
+    Odd("a Node whose taints are a number", NODE, "n1", "spec.taints", put("spec", "taints", value=7)),
+    Odd("hand-made Endpoints with subsets of texts", ENDPOINTS, "byhand", "subsets", put("subsets", value=[HOSTILE])),
+    Odd("a hand-made slice whose endpoints are a text", ENDPOINT_SLICE, "mine", "endpoints",
+        put("endpoints", value="all")),
+    Odd("a Pod with an address that is none", POD, "odd", 'status.podIPs[0].ip: "300.1.1.1"',
+        put("status", "podIPs", value=[{"ip": "300.1.1.1"}]), "InvalidIPAddress"),
+    Odd("a Pod with a name for an address", POD, "odd", 'status.podIPs[1].ip: "localhost"',
+        put("status", "podIPs", value=[{"ip": "10.1.0.1"}, {"ip": "localhost"}]), "InvalidIPAddress"),
+    Odd("hand-made Endpoints with addresses that are none", ENDPOINTS, "byhand", "1 invalid IP addresses",
+        put("subsets", value=[{"addresses": [{"ip": "300.1.1.1"}], "ports": [{"port": 80}]}]), "InvalidIPAddress"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODDITIES, ids=lambda odd: odd.what)
+def test_one_event_names_the_object_and_the_field(odd: Odd) -> None:
+    """And the queue goes on: what is right of the rest is listed."""
+
+    def bend(kind: Kind, obj: Object) -> None:
+        if kind is odd.kind and obj["metadata"]["name"] == odd.name:
+            odd.bend(obj)
+
+    async def story(house: House) -> None:
+        client = cast(Client, Mangling(house.client, bend))
+        clock = LoopClock(asyncio.get_running_loop())
+        running = asyncio.create_task(run_controllers(client, MINE, clock=clock, random=random.Random(1)))
+        await house.service()
+        await house.service("other")
+        ports = [{"port": 80}]
+        await house.client.create(SERVICE, {"metadata": {"name": "byhand"}, "spec": {"ports": ports}}, "ns")
+        made = {"metadata": {"name": "byhand"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": ports}]}
+        await house.client.create(ENDPOINTS, made, "ns")
+        labels = {"kubernetes.io/service-name": "byhand"}
+        mine = {"metadata": {"name": "mine", "labels": labels}, "addressType": "IPv4", "endpoints": [], "ports": []}
+        await house.client.create(ENDPOINT_SLICE, mine, "ns")
+        await house.pod("odd", "10.1.0.1")
+        await house.pod("even", "10.1.0.2")
+        await house.settle(5)
+        for turn in range(3):
+            await house.status("even", ready=turn % 2 == 0)
+            await house.settle(5)
+        [listed] = await house.shown("other")
+        assert "10.1.0.2" in listed, "the queue goes on"
+        told = [e for e in await house.every(EVENT, "") if e["reason"] == odd.reason]
+        assert [(e["involvedObject"]["kind"], e["involvedObject"]["name"]) for e in told] == [(odd.kind.name, odd.name)]
+        assert odd.field in told[0]["message"]
         running.cancel()
         await asyncio.wait([running])
 

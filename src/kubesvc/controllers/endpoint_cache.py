@@ -124,15 +124,21 @@ def _nothing() -> Iterator[None]:
 class Candidate:
     """A pod as far as slices care: its ports, and its endpoint in each address type."""
 
-    __slots__ = ("endpoints", "missing_node", "ports")
+    __slots__ = ("endpoints", "missing_node", "odd", "ports")
 
     def __init__(
-        self, ports: Ports, endpoints: dict[str, tuple[Identity, Endpoint]], missing_node: str | None = None
+        self,
+        ports: Ports,
+        endpoints: dict[str, tuple[Identity, Endpoint]],
+        missing_node: str | None = None,
+        odd: tuple[str, ...] = (),
     ) -> None:
         self.ports = ports
         self.endpoints = endpoints
         self.missing_node = missing_node
         """The name of a Node that is not there, for which the pod has to be left out (SLICE-12)."""
+        self.odd = odd
+        """The pod's addresses that are none, each with its field."""
 
 
 def slice_candidates(service: Service, before: Iterable[str] = ()) -> Kept[Candidate]:
@@ -142,7 +148,7 @@ def slice_candidates(service: Service, before: Iterable[str] = ()) -> Kept[Candi
 
     def make(pod: Pod, facts: PodFacts, node: object) -> Candidate:
         if not facts.addresses:
-            return Candidate((), {})
+            return Candidate((), {}, odd=facts.odd)
         if node is None and not publish:
             return Candidate((), {}, pod.spec.node_name)
         endpoints = {}
@@ -150,7 +156,7 @@ def slice_candidates(service: Service, before: Iterable[str] = ()) -> Kept[Candi
             found = make_endpoint(service, pod, facts, node if isinstance(node, Node) else None, address_type)
             if found is not None:
                 endpoints[address_type] = (identity(found), found)
-        return Candidate(fixed if fixed is not None else resolved_ports(service, pod), endpoints)
+        return Candidate(fixed if fixed is not None else resolved_ports(service, pod), endpoints, odd=facts.odd)
 
     return Kept(service, make, before)
 

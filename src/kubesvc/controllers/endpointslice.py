@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, Endpoint, EndpointSlice
 from kubesvc.api.node import NODE, Node
-from kubesvc.api.pod import Pod
+from kubesvc.api.pod import POD, Pod
 from kubesvc.api.service import SERVICE, Service
 from kubesvc.client.workqueue import Key, RetryPolicy
 
@@ -109,7 +109,7 @@ class EndpointSliceController(Controller):
         self.kept.keep(key, kept)
         created = moment(service.metadata.creation_timestamp)
         trigger_time = self.trigger_times.trigger_time(key, created, kept.changed, kept.gone)
-        failures = self.skipped(key, pods, candidates)
+        failures = self.skipped(key, pods, candidates, kept.changed)
         with self.watch.writing(key):
             failures += await self.write(key, service, pods, candidates, existing, trigger_time)
         self.metrics.syncs.add(("error" if failures else "success",))
@@ -127,14 +127,20 @@ class EndpointSliceController(Controller):
         self.kept.forget(key)
         self.lacking = {n: left for n, keys in self.lacking.items() if (left := {k: None for k in keys if k != key})}
 
-    def skipped(self, key: Key, pods: Sequence[Pod], candidates: Sequence[Candidate]) -> list[Exception]:
-        """One failure for each pod that is left out because its Node is not there (SLICE-12)."""
+    def skipped(
+        self, key: Key, pods: Sequence[Pod], candidates: Sequence[Candidate], changed: Sequence[tuple[str, str]]
+    ) -> list[Exception]:
+        """One failure for each pod that is left out because its Node is not there (SLICE-12). Of a changed pod with
+        addresses that are none, which no API server should let pass, an Event says so."""
         failures: list[Exception] = []
         for pod, candidate in zip(pods, candidates, strict=True):
             if candidate.missing_node is not None:
                 where = f"Pod {pod.name} for Service {key[0]}/{key[1]}: Node {candidate.missing_node} Not Found"
                 failures.append(ExpectedFailure(f"skipping {where}"))
                 self.lacking.setdefault(candidate.missing_node, {})[key] = None
+            if candidate.odd and any(pod.name == name for name, _ in changed):
+                text = f"{', '.join(candidate.odd)}: not an IP address, so no Service lists it"
+                self.events.event(POD, pod, "Warning", "InvalidIPAddress", text)
         return failures
 
     def nodes_of(self, pods: Sequence[Pod]) -> Iterator[Node | None]:

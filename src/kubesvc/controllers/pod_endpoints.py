@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from kubesvc.api import addresses
+from kubesvc.api import addresses, fields
 from kubesvc.api.endpointslice import EndpointConditions
 from kubesvc.api.meta import ObjectReference
 from kubesvc.api.pod import Pod
@@ -40,18 +40,29 @@ class PodFacts(NamedTuple):
     """(family, canonical address) in the pod's order; empty if it has none or has run to its end (EP-7, SLICE-11)."""
     trigger: str
     """When Ready last changed, "" if it does not say (EP-21)."""
+    odd: tuple[str, ...] = ()
+    """Its addresses that are none, each with its field."""
 
 
 def facts_of(pod: Pod) -> PodFacts:
     """Read a pod once."""
     condition = pod.status.condition("Ready")
-    found = () if pod.terminal else tuple(f for ip in pod.ips if (f := canonical_address(ip)) is not None)
+    given = () if pod.terminal else pod.ips
+    found = tuple(f for ip in given if (f := canonical_address(ip)) is not None)
     return PodFacts(
         ready=condition is not None and condition.status == "True",
         terminating=pod.terminating,
         addresses=found,
         trigger=moment(condition.last_transition_time) if condition is not None else "",
+        odd=odd_addresses(pod) if len(found) < len(given) else (),
     )
+
+
+def odd_addresses(pod: Pod) -> tuple[str, ...]:
+    """`status.podIPs[1].ip: "300.1.1.1"` for each address of a pod that is none."""
+    listed = [(f"status.podIPs[{i}].ip", p.ip) for i, p in enumerate(pod.status.pod_ips or ()) if p.ip]
+    listed = listed or [("status.podIP", pod.status.pod_ip)]
+    return tuple(f"{field}: {fields.quote(ip)}" for field, ip in listed if canonical_address(ip) is None)
 
 
 @lru_cache(maxsize=4096)
