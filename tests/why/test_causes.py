@@ -17,7 +17,7 @@ from kubesvc.api.service import SERVICE
 from kubesvc.why.answer import diagnose
 from kubesvc.why.causes import BY_CODE, CAUSES, FAMILIES, render_page
 from kubesvc.why.diagnosis import Diagnosis
-from kubesvc.why.render import exit_status
+from kubesvc.why.render import exit_status, render_text
 from kubesvc.why.sight import Sight
 from kubesvc.why.snapshot import Gap, Snapshot
 from kubesvc.why.subject import parse_subject
@@ -1297,6 +1297,15 @@ def test_every_command_is_one_that_a_shell_reads(row: Planted) -> None:
             words = shlex.split(finding.command)
             assert words[0] in ("kubectl", "echo", "kubesvc", "kill")
             assert words[0] == "kill" or "kubectl" in words or "kubesvc" in words
+
+
+def test_what_is_not_in_the_first_line_is_said_below() -> None:
+    """EP603: nothing is wrong, so that the verdict is silent; what it is about is said all the same."""
+    row = next(p for p in PLANTED if p.code == "EP603")
+    found = answer(row)
+    assert found.findings[0].text not in found.verdict
+    said = render_text(found)
+    assert f"  {found.findings[0].text}\n" in said and "To repair it" not in said
 
 
 def test_every_cause_is_planted() -> None:

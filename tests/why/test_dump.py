@@ -56,6 +56,21 @@ def test_a_dump_as_kubectl_makes_it(tmp_path: Path) -> None:
     assert "endpointslices are not in the dump" in found.gaps
 
 
+def test_a_list_that_is_empty_is_in_the_dump_whatever_holds_it(tmp_path: Path) -> None:
+    """A directory, an archive, and one file say the same of what they hold and what they do not."""
+    lists = {"services": as_list("Service", service()), "pods": as_list("Pod"), "events": as_list("Event")}
+    directory, archive, file = tmp_path / "dump", tmp_path / "dump.tar", tmp_path / "dump.txt"
+    directory.mkdir()
+    for name, listed in lists.items():
+        (directory / f"{name}.json").write_text(json.dumps(listed))
+    with tarfile.open(archive, "w") as tar:
+        tar.add(directory, "dump")
+    file.write_text("\n".join(json.dumps(listed, indent=1) for listed in lists.values()))
+    absent = [read_dump(path).absent for path in (directory, archive, file)]
+    assert absent[0] == absent[1] == absent[2]
+    assert "pods" not in absent[0] and "nodes" in absent[0]
+
+
 def test_a_dump_to_standard_output_with_text_between_the_objects(tmp_path: Path) -> None:
     text = "\n".join(
         [json.dumps(as_list("Service", TYPO[0]), indent=4), "==== START logs for container c ====", "{not json}",

@@ -37,8 +37,8 @@ Found = tuple[str, Object]
 
 def read_dump(path: Path) -> Snapshot:
     """The state that a dump holds; OSError if the path cannot be read."""
-    objects, skipped = read_objects(path, "")
-    present = {kind.plural for kind, _ in objects} | seen_lists(path)
+    objects, skipped, listed = read_objects(path, "")
+    present = {kind.plural for kind in (*listed, *(kind for kind, _ in objects))}
     absent = frozenset(k.plural for k in READ if k.plural not in present and k.name not in SPARE)
     return snapshot_of(objects, latest(objects), source="dump", skipped=tuple(skipped), absent=absent)
 
@@ -48,22 +48,26 @@ def read_manifests(paths: Sequence[Path], namespace: str) -> Snapshot:
     objects: list[tuple[Kind, Typed]] = []
     skipped: list[Skipped] = []
     for path in paths:
-        found, more = read_objects(path, namespace)
+        found, more, _ = read_objects(path, namespace)
         objects += found
         skipped += more
     return snapshot_of(objects, 0.0, source="manifests", skipped=tuple(skipped))
 
 
-def read_objects(path: Path, namespace: str) -> tuple[list[tuple[Kind, Typed]], list[Skipped]]:
-    """All objects of kinds that matter below a path.
+def read_objects(path: Path, namespace: str) -> tuple[list[tuple[Kind, Typed]], list[Skipped], set[Kind]]:
+    """All objects of kinds that matter below a path, what was skipped, and the kinds of which there is a list, be it
+    empty.
 
     namespace: of manifests, which are defaulted as a server does; "" for a dump, which is taken as it is
     """
     skipped: list[Skipped] = []
     objects: list[tuple[Kind, Typed]] = []
     unknown: dict[str, int] = {}
+    listed: set[Kind] = set()
     for name, raw in files(path, skipped):
         for where, document in documents(name, raw, skipped):
+            if (kind := listed_kind(document)) is not None:
+                listed.add(kind)
             for item_where, item in items(where, document, skipped):
                 kind = by_kind(str(item.get("apiVersion") or ""), str(item.get("kind") or ""))
                 if kind is None:
@@ -76,7 +80,15 @@ def read_objects(path: Path, namespace: str) -> tuple[list[tuple[Kind, Typed]], 
         Skipped(label, f"{n} objects of an unknown kind" if n > 1 else "an object of an unknown kind")
         for label, n in sorted(unknown.items())
     ]
-    return objects, skipped
+    return objects, skipped, listed
+
+
+def listed_kind(document: Object) -> Kind | None:
+    """The kind of the items of a list such as `PodList`; None for anything else."""
+    name = document.get("kind")
+    if not isinstance(name, str) or not name.endswith("List"):
+        return None
+    return by_kind(str(document.get("apiVersion") or ""), name.removesuffix("List"))
 
 
 def files(path: Path, skipped: list[Skipped]) -> Iterator[tuple[str, bytes]]:
@@ -224,15 +236,6 @@ def decode(kind: Kind, item: Object, namespace: str, where: str, skipped: list[S
     except (msgspec.ValidationError, AttributeError, TypeError, ValueError, KeyError) as error:
         skipped.append(Skipped(where, f"no {kind.name}: {error}"))
         return None
-
-
-def seen_lists(path: Path) -> set[str]:
-    """Plural names of the kinds for which a dump of kubectl has files, though they may be empty."""
-    if not path.is_dir():
-        return set()
-    stems = {p.stem for p in path.rglob("*") if p.suffix in SUFFIXES}
-    extra = {"replicationcontrollers"} if "replication-controllers" in stems else set()
-    return {k.plural for k in READ if k.plural in stems} | extra
 
 
 def latest(objects: Sequence[tuple[Kind, Typed]]) -> float:

@@ -47,7 +47,10 @@ def render_text(d: Diagnosis, *, brief: bool = False, kubectl: str = "kubectl", 
         lines += ["", heading if main.repairs else "To see more", f"  {addressed(main.command, kubectl)}"]
     if d.findings:
         first = d.findings[0]
-        lines += ["", f"{first.code}  {BY_CODE[first.code].title}", f"  {BY_CODE[first.code].remedy}"]
+        lines += ["", f"{first.code}  {BY_CODE[first.code].title}"]
+        if first.text not in d.verdict:  # nothing that is wrong, and so not in the first line
+            lines.append(f"  {first.text}")
+        lines.append(f"  {BY_CODE[first.code].remedy}")
         lines += [f"  seen: {fact}" for fact in first.seen]
     others = d.findings[1:]
     if others:
