@@ -26,7 +26,7 @@ from kubesvc.proxy.iptablesbackend import IptablesBackends
 from kubesvc.proxy.isolation import Isolation
 from kubesvc.proxy.traffic import PortTraffic, ServiceKey, ServicePortName, Target
 
-from .objects import ADDRESSES, A, At, B, C, ready, service, slice_of, vip
+from .objects import ADDRESSES, EXTERNALS, A, At, B, C, ready, service, slice_of, vip
 from .test_sync import NODE_OBJECT, Cluster, running
 
 MODES = ("nftables", "iptables")
@@ -264,6 +264,41 @@ def test_a_service_that_the_kernel_refuses(mode: str, when: str) -> None:
         assert house.fates(13) == {f"to {POISON}:8080"} and house.refused["IPv4"] == {}
 
     in_house(mode, test)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_services_with_one_external_address(mode: str) -> None:
+    """The first by name keeps it, the other is told once, and has it when the first is gone."""
+
+    async def test(house: House) -> None:
+        await settle(1)
+        for name, number, who in (("beta", 2, B), ("alpha", 1, A)):
+            house.cluster.put(SERVICE, service(name, number=number, externalIPs=[EXTERNALS["IPv4"]]))
+            house.cluster.put(ENDPOINT_SLICE, slice_of(name, ready(who)))
+            await settle()
+        assert ends(house, EXTERNALS["IPv4"]) == to(A)
+        house.cluster.put(ENDPOINT_SLICE, slice_of("beta", ready(C)))
+        await settle()
+        told = [(name, message) for name, reason, message in house.cluster.events if reason == "ProxyAddressTaken"]
+        assert told == [("beta", "Port http wants an address and port that shop/alpha:http/TCP has, which keeps it")]
+        house.cluster.remove(SERVICE, service("alpha", number=1))
+        await settle()
+        assert ends(house, EXTERNALS["IPv4"]) == to(C)
+        (family,) = house.proxy.families
+        assert family.conflicts == []
+
+    in_house(mode, test)
+
+
+def ends(house: House, address: str) -> set[str]:
+    """Where a packet to port 80 of an address goes."""
+    packet = Packet("10.244.1.77", address, 80)
+    found: Any
+    if house.mode == "nftables":
+        found = outcomes(house.nft.tables[2, "kubesvc"], packet, Host(frozenset()))
+    else:
+        found = walk.outcomes(house.iptables.tables["IPv4"], packet, Host(frozenset()))
+    return {str(o).removesuffix(", masqueraded") for o in found}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -39,6 +39,8 @@ TROUBLE = (NftError, IptablesError, Refused, OSError)
 """What doors to the kernel may raise."""
 REASON_REFUSED = "ProxyRulesRefused"
 """Reason of the Warning on a Service whose rules the kernel will not have."""
+REASON_TAKEN = "ProxyAddressTaken"
+"""Reason of the Warning on a Service that wants an address and port that another has, such as its external IP."""
 FIRST_RETRY_SECONDS = 0.5
 PLANS_BETWEEN_TURNS = 200
 """Services planned before others get a turn of the event loop."""
@@ -258,11 +260,7 @@ class FamilySync:
         known = dict(self.isolation.refused)
         await self.isolation.load({key: ports for key, ports in plans.items() if before.get(key, ()) != ports})
         self._tell_refusals(known)
-        conflicts = self.backend.conflicts()
-        for keeper, loser in conflicts:
-            if (keeper, loser) not in self.conflicts:
-                log.warning("%s has an address and port that %s wants too; the first keeps it", keeper, loser)
-        self.conflicts = conflicts
+        self._tell_conflicts()
         return _touched(before, plans)
 
     async def _sync_services(self, keys: Iterable[ServiceKey]) -> tuple[PortTraffic, ...]:
@@ -278,7 +276,19 @@ class FamilySync:
             return ()
         await self.isolation.change(changes)
         self._tell_refusals(known)
+        self._tell_conflicts()
         return _touched(before, changes)
+
+    def _tell_conflicts(self) -> None:
+        """Who does not get an address and port that another has is told so, once."""
+        conflicts = self.backend.conflicts()
+        for keeper, loser in conflicts:
+            if (keeper, loser) not in self.conflicts:
+                message = (
+                    f"Port {loser.port or loser.protocol} wants an address and port that {keeper} has, which keeps it"
+                )
+                self.listeners.trouble(loser[:2], REASON_TAKEN, message)
+        self.conflicts = conflicts
 
     def _tell_refusals(self, known: dict[ServiceKey, Refusal]) -> None:
         if known != self.isolation.refused:

@@ -59,6 +59,8 @@ class Fronts:
     def __init__(self, node_addresses: Sequence[str] = ()) -> None:
         self.node_addresses = tuple(node_addresses)
         self.claims: dict[Front, dict[ServicePortName, int]] = {}
+        self.contested: dict[Front, None] = {}
+        """Those that more than one wants: few, so that they can be looked at after every change."""
 
     def of(self, port: PortTraffic) -> list[Claim]:
         """All a service port claims, whether it gets it or not."""
@@ -74,6 +76,8 @@ class Fronts:
             for claim in self.of(port):
                 claimants = self.claims[claim.front]
                 claimants.pop(port.name, None)
+                if len(claimants) < 2:
+                    self.contested.pop(claim.front, None)
                 if claimants:
                     yield from (name[:2] for name in claimants)
                 else:
@@ -83,6 +87,8 @@ class Fronts:
                 claimants = self.claims.setdefault(claim.front, {})
                 yield from (name[:2] for name in claimants)
                 claimants[port.name] = claim.rank
+                if len(claimants) > 1:
+                    self.contested[claim.front] = None
 
     def owner(self, front: Front) -> ServicePortName:
         """The service port that a front belongs to."""
@@ -94,10 +100,9 @@ class Fronts:
     def conflicts(self) -> list[tuple[ServicePortName, ServicePortName]]:
         """Pairs of (who keeps a front, who does not get it), in order, each once; for a warning."""
         found = set()
-        for front, claimants in self.claims.items():
-            if len(claimants) > 1:
-                owner = self.owner(front)
-                found |= {(owner, name) for name in claimants if name != owner}
+        for front in self.contested:
+            owner = self.owner(front)
+            found |= {(owner, name) for name in self.claims[front] if name != owner}
         return sorted(found)
 
 
