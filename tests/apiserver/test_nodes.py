@@ -48,7 +48,8 @@ async def furnish(server: ApiServer) -> dict[str, str]:
         await client.create(CONFIG_MAP, {"metadata": {"name": name}}, "default")
     await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "robot"}}, "default")
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    await client.create(PERSISTENT_VOLUME_CLAIM, {"metadata": {"name": "data"}, "spec": claim}, "default")
+    for name in ("data", "mine-e"):
+        await client.create(PERSISTENT_VOLUME_CLAIM, {"metadata": {"name": name}, "spec": claim}, "default")
     volume = {
         "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"},
         "claimRef": {"namespace": "default", "name": "data"},
@@ -58,6 +59,7 @@ async def furnish(server: ApiServer) -> dict[str, str]:
         {"name": "s", "secret": {"secretName": "mounted"}},
         {"name": "m", "configMap": {"name": "mounted"}},
         {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+        {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}},
         {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "vault"}}]}},
     ]
     env = [
@@ -182,6 +184,7 @@ CASES = (
     Case("a config map of its pod's environment", "GET", f"{CORE}/configmaps/from-env", 200),
     Case("another config map", "GET", f"{CORE}/configmaps/other", 403, UNRELATED),
     Case("a claim of its pod", "GET", f"{CORE}/persistentvolumeclaims/data", 200),
+    Case("a claim of its pod's ephemeral volume", "GET", f"{CORE}/persistentvolumeclaims/mine-e", 200),
     Case("a claim's status", "PATCH", f"{CORE}/persistentvolumeclaims/data/status", 200, "",
          {"status": {"capacity": {"storage": "1Gi"}}}, MERGE),
     Case("more than a claim's status", "PATCH", f"{CORE}/persistentvolumeclaims/data/status", 403,

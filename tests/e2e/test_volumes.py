@@ -139,6 +139,25 @@ def test_a_volume_made_by_hand_and_a_pod_that_waits_for_it(storage: Instance, tm
     assert data.joinpath("file").read_text() == "held\n"
 
 
+def test_an_ephemeral_volume_comes_and_goes_with_its_pod(storage: Instance) -> None:
+    wanted = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    container = {
+        "name": "c", "image": "busybox", "command": ["sh", "-c", "touch /data/x && sleep 600"],
+        "volumeMounts": [{"name": "v", "mountPath": "/data"}],
+    }  # fmt: skip
+    volumes = [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": wanted}}}]
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": volumes}
+    storage.apply(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "own", "namespace": NAMESPACE}, "spec": spec}
+    )
+    ready(storage, "own")
+    place = place_of(storage, "own-v")
+    eventually(lambda: place.joinpath("x").exists())
+    assert "FailedMount" not in storage.kubectl("get", "events", *IN)
+    storage.kubectl("delete", "pod", "own", *IN)
+    eventually(lambda: not place.exists() and not storage.get("pvc", *IN)["items"])
+
+
 @pytest.mark.soak
 def test_data_outlive_the_instance_and_go_when_it_is_purged(machine: None) -> None:
     """As an ordinary user, with files of users that only the instance knows."""

@@ -51,6 +51,7 @@ RULES = (
 )
 """What every node may do, whichever it is."""
 
+EPHEMERAL = b'"ephemeral":'
 _objects = msgspec.json.Decoder(dict)
 
 
@@ -182,10 +183,11 @@ class NodeAuthorizer:
         return False
 
     def _pods(self, node: str, namespace: str, mentioned: str) -> Iterator[Object]:
-        """The node's pods in which a name stands somewhere."""
+        """The node's pods in which a name stands somewhere, or may: a claim of an ephemeral volume has a name of two
+        parts."""
         quoted = msgspec.json.encode(mentioned)
         for item in self.cache.of(POD).select(namespace):
-            if item.field("spec.nodeName") == node and quoted in item.value:
+            if item.field("spec.nodeName") == node and (quoted in item.value or EPHEMERAL in item.value):
                 yield _objects.decode(item.value)
 
     def rules_of(self, user: User, namespace: str) -> Rules:
