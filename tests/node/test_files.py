@@ -464,8 +464,10 @@ def test_records_survive_a_torn_write(tmp_path: Path) -> None:
         record.ips = [ip]
         records.save(record)
     directory = records.pod_directory("u")
-    assert [p.name for p in directory.iterdir()] == ["record-3.json"]
-    (directory / "record-4.json").write_text('{"uid": "u", "ips": [')
+    journal = directory / "record.jsonl"
+    assert list(directory.iterdir()) == [journal]
+    with journal.open("a") as file:
+        file.write('\n{"uid": "u", "ips": [')
     (tmp_path / "pods" / "empty").mkdir()
     again = Records(tmp_path)
     assert [r.ips for r in again.load()] == [["10.0.0.3"]]
@@ -473,6 +475,12 @@ def test_records_survive_a_torn_write(tmp_path: Path) -> None:
     record.ips = ["10.0.0.5"]
     again.save(record)
     assert [r.ips for r in Records(tmp_path).load()] == [["10.0.0.5"]]
+    record.start_time = "x" * 1000
+    for n in range(600):
+        record.ips = [f"10.0.1.{n}"]
+        again.save(record)
+        assert journal.stat().st_size < 1 << 19
+    assert [r.ips for r in Records(tmp_path).load()] == [["10.0.1.599"]]
     again.remove("u")
     assert Records(tmp_path).load() == []
 

@@ -7,7 +7,7 @@ import msgspec
 from kubesvc.api.pod import Pod
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord
-from kubesvc.node.records import PodRecord
+from kubesvc.node.records import read_record
 
 from . import Failure
 from .asking import ask_inside
@@ -33,11 +33,7 @@ async def ask_node(paths: InstancePaths, record: InstanceRecord, node: str, requ
 
 def pause_of(paths: InstancePaths, node: str, pod: Pod) -> int:
     """The process, as its node numbers it, that holds a Pod's network. Failure if the Pod does not run there."""
-    for path in sorted((paths.node(node) / "pods" / pod.metadata.uid).glob("record-*.json"), reverse=True):
-        try:
-            record = msgspec.json.decode(path.read_bytes(), type=PodRecord)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        if record.pause_pid:
-            return record.pause_pid
+    record = read_record(paths.node(node) / "pods" / pod.metadata.uid)
+    if record is not None and record.pause_pid:
+        return record.pause_pid
     raise Failure(f"pod/{pod.name} does not run on node {node}, so nothing can connect from it", status=2)

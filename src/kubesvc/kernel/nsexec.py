@@ -310,8 +310,8 @@ def run_spec(fd: int) -> NoReturn:
     Keys: argv, env, cwd; steps and place (see rootfs.build; absent: the mounts stay shared); uid, gid, groups;
     capabilities (mask to keep, absent: all), no_new_privileges; terminal (one of the new root becomes stdin, stdout,
     stderr and the controlling one, and its near end goes to this socket; where there is none, stdin is one already);
-    limits {resource number: (soft, hard)}; go (a descriptor: one byte must arrive before exec, its end means that the
-    parent died); status (a descriptor: on failure gets one line "step: words"; closed by a successful exec).
+    limits {resource number: (soft, hard)}; go (a descriptor: when the root stands, one byte must arrive, its end means
+    that the parent died); status (a descriptor: on failure gets one line "step: words"; closed by a successful exec).
     """
     import marshal
 
@@ -320,9 +320,7 @@ def run_spec(fd: int) -> NoReturn:
     step = "prepare"
     try:
         os.set_inheritable(spec["status"], False)
-        if os.read(spec["go"], 1) != b"+":
-            os._exit(FAILED)
-        os.close(spec["go"])
+        os.set_inheritable(spec["go"], False)
         if spec.get("terminal"):  # imported before the files are out of sight
             import fcntl
             import socket
@@ -338,6 +336,8 @@ def run_spec(fd: int) -> NoReturn:
             with socket.socket(fileno=spec["terminal"]) as console:
                 move_to_terminal(console, spec.get("uid") or 0)
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if os.read(spec["go"], 1) != b"+":
+            os._exit(FAILED)
         step = "limits"
         if spec.get("limits"):
             for number, pair in spec["limits"].items():
@@ -358,10 +358,17 @@ def run_spec(fd: int) -> NoReturn:
         step = "exec"
         execute(spec["argv"], spec["env"])
     except OSError as error:
-        os.write(spec["status"], f"{step}: {error.strerror or error}".encode())
+        tell(spec["status"], f"{step}: {error.strerror or error}")
     except Exception as error:
-        os.write(spec["status"], f"{step}: {type(error).__name__}: {error}".encode())
+        tell(spec["status"], f"{step}: {type(error).__name__}: {error}")
     os._exit(FAILED)
+
+
+def tell(status: int, words: str) -> None:
+    try:
+        os.write(status, words.encode())
+    except BrokenPipeError:
+        pass  # the parent has died
 
 
 def move_to_terminal(console: Any, owner: int) -> None:

@@ -163,9 +163,11 @@ class NativeRuntime:
             for fd in (*outputs, *(() if stdin is None else (stdin,))):
                 os.close(fd)
         process = prepared.process
-        try:
-            group.add(process.pid)
-        except OSError:
+        try:  # the kernel waits for all its processors there, and the container makes its root meanwhile
+            await asyncio.to_thread(group.add, process.pid)
+        except ProcessLookupError:
+            pass  # it has failed already, and says why below
+        except BaseException:
             prepared.close()
             raise
         runner.view.record.containers[runner.name] = ContainerRecord(
