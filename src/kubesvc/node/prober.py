@@ -31,6 +31,9 @@ from .steering import steered_outcome
 EARLY_TRIES_SECONDS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
 """Pauses of the extra tries of a readiness or startup probe after the start (NODE-42); they stay within a second."""
 
+MOST_DETAIL = 500
+"""Characters of what a probe met that a timeline keeps."""
+
 
 class Probed(Protocol):
     """What a prober needs of its container.
@@ -55,10 +58,12 @@ class Probed(Protocol):
 
 
 def said(now: ProbeState, outcome: Outcome) -> str:
-    """A verdict in words: `failed 3 times: HTTP probe failed with statuscode: 500`."""
+    """A verdict in words: `failed 3 times: HTTP probe failed with statuscode: 500`. What a success was answered, a
+    whole page perhaps, is of no interest to a timeline."""
     word = "succeeded" if outcome.result in ("success", "warning") else "failed"
     times = f" {now.row} times" if now.row > 1 else ""
-    return f"{word}{times}" + (f": {outcome.detail}" if outcome.detail else "")
+    detail = "" if outcome.result == "success" else outcome.detail[:MOST_DETAIL]
+    return f"{word}{times}" + (f": {detail}" if detail else "")
 
 
 class Prober:
