@@ -107,6 +107,10 @@ PODS: tuple[tuple[str, Object, list[str]], ...] = (
      {"name": "c", "ephemeral": {}}]), [
         "spec.volumes[0].csi.driver: Required value", 'spec.volumes[1].csi.driver: Invalid value: "a b": ',
         "spec.volumes[2].ephemeral.volumeClaimTemplate: Required value"]),
+    ("claims of its own", pod(volumes=[{"name": "a", "ephemeral": {}}, {"name": "b", "ephemeral": {
+        "volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}]), [
+        "spec.volumes[0].ephemeral.volumeClaimTemplate: Required value",
+        "spec.volumes[1].ephemeral.volumeClaimTemplate.spec.resources[storage]: Required value"]),
     ("a file about nobody's amount", pod(volumes=[{"name": "d", "downwardAPI": {"items": [{"path": "a",
      "resourceFieldRef": {"resource": "limits.cpu"}}]}}]), [
         "spec.volumes[0].downwardAPI.resourceFieldRef.containerName: Required value"]),

@@ -68,20 +68,23 @@ def prepare_create(obj: Object) -> None:
 
 
 def validate(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
-    modes = items(spec, "accessModes")
-    errors = validate_modes(modes, SPEC / "accessModes")
-    errors += checks.label_selector(spec.get("selector"), SPEC / "selector")
+    return validate_spec(part(obj, "spec"), SPEC)
+
+
+def validate_spec(spec: Object, path: Path) -> Errors:
+    """What is wrong with what a claim, or a template of one, asks for."""
+    errors = validate_modes(items(spec, "accessModes"), path / "accessModes")
+    errors += checks.label_selector(spec.get("selector"), path / "selector")
     requests = part(part(spec, "resources"), "requests")
     if "storage" not in requests:
-        errors.append(fields.required((SPEC / "resources").key("storage")))
+        errors.append(fields.required((path / "resources").key("storage")))
     else:
-        errors += storage_amount(requests["storage"], (SPEC / "resources").key("storage"))
+        errors += storage_amount(requests["storage"], (path / "resources").key("storage"))
     if chosen := spec.get("storageClassName"):
-        errors += checks.texts(SPEC / "storageClassName", chosen, names.dns_subdomain(chosen))
+        errors += checks.texts(path / "storageClassName", chosen, names.dns_subdomain(chosen))
     mode = spec.get("volumeMode")
     if mode not in ("Filesystem", "Block"):
-        errors.append(fields.not_supported(SPEC / "volumeMode", mode or "", ("Block", "Filesystem")))
+        errors.append(fields.not_supported(path / "volumeMode", mode or "", ("Block", "Filesystem")))
     return errors
 
 

@@ -659,13 +659,12 @@ def validate_volume_source(volume: Object, path: Path) -> Errors:
         elif name == "persistentVolumeClaim":
             if not source.get("claimName"):
                 errors.append(fields.required(here / "claimName"))
+        elif name == "ephemeral":
+            errors += validate_claim_template(source, here / "volumeClaimTemplate")
         elif name == "csi":
             driver = source.get("driver") or ""
             wrong = texts(here / "driver", driver, names.dns_subdomain(driver.lower()))
             errors += wrong if driver else [fields.required(here / "driver")]
-        elif name == "ephemeral":
-            if source.get("volumeClaimTemplate") is None:
-                errors.append(fields.required(here / "volumeClaimTemplate"))
         elif name == "image":
             errors += one_of(source.get("pullPolicy"), PULL_POLICIES, here / "pullPolicy")
         elif name == "nfs":
@@ -675,6 +674,15 @@ def validate_volume_source(volume: Object, path: Path) -> Errors:
     if not given:
         errors.append(fields.required(path, "must specify a volume type"))
     return errors
+
+
+def validate_claim_template(source: Object, path: Path) -> Errors:
+    """The claim of an ephemeral volume."""
+    from .persistentvolumeclaim import validate_spec  # which knows pods
+
+    if source.get("volumeClaimTemplate") is None:
+        return [fields.required(path)]
+    return validate_spec(part(source["volumeClaimTemplate"], "spec"), path / "spec")
 
 
 def validate_host_path(source: Object, path: Path) -> Errors:
