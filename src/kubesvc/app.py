@@ -236,7 +236,7 @@ async def listen(server: ApiServer, options: UpOptions, where: str, pki: Pki) ->
         return await server.listen_tls(where, options.port, **certificates(pki))
     except OSError as error:
         raise StartFailed(
-            f"{where}:{options.port} cannot be listened on: {error.strerror}\n"
+            f"{where}:{options.port} cannot be listened on: {os.strerror(error.errno or 0)}\n"
             + (
                 "next: --bind-address with an address of this machine, or --port 0 for any free port"
                 if options.bind_address

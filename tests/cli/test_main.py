@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 from pathlib import Path
@@ -134,3 +135,21 @@ def test_a_failure_before_anything_is_asked_is_json_too(capsys: pytest.CaptureFi
     assert main(("nodes", "--json")) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["error"] == "no instance 'default' is running" and told["next"] == "kubesvc up"
+
+
+def test_what_the_machine_refuses_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk may be met by any command; a mistake of ours stays one."""
+    from kubesvc.cli import status
+
+    met = [OSError(errno.ENOSPC, "No space left on device", "/there/it"), OSError(errno.EINVAL, "ours")]
+    monkeypatch.setattr(status, "run", lambda args: raised(met.pop(0)))
+    expected = "kubesvc status: /there/it: No space left on device\nnext: free some space there\n"
+    assert said(capsys, "status") == (1, expected)
+    with pytest.raises(OSError, match="ours"):
+        main(("status",))
+
+
+def raised(error: Exception) -> int:
+    raise error

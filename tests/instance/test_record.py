@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kubesvc.instance import leftovers
 from kubesvc.instance.ground import MARK, marked_processes
 from kubesvc.instance.leftovers import choose_loopback
 from kubesvc.instance.paths import InstancePaths
@@ -97,3 +99,18 @@ def test_each_running_instance_has_a_loopback_address_of_its_own(
     assert choose_loopback(second) == "127.0.0.2"
     write_record(first.record, InstanceRecord(control=ProcessId(1, 1), loopback="127.0.0.1"))  # no longer running
     assert choose_loopback(third) == "127.0.0.1"
+
+
+def test_an_instance_ends_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for a new record beside the old one, the old one goes first."""
+    paths = InstancePaths(tmp_path)
+    write_record(paths.record, InstanceRecord(loopback="127.0.0.7", server="https://127.0.0.7:1"))
+
+    def full(path: Path, record: InstanceRecord) -> None:
+        if path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_record(path, record)
+
+    monkeypatch.setattr(leftovers, "write_record", full)
+    assert leftovers.end_instance(paths) == []
+    assert read_record(paths.record) == InstanceRecord(loopback="127.0.0.7")

@@ -8,6 +8,7 @@ stands after `--` is in args.command.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -123,16 +124,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(module.run(parser.parse_intermixed_args(ours, told)))
         return int(module.run(parser.parse_args(ours, told)))
     except Failure as failure:
-        if getattr(told, "json", False) or getattr(told, "output", "") == "json":
-            print(render_failure(failure))
-        print(f"kubesvc {name}: {failure}", file=sys.stderr)
-        return failure.status
+        return report(name, failure, told)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader of our output went away; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in WORLDS_FAULT:
+            raise
+        return report(name, Failure(refused(error)), told)
+
+
+WORLDS_FAULT = {
+    errno.EACCES: "do it as whoever owns that, or set XDG_STATE_HOME to a directory of yours",
+    errno.EPERM: "do it as whoever owns that, or as root",
+    errno.EROFS: "set XDG_STATE_HOME to a directory that can be written",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or ask for more",
+    errno.EMFILE: "allow more open files: ulimit -n 65536",
+    errno.ENFILE: "end some programs, or allow more open files: sysctl fs.file-max",
+}
+"""What the machine refuses anywhere and no command expects, and what to do about it; else it is a mistake of ours."""
+
+
+def refused(error: OSError) -> str:
+    """What a user is told of something in WORLDS_FAULT."""
+    assert error.errno is not None
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
+
+
+def report(name: str, failure: Failure, told: argparse.Namespace) -> int:
+    """Print a failure, and where JSON was asked for, that too; the exit status."""
+    if getattr(told, "json", False) or getattr(told, "output", "") == "json":
+        print(render_failure(failure))
+    print(f"kubesvc {name}: {failure}", file=sys.stderr)
+    return failure.status
 
 
 def render_failure(failure: Failure) -> str:

@@ -23,7 +23,7 @@ import msgspec
 
 from . import WRONG_USAGE, Failure
 from .cluster import CANNOT_TELL
-from .target import add_target
+from .target import add_target, kubectl_for
 from .wait import seconds
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from kubesvc.why.rehearsal import plain, render
 
     result = asyncio.run(rehearse(args, name))
-    print(json.dumps(plain(result)) if args.json else render(result))
+    print(json.dumps(plain(result)) if args.json else render(result, kubectl_for(args)))
     return 1 if result.lost else 0
 
 

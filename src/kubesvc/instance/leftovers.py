@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
@@ -47,7 +48,13 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
     for socket in (*paths.root.glob("*.sock"), *paths.root.glob("nodes/*/*.sock")):
         socket.unlink(missing_ok=True)
     if paths.record.exists():
-        write_record(paths.record, InstanceRecord(loopback=record.loopback, store=record.store))
+        ended = InstanceRecord(loopback=record.loopback, store=record.store)
+        try:
+            write_record(paths.record, ended)
+        except OSError:  # on a full disk there is no room for a second one beside it
+            paths.record.unlink()
+            with contextlib.suppress(OSError):
+                write_record(paths.record, ended)
     return [p for p in left if p.alive()]
 
 

@@ -177,8 +177,8 @@ def patch(deployment: Deployment, spec: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def render(result: Rehearsal) -> str:
-    """For people."""
+def render(result: Rehearsal, kubectl: str = "kubectl") -> str:
+    """For people; `kubectl`: how it has to be called to ask the same cluster."""
     share = 100 * result.lost / result.sent if result.sent else 0.0
     lines = [
         f"{result.lost} of {result.sent} requests were lost ({share:.2f} %) while "
@@ -192,7 +192,7 @@ def render(result: Rehearsal) -> str:
     if result.lag_seconds:
         lines.append(f"  the rules followed a deletion within {result.lag_seconds * 1000:.0f} ms")
     for s in result.suggestions:
-        lines += ["", f"To lose none: {s.text}", f"  {s.command}"]
+        lines += ["", f"To lose none: {s.text}", f"  {commands.addressed(s.command, kubectl)}"]
     return "\n".join(lines)
 
 
