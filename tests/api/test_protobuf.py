@@ -91,6 +91,11 @@ def test_every_field_of_the_schema_has_a_number() -> None:
 
 
 SPELLED = {
+    "io.k8s.api.admissionregistration.v1.ParamKind": {"apiVersion", "kind"},
+    "io.k8s.api.admissionregistration.v1.ParamRef": {"name", "namespace"},
+    "io.k8s.api.admissionregistration.v1.Validation": {"message", "messageExpression"},
+    "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec": {"policyName"},
+    "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus": {"observedGeneration"},
     "io.k8s.api.admissionregistration.v1.WebhookClientConfig": {"caBundle"},
     "io.k8s.api.authentication.v1.TokenReviewSpec": {"token"},
     "io.k8s.api.autoscaling.v2.CrossVersionObjectReference": {"apiVersion"},
