@@ -104,7 +104,7 @@ def test_each_running_instance_has_a_loopback_address_of_its_own(
 def test_an_instance_ends_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no room for a new record beside the old one, the old one goes first."""
     paths = InstancePaths(tmp_path)
-    write_record(paths.record, InstanceRecord(loopback="127.0.0.7", server="https://127.0.0.7:1"))
+    write_record(paths.record, InstanceRecord(loopback="127.0.0.7", ready=True))
 
     def full(path: Path, record: InstanceRecord) -> None:
         if path.exists():
