@@ -491,9 +491,11 @@ async def show_picture(control: Control, keeper: NodeKeeper, factory: InformerFa
     counts = traffic if control.options.nodes else None
     uncounted = "" if control.options.nodes else "this instance has no nodes of its own, so nobody counts connections"
     lines = Journals(control.paths.root)
+    name = control.paths.name
     feed = Feed(
-        factory, control.clock, f"instance {control.paths.name}", traffic=counts, uncounted=uncounted, lines=lines
-    )
+        factory, control.clock, f"instance {name}", traffic=counts, uncounted=uncounted, lines=lines,
+        kubectl="kubesvc kubectl" + ("" if name == "default" else f" --name {name}"),
+    )  # fmt: skip
     server = PageServer(feed, fresh_token(TOKEN_BYTES))
 
     def started(link: str) -> None:

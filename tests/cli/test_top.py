@@ -22,7 +22,6 @@ users: [{name: u, user: {}}]
     ("words", "status", "said"),
     [
         (["pod/web-1"], 64, "of a Service: svc/NAME"),
-        (["svc/web", "--web"], 64, "leave the subject out"),
         (["svc/web", "--kubeconfig", "/no/such"], 2, "no such file"),
         (["svc/web", "--once"], 2, "cannot be reached"),
         (["--once"], 2, "cannot be reached"),

@@ -252,6 +252,19 @@ def test_nobody_asks_for_those_who_have_left() -> None:
     assert 0 < first < second == last
 
 
+def test_commands_ask_the_cluster_that_is_shown() -> None:
+    """A page is read beside a shell whose kubectl may mean another cluster."""
+    feed = MadeUpFeed(p.cluster(p.service(selector={"app": "wbe"}), p.pod()))
+    feed.kubectl = "kubesvc kubectl --name t"
+    _, diagnosis = feed.picture(WEB, feed.now.services[WEB], feed.now)
+    assert diagnosis.command.startswith("kubesvc kubectl --name t -n shop patch service web ")
+    out = MadeUpFeed(ONE_OUT)
+    out.kubectl = feed.kubectl
+    picture, _ = out.picture(WEB, out.now.services[WEB], out.now)
+    commands = {getattr(i, "finding").command for i in picture.items.values() if getattr(i, "finding", None)}  # noqa: B009
+    assert commands and all(c.startswith("kubesvc kubectl --name t ") for c in commands if c)
+
+
 # ---------------------------------------------------------------- rates
 
 

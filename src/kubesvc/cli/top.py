@@ -5,6 +5,7 @@
   kubesvc top svc/web --once          print it once; so it is too where the output is no terminal
   kubesvc top svc/web --json          one JSON object per change
   kubesvc top --web                   the same as a web page on loopback, for this or any cluster
+  kubesvc top svc/web --web           and that Service first
   kubesvc top --export picture.html   this moment as one file that opens anywhere
 
 Keys: q quit, Esc back, / filter, arrows and Page keys move. Connections are counted on instances of this machine.
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING
 
 from kubesvc.clock import Random, RealClock, fresh_token
 
-from . import WRONG_USAGE, Failure
+from . import Failure
 from .flags import port
-from .target import add_target, no_service, service_named
+from .target import add_target, kubectl_for, no_service, service_named
 
 if TYPE_CHECKING:
     from kubesvc.web.feed import Feed
@@ -55,8 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     service = service_named(args.subject, "the picture of what? of a Service") if args.subject else ""
-    if args.web is not None and args.subject:
-        raise Failure("--web shows every Service; leave the subject out", status=WRONG_USAGE)
     return asyncio.run(watch(args, service))
 
 
@@ -74,13 +73,16 @@ async def watch(args: argparse.Namespace, service: str) -> int:
             except NotFound:
                 raise no_service(args, service, cluster.namespace, status=CANNOT_TELL) from None
         key = (cluster.namespace, service) if service else None
-        async with feeding(cluster) as feed:
+        async with feeding(cluster, "kubectl" if args.json else kubectl_for(args)) as feed:
             return await show(args, feed, key)
 
 
 @contextlib.asynccontextmanager
-async def feeding(cluster: Cluster) -> AsyncIterator[Feed]:
-    """A feed of the cluster that runs meanwhile; of an own instance with its journals and its nodes' counters."""
+async def feeding(cluster: Cluster, kubectl: str = "kubectl") -> AsyncIterator[Feed]:
+    """A feed of the cluster that runs meanwhile; of an own instance with its journals and its nodes' counters.
+
+    kubectl: how it is called to ask that cluster
+    """
     from kubesvc.client.informer import InformerFactory
     from kubesvc.instance.journals import Journals
     from kubesvc.instance.nodekeeper import DOOR_SOCKET
@@ -96,7 +98,7 @@ async def feeding(cluster: Cluster) -> AsyncIterator[Feed]:
         uncounted = "this instance has no nodes of its own, so nobody counts connections"
     label = f"instance {paths.name}" if paths is not None else Path(cluster.kubeconfig).name
     lines = Journals(paths.root) if paths is not None else None
-    feed = Feed(informers, clock, label, traffic=traffic, uncounted=uncounted, lines=lines)
+    feed = Feed(informers, clock, label, traffic=traffic, uncounted=uncounted, lines=lines, kubectl=kubectl)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(informers.run()), group.create_task(feed.run())]
         try:
@@ -110,7 +112,7 @@ async def show(args: argparse.Namespace, feed: Feed, key: tuple[str, str] | None
     if args.export:
         return await export(args.export, feed, key)
     if args.web is not None:
-        return await serve(args.web, feed)
+        return await serve(args.web, feed, key)
     if args.json:
         return await stream(feed, key)
     if args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -138,13 +140,17 @@ async def export(path: str, feed: Feed, key: tuple[str, str] | None) -> int:
     return 0
 
 
-async def serve(number: int, feed: Feed) -> int:
+async def serve(number: int, feed: Feed, key: tuple[str, str] | None) -> int:
+    """Serve the page until Ctrl-C; its link opens the Service that was named."""
     from kubesvc.lifetime import stop_event
     from kubesvc.web.server import TOKEN_BYTES, PageServer
 
     server, stop = PageServer(feed, fresh_token(TOKEN_BYTES)), stop_event()
+    place = f"#{'/'.join(key)}" if key else ""
     page = asyncio.ensure_future(
-        server.serve("127.0.0.1", number, lambda link: print(f"live picture: {link}\nCtrl-C ends it", flush=True))
+        server.serve(
+            "127.0.0.1", number, lambda link: print(f"live picture: {link}{place}\nCtrl-C ends it", flush=True)
+        )
     )
     stopping = asyncio.ensure_future(stop.wait())
     try:

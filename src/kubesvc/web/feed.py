@@ -111,6 +111,7 @@ class Feed:
     informers: somebody else runs them
     traffic:   None where connections cannot be counted; `uncounted` then says why
     lines:     None where nobody keeps journals; then moves are told from when somebody watches
+    kubectl:   how it is called to ask this cluster
     """
 
     def __init__(
@@ -122,10 +123,12 @@ class Feed:
         traffic: Traffic | None = None,
         uncounted: str = "",
         lines: Lines | None = None,
+        kubectl: str = "kubectl",
     ) -> None:
         self.informers = informers
         self.clock = clock
         self.label = label
+        self.kubectl = kubectl
         self.traffic = traffic
         self.uncounted = "" if traffic is not None else uncounted or "nobody counts connections here"
         self.moves = Moves(clock, lines)
@@ -352,7 +355,7 @@ class Feed:
     def picture(self, key: Key, service: Service, snapshot: Snapshot) -> tuple[model.Picture, Diagnosis]:
         """The picture of a Service as this feed shows it."""
         on = self.moves.rules_on(key) if self.traffic is not None else ()
-        return model.picture_of(service, snapshot, counted=self.uncounted, rules_on=on)
+        return model.picture_of(service, snapshot, counted=self.uncounted, rules_on=on, kubectl=self.kubectl)
 
     def summary(self, service: Service, snapshot: Snapshot) -> model.Summary:
         """A Service's line in the list."""

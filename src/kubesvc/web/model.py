@@ -11,6 +11,7 @@ says why. Every edge is live, grey (nothing passes, and `reason` says why) or un
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import msgspec
 from kubesvc.api.endpointslice import Endpoint, EndpointSlice
 from kubesvc.api.service import Service
 from kubesvc.why import reach
+from kubesvc.why.commands import addressed
 from kubesvc.why.diagnose import about, diagnose_service
 from kubesvc.why.diagnosis import Diagnosis, Finding, PodReport
 from kubesvc.why.ports import port_text
@@ -317,15 +319,28 @@ def fronts_of(service: Service, snapshot: Snapshot) -> frozenset[tuple[int, str,
 # ---------------------------------------------------------------- the picture
 
 
+def led_there(diagnosis: Diagnosis, kubectl: str) -> Diagnosis:
+    """The diagnosis with commands that ask the right cluster wherever they are pasted."""
+    if kubectl == "kubectl":
+        return diagnosis
+
+    def led(finding: Finding) -> Finding:
+        return dataclasses.replace(finding, command=addressed(finding.command, kubectl))
+
+    pods = [dataclasses.replace(p, finding=led(p.finding)) if p.finding else p for p in diagnosis.pods]
+    return dataclasses.replace(diagnosis, findings=tuple(map(led, diagnosis.findings)), pods=tuple(pods))
+
+
 def picture_of(
-    service: Service, snapshot: Snapshot, *, counted: str = "", rules_on: Sequence[str] = ()
+    service: Service, snapshot: Snapshot, *, counted: str = "", rules_on: Sequence[str] = (), kubectl: str = "kubectl"
 ) -> tuple[Picture, Diagnosis]:
     """The picture of a Service, without numbers of connections (`with_traffic` adds them), and the diagnosis it shows.
 
     counted:  "" if connections are counted, else why they are not
     rules_on: nodes that are known to have the rules
+    kubectl:  how it is called to ask this cluster, for commands that are pasted
     """
-    diagnosis = diagnose_service(service, snapshot)
+    diagnosis = led_there(diagnose_service(service, snapshot), kubectl)
     slices = sorted(
         snapshot.slices.get((service.namespace, service.name), ()), key=lambda s: (s.address_type, natural(s.name))
     )
