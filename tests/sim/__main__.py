@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
 
 
 def replay(seed: int, aloud: bool) -> int:
-    result = play(seed, aloud=aloud)
-    if not aloud and result.story:
+    result = play(seed, aloud=aloud, told=not aloud)
+    if result.story and not aloud:
         print(result.story)
     print(summary(result))
     return 1 if result.broken else 0

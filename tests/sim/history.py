@@ -38,8 +38,12 @@ class Result:
     seconds: float
 
 
-def play(seed: int, *, aloud: bool = False) -> Result:
-    """Play one history from beginning to end."""
+def play(seed: int, *, aloud: bool = False, told: bool = False) -> Result:
+    """Play one history from beginning to end.
+
+    aloud: tell it as it happens
+    told:  give its story also if all promises were kept
+    """
     story = Story(seed, aloud=aloud)
     began = time.process_time()
     ears = Ears()
@@ -69,7 +73,7 @@ def play(seed: int, *, aloud: bool = False) -> Result:
         logger.removeHandler(ears)
         logger.setLevel(level)
         logger.propagate = propagate
-    return Result(seed, broken, story.digest, story.text() if broken or aloud else "", time.process_time() - began)
+    return Result(seed, broken, story.digest, story.text() if broken or told else "", time.process_time() - began)
 
 
 def endless(*_: object) -> None:

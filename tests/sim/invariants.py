@@ -258,6 +258,8 @@ def check_slices(state: State, key: tuple[str, str], service: Object) -> None:
         if service["spec"].get("type") != "ExternalName" and not service["spec"].get("selector"):
             check_mirror(state, key)
         return
+    mirrored = [key_of(s) for s in state.slices(key) if managed_by(s) == MIRROR]
+    check(not mirrored, f"Service {name} has slices of its own, and {mirrored} mirrored beside them")
     families = tuple(service["spec"]["ipFamilies"])
     check(
         {s["addressType"] for s in mine} == set(families),
@@ -289,11 +291,9 @@ def unlike(found: Iterable[Any], wanted: Iterable[Any]) -> str:
 
 def check_mirror(state: State, key: tuple[str, str]) -> None:
     """Slices of a Service without selector are what its hand-made Endpoints say (MIRROR)."""
-    if key not in state.endpoints or not state.endpoints[key].get("subsets"):
-        return
     mirrored = [s for s in state.slices(key) if managed_by(s) == MIRROR]
     found = sorted((e.address, e.ports, e.ready) for s in mirrored for e in listed(s))
-    wanted = sorted((ip, (port,), ready) for ip, port, ready in listed_in(state.endpoints[key]))
+    wanted = sorted((ip, (port,), ready) for ip, port, ready in listed_in(state.endpoints.get(key, {})))
     check(found == wanted, f"mirror of {'/'.join(key)}: {unlike(found, wanted)}")
 
 

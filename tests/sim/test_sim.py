@@ -9,15 +9,19 @@ happens in a history, so each mistake also has a row of its own beside the part 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 
 from kubesvc.clock import run_virtual
 
+from .__main__ import main
 from .history import play
 
 FRESH, SOAK = 3, 300
@@ -69,6 +73,89 @@ def test_a_seed_is_a_history() -> None:
         for hash_seed in ("1", "2")
     }
     assert told == {play(17).digest}
+
+
+def test_a_replay_tells_a_readable_story(capsys: pytest.CaptureFixture[str]) -> None:
+    """What users did, what befell the cluster, and what became of it, in virtual time."""
+    assert main(["--seed", "3"]) == 0
+    *story, end = capsys.readouterr().out.splitlines()
+    assert "seed 3: all promises kept" in end
+    times = [float(line.split()[0]) for line in story]
+    assert times == sorted(times) and times[-1] > 400
+    text = "\n".join(story)
+    for told in (
+        "user         ",
+        "fate         ",
+        "all is calm",
+        "an ordinary day",
+        " endpointslices ",
+        ", ready True, ",
+    ):
+        assert told in text
+
+
+class Sabotage(NamedTuple):
+    """A mistake that a part could make, and what some history must say of it."""
+
+    mistake: str
+    where: str
+    name: str
+    spoilt: Callable[[Callable[..., Any]], Callable[..., Any]]
+    said: str
+
+
+def lossy(desired: Callable[..., Any]) -> Callable[..., Any]:
+    """Forgets one endpoint of each group of more than one."""
+
+    def spoilt(*words: Any) -> Any:
+        groups = desired(*words)
+        for group in groups.values():
+            if len(group) > 1:
+                group.popitem()
+        return groups
+
+    return spoilt
+
+
+def hopeful(facts_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Takes every pod for ready."""
+    return lambda pod: facts_of(pod)._replace(ready=True)
+
+
+def restless(same_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Sees a difference where there is none."""
+    return lambda *_: False
+
+
+def deaf(take: Callable[..., Any]) -> Callable[..., Any]:
+    """Does not hear of deletions."""
+    return lambda self, type, raw: None if type == "DELETED" else take(self, type, raw)
+
+
+def spread(mirrors: Callable[..., Any]) -> Callable[..., Any]:
+    """Mirrors what has slices of its own."""
+    return lambda endpoints, service: endpoints is not None and service is not None
+
+
+SABOTAGE = (
+    Sabotage("an endpoint is forgotten", "controllers.endpointslice", "desired", lossy, "lacks [Expected("),
+    Sabotage("unready pods are published", "controllers.endpoint_cache", "facts_of", hopeful, "whose pod never was"),
+    Sabotage("syncs always write", "controllers.slice_plan", "same_state", restless, "something to write"),
+    Sabotage("caches miss deletions", "client.informer", "Informer._take", deaf, "cache of pods: has"),
+    Sabotage("everything is mirrored", "controllers.mirroring", "mirrors", spread, "mirrored beside them"),
+)
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGE, ids=lambda s: s.mistake)
+def test_a_mistake_breaks_a_history(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promises can be broken: each mistake is found by one of a few histories."""
+    place = importlib.import_module(f"kubesvc.{sabotage.where}")
+    *above, name = sabotage.name.split(".")
+    for step in above:
+        place = getattr(place, step)
+    monkeypatch.setattr(place, name, sabotage.spoilt(getattr(place, name)))
+    broken = next((b for seed in (3, 4) if (b := play(seed).broken)), "")
+    assert broken and sabotage.said in broken
 
 
 def test_time_moves_for_who_waits_for_a_rounded_moment() -> None:
