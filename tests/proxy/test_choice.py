@@ -116,6 +116,24 @@ def test_our_own_chains_are_no_strangers() -> None:
     asyncio.run(main())
 
 
+def test_another_operating_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without netlink and without iptables, as on a Mac: sockets, and a line that says why."""
+    monkeypatch.delattr(socket, "AF_NETLINK")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = ProxySettings()
+
+    async def main() -> str:
+        opened = await open_backends(settings, RealClock(), random.Random(1))
+        opened.close()
+        ready = asyncio.Event()
+        ready.set()
+        await remove_leftovers("userspace", [ready], settings)  # there are none, and looking is no error
+        return str(opened.choice)
+
+    said = asyncio.run(main())
+    assert said.startswith("proxy mode userspace: neither nftables (only Linux has it) nor iptables (")
+
+
 def test_closing_ends_every_door() -> None:
     """Rules stay: nothing is written."""
     nft = FakeNft()

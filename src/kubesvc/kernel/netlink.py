@@ -10,6 +10,7 @@ Errors: `NetlinkError`, an OSError that carries the kernel's own sentence where 
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 import socket
@@ -245,9 +246,13 @@ class NetlinkSocket:
     groups:        numbers of the multicast groups to hear, for `notifications`
     buffer_bytes:  wished for sending and receiving; without privilege over the host the kernel grants less, and
                    `send_bytes` tells how long one send may be
+
+    OSError EAFNOSUPPORT on other systems than Linux.
     """
 
     def __init__(self, protocol: int, *, groups: Iterable[int] = (), buffer_bytes: int = 1 << 20) -> None:
+        if not hasattr(socket, "AF_NETLINK"):
+            raise OSError(errno.EAFNOSUPPORT, "only Linux has netlink")
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self.sequence = 0
         try:

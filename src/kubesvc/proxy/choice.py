@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
@@ -112,6 +113,8 @@ async def try_iptables(door: KernelIptables) -> Ability:
 def _reason(error: OSError | NftError) -> str:
     if error.errno in (1, 13):
         return "no right to change the rules of this network namespace"
+    if error.errno == errno.EAFNOSUPPORT:
+        return "only Linux has it"
     return f"the kernel refused: {error}"
 
 
