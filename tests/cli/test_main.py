@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +156,25 @@ def test_what_the_machine_refuses_is_told_without_a_traceback(
 
 def raised(error: Exception) -> int:
     raise error
+
+
+def test_a_terminal_without_our_signs_gets_others(tmp_path: Path) -> None:
+    """In a locale whose character set has no ticks nothing fails; one can still tell good from bad."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    manifest = tmp_path / "svc.yaml"
+    spec = {"selector": {"a": "b"}, "ports": [{"port": 80}]}
+    manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}))
+    words = [sys.executable, "-m", "kubesvc", "why", "svc/web", "-f", str(manifest)]
+    done = subprocess.run(words, capture_output=True, env=environment, check=False)
+    assert done.returncode == 1 and b"\n  + service" in done.stdout and b"\n  x selector" in done.stdout, done
+
+
+@pytest.mark.parametrize("words", ["--help", "scenario list"])
+def test_whoever_stops_reading_ends_us_quietly(words: str) -> None:
+    """`kubesvc … | head -1`, but with nobody at the other end at all."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "kubesvc", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

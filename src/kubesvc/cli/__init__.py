@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -93,7 +94,40 @@ def overview() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    speak_plainly()
+    try:
+        status = obey(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our output went away; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+SPOKEN = {"✓": "+", "✗": "x", "…": "...", "→": "->", "─": "-", "↑": "^", "↓": "v", "·": ".", "●": "*", "○": "o"}
+"""What is written where the terminal's character set lacks our signs."""
+
+
+def spell(error: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: signs become words, other characters question marks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(SPOKEN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def speak_plainly() -> None:
+    """Let no locale be a reason to fail: what it cannot show is spelled."""
+    import codecs
+
+    codecs.register_error("kubesvc.spell", spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="kubesvc.spell")
+
+
+def obey(words: list[str]) -> int:
+    """Run the command that these words are."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if words else WRONG_USAGE
@@ -127,12 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(name, failure, told)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away; nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:
-        if error.errno not in WORLDS_FAULT:
+        if isinstance(error, BrokenPipeError) or error.errno not in WORLDS_FAULT:
             raise
         return report(name, Failure(refused(error)), told)
 
