@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kubesvc.kernel import nsexec
 from kubesvc.kernel.mounts import Mount, RootPlan, carried_mounts, is_below, plan_steps
 from kubesvc.kernel.namespaces import Namespaces, identity, nsexec_command
 from kubesvc.kernel.nsexec import id_maps, parse
@@ -290,3 +291,36 @@ def test_nsexec_makes_and_joins() -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         assert parent.wait() == 128 + signal.SIGKILL
+
+
+def test_the_program_between_loads_little() -> None:
+    """It runs once for each container, probe and exec; and what it runs may find Python's own files out of sight."""
+    code = f"import sys; sys.path.append({str(Path(nsexec.__file__).parent)!r}); import nsexec; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "nsexec" in said.split()
+    assert not {"typing", "signal", "re", "enum", "functools", "collections", "platform"} & set(said.split())
+
+
+@pytest.mark.parametrize(
+    ("sentence", "program", "path", "words"),
+    [
+        ("along PATH", "there", "{0}/no:{0}/file:{0}/bin", ""),
+        ("by its path", "{0}/bin/there", "", ""),
+        ("nowhere", "absent", "{0}/bin", "No such file or directory"),
+        ("one that may not be run, though another place has none", "denied", "{0}/bin:{0}/no", "Permission denied"),
+        ("one that may be run after one that may not", "there", "{0}/other:{0}/bin", ""),
+    ],
+)
+def test_a_program_is_found_as_a_shell_finds_it(
+    sentence: str, program: str, path: str, words: str, tmp_path: Path
+) -> None:
+    for name, mode in (("bin/there", 0o755), ("bin/denied", 0o644), ("other/there", 0o644), ("file", 0o644)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\necho $1\n")
+        (tmp_path / name).chmod(mode)
+    command = nsexec_command("--chdir", "/", program=(program.format(tmp_path), "ran"))
+    done = subprocess.run(
+        command, env={"PATH": path.format(tmp_path)}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == ((0, "ran\n") if not words else (125, "")), done
+    assert words in done.stderr

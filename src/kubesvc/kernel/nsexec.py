@@ -25,17 +25,21 @@ the program ended. Exit status 125 and one line on stderr when a step fails.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # see syscalls
+if TYPE_CHECKING:
+    import signal
+    from typing import Any, NoReturn
+else:
+    import _signal as signal  # what `signal` wraps in enumerations, for which it loads a dozen modules
 
 if __package__:
-    from . import rootfs, terminals
+    from . import rootfs
     from . import syscalls as sc
 else:  # pragma: no cover - started by path, see namespaces.nsexec_command
     import rootfs  # type: ignore[import-not-found,no-redef]
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
-    import terminals  # type: ignore[import-not-found,no-redef]
 
 KINDS = {
     "user": sc.CLONE_NEWUSER,
@@ -294,7 +298,18 @@ def wait_for(pid: int) -> NoReturn:
 
 
 def execute(program: list[str], environment: dict[str, str]) -> NoReturn:
-    os.execvpe(program[0], program, environment)
+    """Exec a program, found along PATH as a shell finds it. Not os.execvpe: that imports a module, and by now the files
+    of Python may be out of sight, or not this user's to read."""
+    name, refusal = program[0], None
+    places = [""] if "/" in name else environment.get("PATH", os.defpath).split(":")
+    for place in places:
+        try:
+            os.execve(os.path.join(place, name), program, environment)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = error
+        except OSError as error:
+            refusal = refusal or error
+    raise refusal or missing
 
 
 def complain(text: str) -> None:
@@ -325,6 +340,8 @@ def run_spec(fd: int) -> NoReturn:
             import fcntl
             import socket
             import termios
+
+            terminals()
         if spec.get("limits"):
             import resource
         if "steps" in spec:
@@ -371,12 +388,21 @@ def tell(status: int, words: str) -> None:
         pass  # the parent has died
 
 
+def terminals() -> Any:
+    """The module, which few programs need."""
+    if __package__:
+        from . import terminals
+    else:  # pragma: no cover
+        import terminals  # type: ignore[import-not-found,no-redef]
+    return terminals
+
+
 def move_to_terminal(console: Any, owner: int) -> None:
     """Open a terminal of this root and make its far end the first three descriptors; the near end goes out."""
     import socket
 
     try:
-        near, far = terminals.open_pair("/dev/pts/ptmx")
+        near, far = terminals().open_pair("/dev/pts/ptmx")
     except OSError:
         return  # what the parent has opened stays
     os.fchown(far, owner, -1)

@@ -8,14 +8,19 @@ leads nowhere else (openat2 with RESOLVE_IN_ROOT), even while another container 
 from __future__ import annotations
 
 import os
-from typing import Any
 
+TYPE_CHECKING = False  # see syscalls
 if __package__:
     from . import syscalls as sc
 else:  # pragma: no cover - in the spawned program this directory is on sys.path, the package is not
     import syscalls as sc  # type: ignore[import-not-found,no-redef]
 
-Step = tuple[Any, ...]
+if TYPE_CHECKING:
+    from typing import Any
+
+    Step = tuple[Any, ...]
+else:
+    Step = tuple
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-from typing import Any
+
+TYPE_CHECKING = False  # not imported: `typing` takes longer to load than the programs here that start others
+if TYPE_CHECKING:
+    from typing import Any
 
 CLONE_NEWTIME = 0x00000080
 CLONE_FS = 0x00000200
@@ -47,7 +49,7 @@ PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 
-SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(platform.machine(), 41)
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 
