@@ -108,6 +108,34 @@ def test_too_many_at_once_are_asked_to_come_back(tmp_path: Path) -> None:
     with_http(run, replace(SETTINGS, writers_in_flight=3, token_file=str(tokens)))
 
 
+# ---------------------------------------------------------------- heads of requests
+
+LONG = b"a" * 70_000
+HEADS = (
+    ("a long path", b"GET /api?x=" + LONG + b" HTTP/1.1\r\nHost: a\r\n"),
+    ("a long header", b"GET /api HTTP/1.1\r\nHost: a\r\nX-A: " + LONG + b"\r\n"),
+    ("very many headers", b"GET /api HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(2_000))),
+)
+
+
+@pytest.mark.parametrize(("name", "head"), HEADS, ids=lambda v: v if isinstance(v, str) else "")
+def test_heads_are_bounded(name: str, head: bytes) -> None:
+    """A Status with the number that Go's server uses, the connection ended, and the next one served."""
+
+    async def run(server: ApiServer, http: Http) -> None:
+        reader, writer = await asyncio.open_unix_connection(server.http._paths[0])
+        writer.write(head + b"\r\n")
+        answer, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        writer.close()
+        assert int(answer.split()[1]) == 431 and b"Connection: close" in answer
+        told = json.loads(body)
+        assert (told["kind"], told["code"]) == ("Status", 431)
+        assert told["message"] == "Request Header Fields Too Large"
+        assert (await http.request("GET", "/api"))[0] == 200
+
+    with_http(run)
+
+
 # ---------------------------------------------------------------- slow watchers
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
-from aiohttp.http_exceptions import BadHttpMethod
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from kubesvc.api.errors import ApiError, BadRequest, InternalError
 
 from .calls import status_object
 from .routing import not_allowed
+
+TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class ApiProtocol(RequestHandler):
@@ -36,6 +38,8 @@ class ApiProtocol(RequestHandler):
         error: ApiError
         if isinstance(exc, BadHttpMethod) or "Invalid method encountered" in str(message or exc or ""):
             error = not_allowed()
+        elif isinstance(exc, LineTooLong) or "Too many headers" in str(message or exc or ""):
+            error = BadRequest(TOO_LARGE.phrase, code=TOO_LARGE, reason="")  # as Go's server answers, by number
         elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
             error = BadRequest(f"malformed HTTP request: {HTTPStatus(status).phrase}")
         else:
