@@ -128,4 +128,5 @@ def test_by_hand(shared: Instance) -> None:
     broken = shared.run(*words, "check", "typo-value", check=False)
     assert broken.returncode == 1 and "EP101" in broken.stdout
     assert "routes to 1 Pod" in shared.run(*words, "fix", "typo-value").stdout
+    assert shared.run(*words, "fix", "typo-value").stdout == "repaired already: svc/web routes to 1 Pod\n"
     assert shared.run(*words, "stop", "typo-value").stdout == "typo-value is removed\n"
