@@ -401,6 +401,7 @@ async def run_parts(control: Control, keeper: NodeKeeper) -> None:
         journal=Journal(control.paths.root / TIMELINE).write,
         account_token=control.server.tokens.legacy_token,
         cluster_cidrs=options.cluster_cidr if plan_nodes(options) or options.reachable else (),
+        service_cidrs=options.service_cluster_ip_range,
         cluster_dns=options.dns_address if options.nodes or options.reachable else "",
         may=right_of(control.server),
         signing_certificate=(control.paths.pki / "ca.crt").read_bytes(),

@@ -10,7 +10,6 @@ from kubesvc.api.container import Container, ContainerPort, ResourceRequirements
 from kubesvc.api.meta import ObjectMeta
 from kubesvc.api.node import Node, NodeSpec, NodeStatus, Taint
 from kubesvc.api.pod import Pod, PodSpec, Toleration
-from kubesvc.controllers.nodeipam import plan_pod_cidrs, wished
 from kubesvc.controllers.scheduler_plan import choose_node
 
 
@@ -109,20 +108,3 @@ CASES = (
 def test_choice(case: Case) -> None:
     choice = choose_node(case.pod, case.nodes, case.there)
     assert (choice.node, choice.message) == (case.node, case.message)
-
-
-def test_pod_cidrs_of_nodes() -> None:
-    """NODE-1: /24 and /64, the lowest free one; None when a range is full."""
-    assert plan_pod_cidrs(("10.244.0.0/16", "fd00:10:244::/48"), ()) == ["10.244.1.0/24", "fd00:10:244:1::/64"]
-    assert plan_pod_cidrs(("10.244.0.0/16",), ("10.244.1.0/24", "10.244.3.0/24")) == ["10.244.2.0/24"]
-    assert plan_pod_cidrs(("10.244.0.0/23",), ("10.244.1.0/24",)) is None
-
-
-def test_a_nodes_number_is_its_networks() -> None:
-    """Whichever node registers first; a number that is taken, or that the range has not, is no wish."""
-    both = ("10.244.0.0/16", "fd00:10:244::/48")
-    assert plan_pod_cidrs(both, (), wished("n2")) == ["10.244.2.0/24", "fd00:10:244:2::/64"]
-    assert plan_pod_cidrs(both, ("10.244.2.0/24",), wished("n2")) == ["10.244.1.0/24", "fd00:10:244:2::/64"]
-    assert plan_pod_cidrs(("10.244.0.0/16",), (), wished("n255")) == ["10.244.255.0/24"]
-    assert plan_pod_cidrs(("10.244.0.0/16",), (), wished("n256")) == ["10.244.1.0/24"]
-    assert [wished(name) for name in ("worker", "n0", "12", "ip-10-0-0-7", "n1234567")] == [0, 0, 12, 7, 0]

@@ -16,13 +16,16 @@ from .runner import Controller, ControllerContext, key_of
 MASK = {4: 24, 6: 64}
 
 
-def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str], wish: int = 0) -> list[str] | None:
+def plan_pod_cidrs(
+    ranges: Sequence[str], taken: Iterable[str], wish: int = 0, reserved: Sequence[str] = ()
+) -> list[str] | None:
     """One free network of each range: the wished one if it is free, else the lowest, leaving out the very first (whose
     addresses look reserved).
 
     ranges: the cluster's pod ranges, one per family. taken: the networks of all nodes. wish: counted from the first;
-    0 for none. None: a range is full.
+    0 for none. reserved: networks that none may overlap, those of Services. None: a range is full.
     """
+    kept = [ipaddress.ip_network(r, strict=False) for r in reserved]
     used = {ipaddress.ip_network(t, strict=False) for t in taken}
     chosen = []
     for text in ranges:
@@ -32,8 +35,9 @@ def plan_pod_cidrs(ranges: Sequence[str], taken: Iterable[str], wish: int = 0) -
         if prefix > whole.prefixlen:
             next(networks)
         free = numbered(whole, prefix, wish) if wish else None
-        if free is None or free in used:
-            free = next((n for n in networks if n not in used), None)
+        others = [r for r in kept if r.version == whole.version]
+        if free is None or free in used or any(map(free.overlaps, others)):
+            free = next((n for n in networks if n not in used and not any(map(n.overlaps, others))), None)
         if free is None:
             return None
         chosen.append(str(free))
@@ -85,7 +89,7 @@ class NodeIpamController(Controller):
             return
         taken = [c for n in self.nodes.values() for c in n.spec.pod_cidrs or ()]
         taken += [c for cidrs in self.assigned.values() for c in cidrs]
-        cidrs = plan_pod_cidrs(ranges, taken, wished(node.name))
+        cidrs = plan_pod_cidrs(ranges, taken, wished(node.name), self.ctx.settings.service_cidrs)
         if cidrs is None:
             text = f"Node {node.name} status is now: CIDRNotAvailable"
             self.events.event(NODE, node, "Normal", "CIDRNotAvailable", text)

@@ -36,6 +36,8 @@ class ControllerSettings:
     """The certificate (PEM) published to every namespace; "" publishes none."""
     cluster_cidrs: tuple[str, ...] = ()
     """Ranges that nodes get their pod addresses from, one per family; () assigns none."""
+    service_cidrs: tuple[str, ...] = ()
+    """Ranges of Services, which no node's network may overlap."""
     account_token: Callable[[Object, str], str] | None = None
     """Signs a token of an account for the Secret of a name; None fills no such Secrets."""
     cluster_dns: str = ""
