@@ -39,9 +39,10 @@ class Room(msgspec.Struct, frozen=True):
             case "nearly full":
                 return f"the kernel's table of connections is nearly full: {held}; once it is, new connections are lost"
             case "full":
+                dropped = f" ({self.lost:,} packets dropped so far)" if self.lost else ""
                 return (
                     f"the kernel's table of connections is full: {held}; new connections are lost, whatever the rules"
-                    f" say ({self.lost:,} packets dropped so far)"
+                    f" say{dropped}"
                 )
         return ""
 
