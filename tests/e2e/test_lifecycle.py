@@ -30,12 +30,13 @@ def test_ctrl_c_leaves_nothing_behind(machine: None) -> None:
         assert instance.left_behind() == []
 
 
-def test_ctrl_c_while_starting(machine: None) -> None:
-    """At many moments of the start: the end is orderly and leaves nothing."""
+@pytest.mark.parametrize(("more", "moments"), [((), (120, 250, 400, 600, 900)), (("--detach",), (300, 600))])
+def test_ctrl_c_while_starting(machine: None, more: tuple[str, ...], moments: tuple[int, ...]) -> None:
+    """At many moments of the start: the end is orderly and leaves nothing, also of what has a session of its own."""
     with fresh_instance() as instance:
-        for milliseconds in (120, 250, 400, 600, 900):
+        for milliseconds in moments:
             process = subprocess.Popen(
-                instance.command("up", "--name", instance.name, "--nodes", "2", "--store", "memory"),
+                instance.command("up", "--name", instance.name, "--nodes", "2", "--store", "memory", *more),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

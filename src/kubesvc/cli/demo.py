@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +152,10 @@ def instance(paths: InstancePaths, *, keep: bool) -> Iterator[None]:
     end_instance(paths)
     print("starting an API server, controllers and one node …", flush=True)
     command = [sys.executable, "-m", "kubesvc", "up", "--name", paths.name, "--store", "memory", "--detach"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failure(done.stderr.strip().removeprefix("kubesvc up: "), status=done.returncode)
-    print(done.stdout.strip().partition(";")[0], flush=True)
     finished = False
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        print(begin(command).partition(";")[0], flush=True)
         yield
         finished = True
     finally:
@@ -166,6 +163,21 @@ def instance(paths: InstancePaths, *, keep: bool) -> Iterator[None]:
         if not (keep and finished):
             end_instance(paths)
             shutil.rmtree(paths.root, ignore_errors=True)
+
+
+def begin(command: Sequence[str]) -> str:
+    """Start the instance; the line that it is ready with. Whoever interrupts waits until it has given up: what has just
+    begun is in no record by which it could be ended."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said, trouble = process.communicate()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    if process.returncode != 0:
+        raise Failure(trouble.strip().removeprefix("kubesvc up: "), status=process.returncode)
+    return said.strip()
 
 
 def serve(stage: Stage) -> None:

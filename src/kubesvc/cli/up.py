@@ -464,8 +464,13 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
             start_new_session=True,
         )
     os.close(write)
-    with os.fdopen(read) as pipe:
-        line = pipe.readline()
+    try:
+        with os.fdopen(read) as pipe:
+            line = pipe.readline()
+    except KeyboardInterrupt:  # it has a session of its own, where no Ctrl-C arrives
+        process.terminate()
+        process.wait(DETACHED_PATIENCE_SECONDS)
+        raise
     if line:
         print(errors.read_text(errors="replace"), end="", file=sys.stderr)
         print(json.loads(line)["ready"])
