@@ -1,7 +1,7 @@
 """What stock kubectl asks for its everyday commands, how it is answered, and what it prints of that.
 
 The requests are seen by a relay between kubectl and the API, so a row holds both sides: what came and what was printed
-(KCTL-1, KCTL-7, KCTL-9, KCTL-68 to KCTL-75, KCTL-85 to KCTL-90).
+(KCTL-1, KCTL-7, KCTL-9, KCTL-68 to KCTL-75, KCTL-85 to KCTL-90; with `wait`, `rollout` and `delete` elsewhere, BUG-30).
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def events(table: Table, kind: str) -> list[Any]:
 
 
 def test_deletion_turns_the_slice_and_not_the_pod(table: Table) -> None:
-    """NODE-63, NODE-64, NODE-44: at once unready and terminating, serving until its containers have stopped."""
+    """NODE-63, NODE-64, NODE-44, BUG-26: at once unready and terminating, serving until its containers have stopped."""
     table.instance.kubectl("delete", "pods", "-l", "app=probed", "--wait=false")
     eventually(lambda: len(table.gone) == len(HANDLERS), 20)
     for kind, states in table.seen.items():

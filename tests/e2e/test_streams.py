@@ -400,7 +400,7 @@ def fetch(port: int) -> bytes:
 @CARRIERS
 @pytest.mark.parametrize(("target", "port"), [("pod/web", 80), ("service/web", 8000)])
 def test_port_forward(streams: Streams, target: str, port: int, carrier: dict[str, str]) -> None:
-    """NODE-109 to NODE-112: one session, many connections, in turn and at once."""
+    """NODE-109 to NODE-112, KCTL-85, BUG-29: one session, many connections, in turn and at once."""
     with streams.forwarding(target, port, **carrier) as (local,):
         for _ in range(5):
             assert b"nginx" in fetch(local)

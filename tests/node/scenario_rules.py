@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kubesvc.api.kinds import EVENT, LEASE, NODE
+from kubesvc.api.kinds import EVENT, LEASE, NODE, POD
+from kubesvc.api.meta import Object
 
 from .scenarios import FOREVER, TCP_PROBE, WEB, execute, shell
 from .world import NODE_ADDRESS, World, condition, container_status, is_ready
@@ -37,8 +38,18 @@ async def hooks_run_and_fail(world: World) -> None:
     for name in ("asks", "stubborn"):
         await world.ready(name)
     await world.until("listener", lambda _: "/asked kube-lifecycle/1.36" in world.log_text(heard), "asked")
-    pod = await world.until("never", lambda p: container_status(p).get("restartCount", 0) >= 1, "restarted", 15)
+    hooked: list[Object] = []
+
+    def restarted(pod: Object) -> bool:
+        hooked.append(container_status(pod))
+        return bool(hooked[-1].get("restartCount", 0) >= 1 and "waiting" in hooked[-1]["state"])
+
+    pod = await world.until("never", restarted, "restarted", 15)
     assert "terminated" in container_status(pod)["lastState"]
+    shown = [s["state"]["waiting"] for s in hooked if "waiting" in s.get("state", {})]
+    said = f'Exec lifecycle hook ([sh -c exit 3]) for Container "c" in Pod "never_default({pod["metadata"]["uid"]})" '
+    said += "failed - error: command 'sh -c exit 3' exited with 3: , message: \"\""
+    assert {"reason": "PostStartHookError", "message": said} in shown, shown
     assert ("FailedPostStartHook", "PostStartHook failed") in await world.events("never")
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -236,3 +247,29 @@ async def without_a_network_only_the_nodes_own_runs(world: World) -> None:
 
 
 without_a_network_only_the_nodes_own_runs.options = {"pod_cidrs": ()}  # type: ignore[attr-defined]
+
+
+async def gates_of_others_are_kept(world: World) -> None:
+    """NODE-13, NODE-16, NODE-18, BUG-28: what another controller has written of a readiness gate counts at once, and
+    no status that the agent writes takes it away."""
+    gates = [{"conditionType": "example.org/balanced"}]
+    await world.create("gated", shell("sleep 1.5; exit 1"), readinessGates=gates)
+    pod = await world.until("gated", lambda p: condition(p, "ContainersReady") == "True", "its containers ready")
+    found = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")
+    assert (found["status"], found["reason"]) == ("False", "ReadinessGatesNotReady")
+
+    async def say(status: str) -> None:
+        mine = {"type": "example.org/balanced", "status": status, "reason": "Told", "lastTransitionTime": None}
+        patch = {"status": {"conditions": [mine]}}
+        await world.client.patch(POD, "gated", "default", patch, "strategic", subresource="status")
+
+    await say("True")
+    await world.until("gated", is_ready, "ready", 1)
+    await world.until("gated", lambda p: container_status(p)["restartCount"] == 1, "restarted", 5)
+    pod = await world.ready("gated", 5)
+    assert condition(pod, "example.org/balanced") == "True"
+    await say("False")
+    pod = await world.until("gated", lambda p: not is_ready(p), "unready", 1)
+    found = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")
+    assert found["message"] == 'the status of pod readiness gate "example.org/balanced" is not "True", but False'
+    await world.delete("gated", grace_seconds=0)

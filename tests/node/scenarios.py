@@ -209,7 +209,7 @@ def waiting_for(reason: str) -> Any:
 
 
 async def deletion_takes_the_grace_it_has(world: World) -> None:
-    """NODE-62, NODE-65, NODE-66, NODE-71: a deaf process gets its time, then SIGKILL; force does not wait."""
+    """NODE-62, NODE-65, NODE-66, NODE-71, BUG-27: a deaf process gets its time, then SIGKILL; force does not wait."""
     loop = asyncio.get_running_loop()
     deaf = {"image": "busybox", "command": ["sh", "-c", f"trap '' TERM; {FOREVER}"]}
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "sleep 0.3; touch /mark/stopped"]}}}

@@ -44,6 +44,7 @@ SCENARIOS = (
     "without_a_network_only_the_nodes_own_runs",
     "what_cannot_start_says_so",
     "a_lost_sandbox_is_made_anew",
+    "gates_of_others_are_kept",
 )
 
 

@@ -1,4 +1,9 @@
-"""The packet table: what becomes of a packet? Each row is a sentence; every backend must make it true."""
+"""The packet table: what becomes of a packet? Each row is a sentence; every backend must make it true.
+
+Subtle faults of node proxies that these rows would show: BUG-1 (PROXY-11), BUG-2 (PROXY-18), BUG-3 (PROXY-38, 39),
+BUG-5 (PROXY-12), BUG-6 (PROXY-26), BUG-7 (PROXY-27, 35), BUG-9 (PROXY-14), BUG-10 (PROXY-56), BUG-11 (PROXY-55, 58),
+BUG-12 (PROXY-46).
+"""
 
 from __future__ import annotations
 

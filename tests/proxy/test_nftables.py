@@ -212,7 +212,7 @@ def test_a_changed_verdict_is_replaced_in_one_transaction_and_what_is_unwanted_g
 
 
 def test_a_chain_goes_after_what_leads_to_it_and_comes_before() -> None:
-    """PROXY-105: what upstream leaves for a second is removed here in a transaction of its own, the last."""
+    """PROXY-105, BUG-17: what upstream leaves for a second is removed here in a transaction of its own, the last."""
     ruleset = Ruleset(OPTIONS, (NODE,))
     ruleset.change(simple(POOL[:70]))
     written = ruleset.transactions(ruleset.change(simple(POOL[:71])))

@@ -157,7 +157,7 @@ def test_follows_services_and_slices() -> None:
         house.cluster.put(ENDPOINT_SLICE, slice_of(endpoints=ready(C), suffix="y"))
         house.cluster.remove(ENDPOINT_SLICE, slice_of())
         await settle()
-        assert house.fates() == targets(C), "PROXY-15"
+        assert house.fates() == targets(C), "PROXY-15, BUG-8"
         house.cluster.remove(SERVICE, service())
         await settle()
         assert house.fates() == {"drop"}, "PROXY-42: nobody owns the address any more"
@@ -251,7 +251,7 @@ def test_a_restart_finds_its_rules_and_leaves_them() -> None:
 
 
 def test_cleanup_when_asked() -> None:
-    """PROXY-120, 121."""
+    """PROXY-120, 121, BUG-16."""
 
     async def main() -> None:
         for cleanup in (False, True):
@@ -338,7 +338,7 @@ def test_node_ports_follow_the_nodes_address() -> None:
 
 
 def test_stale_udp_flows_are_forgotten_after_the_rules_are_written() -> None:
-    """PROXY-72 to 76."""
+    """PROXY-72 to 76, BUG-14."""
     front = (vip("IPv4"), 53)
     dead = Flow("10.244.1.9", 1, *front, ADDRESSES["IPv4"][A], 8080)
     alive = Flow("10.244.1.9", 2, *front, ADDRESSES["IPv4"][B], 8080)

@@ -170,7 +170,7 @@ def test_which_lists_there_are(sentence: str, spec: dict[str, Any], lists: tuple
 @pytest.mark.parametrize(
     ("sentence", "endpoints", "usable"),
     [
-        ("PROXY-29: ready elsewhere, and hinted for elsewhere", [At(C, zones=["z9"])], True),
+        ("PROXY-29, BUG-4: ready elsewhere, and hinted for elsewhere", [At(C, zones=["z9"])], True),
         ("PROXY-29: draining elsewhere", [draining(C)], True),
         ("PROXY-28, 29: neither ready nor serving", [At(A, ready=False), gone(C)], False),
         ("PROXY-29: serving, but neither ready nor terminating", [At(A, ready=False, serving=True)], False),

@@ -19,6 +19,7 @@ from kubesvc.api.container import (
     LifecycleHandler,
     Probe,
 )
+from kubesvc.api.fields import quote
 from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
 from kubesvc.kernel.mounts import Mount
@@ -108,6 +109,8 @@ class ContainerRunner:
         self.execution: Execution | None = None
         """The run that is going on."""
         self.finished_at = 0.0
+        self.hook_trouble = ""
+        """What the present run's postStart hook has failed with."""
         self.back_off: BackOff | None = None
         self.prober = Prober(self)
         self.output = self.node.runtime.output(self.directory, container)
@@ -438,6 +441,9 @@ class ContainerRunner:
                 container_id=self.container_id,
             )
         )
+        trouble, self.hook_trouble = self.hook_trouble, ""
+        if trouble and self.will_restart(exit_code) and not self.view.stopping:
+            self.wait_for("PostStartHookError", trouble)
         self.prober.end()
         self.view.touch()
 
@@ -509,12 +515,7 @@ class ContainerRunner:
         if hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
         elif hook.exec is not None:
-            try:
-                code, _ = await self.execute(hook.exec.command or (), 24 * 3600.0)
-            except OSError as error:
-                raise HookFailed(str(error)) from None
-            if code:
-                raise HookFailed(f"exit code {code}")
+            await self.run_exec_hook(hook.exec.command or ())
         elif hook.http_get is not None:
             url = http_url(hook.http_get, self.container, self.address)
             agent = f"kube-lifecycle/{short_version(self.node.settings.version)}"
@@ -522,7 +523,27 @@ class ContainerRunner:
             if outcome.result == "failure" and url and url.startswith("https:"):
                 outcome = await probe_http("http:" + url[6:], http_headers(hook.http_get), agent)
             if outcome.result == "failure":
-                raise HookFailed(outcome.detail)
+                raise HookFailed(
+                    f"HTTP lifecycle hook ({hook.http_get.path}) {self.hook_place} - error: {outcome.detail}"
+                )
+
+    async def run_exec_hook(self, command: Sequence[str]) -> None:
+        output, line = b"", " ".join(command)
+        try:
+            code, output = await self.execute(command, 24 * 3600.0)
+        except OSError as error:
+            reason = str(error)
+        else:
+            if not code:
+                return
+            reason = f"command '{line}' exited with {code}: {output.decode(errors='replace')}"
+        said = quote(output.decode(errors="replace"))
+        raise HookFailed(f"Exec lifecycle hook ([{line}]) {self.hook_place} - error: {reason}, message: {said}")
+
+    @property
+    def hook_place(self) -> str:
+        pod = self.view.pod
+        return f'for Container "{self.name}" in Pod "{pod.name}_{pod.namespace}({pod.metadata.uid})" failed'
 
     async def post_start(self) -> None:
         """The hook after the start; its failure ends the container (NODE-67)."""
@@ -531,8 +552,9 @@ class ContainerRunner:
             return
         try:
             await self.run_hook(hook)
-        except HookFailed:
+        except HookFailed as error:
             self.event("Warning", "FailedPostStartHook", "PostStartHook failed")
+            self.hook_trouble = str(error)
             await self.terminate(float(self.grace_seconds), "FailedPostStartHook")
 
 
