@@ -43,7 +43,7 @@ def summary(result: Result) -> str:
 
 def many(seeds: range, jobs: int, verbose: bool) -> int:
     began, done, broken = time.monotonic(), 0, []
-    with ProcessPoolExecutor(max(1, jobs), get_context("spawn"), gc.freeze) as pool:  # what is imported stays
+    with ProcessPoolExecutor(max(1, jobs), get_context("fork"), gc.freeze) as pool:  # imported once, and stays
         for future in as_completed([pool.submit(play, seed) for seed in seeds]):
             result = future.result()
             done += 1
