@@ -268,7 +268,8 @@ PLANTED = (
             event("Pod/web-1", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 500", count=31),
         ],
         f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe of container c (GET "
-        "/healthz on port 8080) fails: HTTP probe failed with statuscode: 500",
+        "/healthz on port 8080) fails: HTTP probe failed with statuscode: 500; it failed "
+        "31 times since 2026-01-01T00:00:00Z, and the Pod was Ready in between",
         "kubectl -n shop logs web-1 -c c",
     ),
     Planted(
@@ -601,6 +602,25 @@ PLANTED = (
         [service(), pod(node="n9")],
         "svc/web does not route: pod/web-1 is on node n9, which does not exist any more, so it is left out",
         "kubectl -n shop delete pod web-1 --grace-period=0 --force",
+    ),
+    Planted(
+        "bound to a node that never was",
+        "EP317",
+        [service(), pod(node="n9", ready=False, ip="", phase="Pending")],
+        "svc/web does not route: pod/web-1 is bound to node n9, which does not exist",
+        "kubectl get nodes",
+    ),
+    Planted(
+        "a probe that fails now and then, at a moment in which it fails",
+        "EP301",
+        [
+            service(),
+            pod(ready=False, container={"readinessProbe": EXEC}),
+            event("Pod/web-1", "Unhealthy", "Readiness probe failed: ", count=7),
+        ],
+        f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe of container c (exec "
+        "test -e /tmp/ready) fails, and says nothing; it failed 7 times since 2026-01-01T00:00:00Z, and the Pod was "
+        "Ready in between",
     ),
     Planted(
         "listed though not ready",

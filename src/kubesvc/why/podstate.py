@@ -12,7 +12,7 @@ from kubesvc.api.ages import render_age
 from kubesvc.api.container import Container, ContainerStatus, IntOrString, Probe
 from kubesvc.api.deployment import DEPLOYMENT, Deployment
 from kubesvc.api.event import Event
-from kubesvc.api.node import Node
+from kubesvc.api.node import NODE, Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.replicaset import REPLICA_SET
 from kubesvc.clock import parse_rfc3339
@@ -71,6 +71,15 @@ def found_out(pod: Pod, snapshot: Snapshot) -> Finding | None:
             commands.kubectl("", "describe", "node", node.name),
             False,
             (f"Ready of node {node.name}: {condition.status if condition else 'absent'}",),
+        )
+    if node is None and snapshot.knows(NODE) and snapshot.source != "manifests":
+        return Finding(
+            "EP317",
+            "broken",
+            f"{where} is bound to node {pod.spec.node_name}, which does not exist",
+            commands.kubectl("", "get", "nodes"),
+            False,
+            (f"nodeName of {where}: {pod.spec.node_name}", f"nodes: {some(sorted(snapshot.nodes), 6) or 'none'}"),
         )
     return waiting(pod, snapshot) or unready(pod, snapshot)
 
@@ -355,8 +364,8 @@ def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began
         return Finding(
             code, "broken", f"pod/{pod.name} runs but is not Ready{began}: {what} {said}", logs, False, tuple(seen)
         )
-    result = event.message.partition(": ")[2].strip() or event.message
-    seen.append(f"last result, {event.last_seen}: {result}")
+    result = event.message.partition(":")[2].strip()
+    seen.append(f"last result, {event.last_seen}: {result or 'no word'}")
     port = probe_port(probe)
     declared = [p.container_port for p in container.ports or ()]
     if port is not None and REFUSED.search(result) and resolved(port, container) not in declared:
@@ -385,9 +394,29 @@ def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began
             tuple(seen),
         )
     code = "EP303" if kind == "Startup" else "EP301"
-    return Finding(
-        code, "broken", f"pod/{pod.name} runs but is not Ready{began}: {what} fails: {result}", logs, False, tuple(seen)
+    text = (
+        f"pod/{pod.name} runs but is not Ready{began}: {what} fails{f': {result}' if result else ', and says nothing'}"
     )
+    return Finding(code, "broken", text + (flaps(pod, event) if kind == "Readiness" else ""), logs, False, tuple(seen))
+
+
+def flaps(pod: Pod, event: Event) -> str:
+    """How often the probe failed, if the Pod was Ready between the first failure and now, else ""."""
+    condition, times = pod.status.condition("Ready"), times_of(event)
+    turned = condition.last_transition_time if condition else None
+    if times < FLAPS or not turned or not event.first_seen:
+        return ""
+    try:
+        between = parse_rfc3339(turned) > parse_rfc3339(event.first_seen)
+    except ValueError:
+        between = False
+    if not between:
+        return ""
+    return f"; it failed {times} times since {event.first_seen}, and the Pod was Ready in between"
+
+
+def times_of(event: Event) -> int:
+    return max(event.count, event.series.count if event.series else 0)
 
 
 def probe_text(probe: Probe) -> str:
@@ -436,14 +465,15 @@ def flapping(pod: Pod, snapshot: Snapshot) -> Finding | None:
     event = last_unhealthy(pod, "Readiness", snapshot)
     if event is None or not pod.ready:
         return None
-    times = max(event.count, event.series.count if event.series else 0)
+    times = times_of(event)
     if times < FLAPS:
         return None
+    said = event.message.partition(":")[2].strip()
     return Finding(
         "EP314",
         "warning",
-        f"the readiness probe of pod/{pod.name} failed {times} times, the last time at {event.last_seen}: "
-        f"{event.message.partition(': ')[2].strip()}",
+        f"the readiness probe of pod/{pod.name} failed {times} times, the last time at {event.last_seen}"
+        + (f": {said}" if said else ""),
         commands.kubectl(pod.namespace, "describe", "pod", pod.name),
         False,
         (f"first {event.first_seen}, last {event.last_seen}",),
