@@ -76,14 +76,19 @@ def validate_pod_spec(spec: Object, path: Path) -> Errors:
     errors += one_of(spec.get("dnsPolicy"), DNS_POLICIES, path / "dnsPolicy", in_order=True)
     errors += validate_labels(spec.get("nodeSelector"), path / "nodeSelector")
     errors += validate_host_network(spec, path)
-    errors += validate_pod_security(part(spec, "securityContext"), spec, path / "securityContext")
-    errors += validate_affinity(part(spec, "affinity"), path / "affinity")
-    errors += validate_dns_config(spec, path / "dnsConfig")
+    if (context := part(spec, "securityContext")) or spec.get("shareProcessNamespace"):
+        errors += validate_pod_security(context, spec, path / "securityContext")
+    if affinity := part(spec, "affinity"):  # what is seldom there is not gone into: every Pod comes through here
+        errors += validate_affinity(affinity, path / "affinity")
+    if spec.get("dnsConfig") or spec.get("dnsPolicy") == "None":
+        errors += validate_dns_config(spec, path / "dnsConfig")
     for i, gate in enumerate(items(spec, "readinessGates")):
         here = path / "readinessGates" @ i / "conditionType"
         errors += texts(here, gate.get("conditionType", ""), names.qualified_name(gate.get("conditionType") or ""))
-    errors += validate_scheduling_gates(items(spec, "schedulingGates"), path / "schedulingGates")
-    errors += validate_spread(items(spec, "topologySpreadConstraints"), path / "topologySpreadConstraints")
+    if gates := items(spec, "schedulingGates"):
+        errors += validate_scheduling_gates(gates, path / "schedulingGates")
+    if constraints := items(spec, "topologySpreadConstraints"):
+        errors += validate_spread(constraints, path / "topologySpreadConstraints")
     if account := spec.get("serviceAccountName"):
         errors += texts(path / "serviceAccountName", account, names.dns_subdomain(account))
     if node := spec.get("nodeName"):
@@ -99,7 +104,8 @@ def validate_pod_spec(spec: Object, path: Path) -> Errors:
     if (override := spec.get("hostnameOverride")) is not None:
         errors += validate_hostname_override(override, spec, path)
     errors += validate_tolerations(items(spec, "tolerations"), path / "tolerations")
-    errors += validate_host_aliases(items(spec, "hostAliases"), path / "hostAliases")
+    if aliases := items(spec, "hostAliases"):
+        errors += validate_host_aliases(aliases, path / "hostAliases")
     if name := spec.get("priorityClassName"):
         errors += texts(path / "priorityClassName", name, names.dns_subdomain(name))
     if name := spec.get("runtimeClassName"):
@@ -218,15 +224,23 @@ def validate_container(container: Object, volumes: Mapping[str, Object], path: P
     errors += one_of(
         container.get("terminationMessagePolicy"), MESSAGE_POLICIES, path / "terminationMessagePolicy", in_order=True
     )
-    errors += validate_ports(items(container, "ports"), path / "ports")
-    errors += validate_env(items(container, "env"), path / "env")
-    errors += validate_env_from(items(container, "envFrom"), path / "envFrom")
-    privileged = bool(part(container, "securityContext").get("privileged"))
-    errors += validate_mounts(items(container, "volumeMounts"), volumes, path / "volumeMounts", privileged=privileged)
+    if ports := items(container, "ports"):
+        errors += validate_ports(ports, path / "ports")
+    if variables := items(container, "env"):
+        errors += validate_env(variables, path / "env")
+    if sources := items(container, "envFrom"):
+        errors += validate_env_from(sources, path / "envFrom")
+    if mounts := items(container, "volumeMounts"):
+        privileged = bool(part(container, "securityContext").get("privileged"))
+        errors += validate_mounts(mounts, volumes, path / "volumeMounts", privileged=privileged)
     errors += one_of(container.get("imagePullPolicy"), PULL_POLICIES, path / "imagePullPolicy")
-    errors += validate_resources(part(container, "resources"), path / "resources")
-    errors += validate_resizing(items(container, "resizePolicy"), path / "resizePolicy")
-    return errors + validate_security(part(container, "securityContext"), path / "securityContext")
+    if resources := part(container, "resources"):
+        errors += validate_resources(resources, path / "resources")
+    if policies := items(container, "resizePolicy"):
+        errors += validate_resizing(policies, path / "resizePolicy")
+    if context := part(container, "securityContext"):
+        errors += validate_security(context, path / "securityContext")
+    return errors
 
 
 def validate_restart_rules(container: Object, path: Path, *, init: bool) -> Errors:
