@@ -7,6 +7,7 @@ Every request has a connection of its own, so that each is balanced anew. It run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import msgspec
@@ -143,7 +144,10 @@ async def serve() -> Outcome:
 
 
 def main() -> int:
-    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(serve())))
+    told = msgspec.json.encode(asyncio.run(serve()))
+    with contextlib.suppress(BrokenPipeError):  # whoever gave the order was killed
+        sys.stdout.buffer.write(told)
+        sys.stdout.buffer.flush()
     return 0
 
 

@@ -185,7 +185,11 @@ async def start_load(cluster: Cluster, order: Order, *, inside: bool) -> asyncio
         command = ground.enter_command(cluster.record.fabric, where, command)
         environment = ground.environment(cluster.instance.root)
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for us, and we end it
     )
     assert process.stdin is not None
     try:
