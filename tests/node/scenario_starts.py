@@ -13,7 +13,7 @@ from kubesvc.node.imagestore import ImageStore
 
 from .imagemaking import docker_save
 from .scenario_images import small_layer
-from .scenarios import FOREVER, inside, shell, waiting_for
+from .scenarios import FOREVER, execute, inside, shell, waiting_for
 from .world import World, condition, container_status, is_ready, processes
 
 STRICT = {"runAsNonRoot": True}
@@ -137,3 +137,17 @@ async def a_lost_sandbox_is_made_anew(world: World) -> None:
 
 def is_running(pod: Object) -> bool:
     return "running" in container_status(pod).get("state", {})
+
+
+async def terminals_are_the_pods_own(world: World) -> None:
+    """NODE-100: of a container with a tty and of an exec: by the name that the program has for it, in the Pod alone."""
+    named = "t=$(tty); [ -c $t ] && echo $t > $t"
+    await world.create("tty", shell(f"{named}; {FOREVER}", tty=True, stdin=True))
+    pod = await world.ready("tty")
+    for number in (1, 2):  # the container's own is the first, and an exec's number is given again when that has ended
+        code, out, _ = await execute(world, "tty", ["sh", "-c", f"sleep 0.1; {named}"], tty=True)
+        assert (code, out) == (0, b"/dev/pts/1\r\n"), (number, out)
+    assert world.log_text(pod) == "/dev/pts/0\n"
+    code, out, _ = await execute(world, "tty", ["ls", "/dev/pts"])
+    assert out.split() == [b"0", b"ptmx"]
+    await world.delete("tty", grace_seconds=0)

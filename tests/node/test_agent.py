@@ -45,6 +45,7 @@ SCENARIOS = (
     "what_cannot_start_says_so",
     "a_lost_sandbox_is_made_anew",
     "gates_of_others_are_kept",
+    "terminals_are_the_pods_own",
 )
 
 
