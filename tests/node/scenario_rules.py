@@ -201,7 +201,8 @@ async def probes_are_counted_and_leave_no_connections(world: World) -> None:
 
 
 async def the_node_shows_itself(world: World) -> None:
-    """NODE-83, NODE-84: the Lease is renewed all the while, the Node written only when it says something new."""
+    """NODE-83, NODE-84, NODE-93: the Lease is renewed all the while, the Node written only when it says something new,
+    and Events tell when it takes no more Pods and when it does again."""
     lease = await world.client.get(LEASE, "n1", "kube-node-lease")
     assert lease["spec"]["holderIdentity"] == "n1" and lease["spec"]["leaseDurationSeconds"] == 40
     node = await world.client.get(NODE, "n1")
@@ -219,6 +220,11 @@ async def the_node_shows_itself(world: World) -> None:
     addresses = [(a["type"], a["address"]) for a in node["status"]["addresses"]]
     assert addresses == [("InternalIP", NODE_ADDRESS), ("Hostname", "n1")]
     assert node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
+    for unschedulable in (True, None):
+        await world.client.patch(NODE, "n1", "", {"spec": {"unschedulable": unschedulable}}, "merge")
+        await asyncio.sleep(0.2)
+    told = [(e["reason"], e["message"]) for e in await world.events_of("n1") if "Schedulable" in e["reason"]]
+    assert told == [(r, f"Node n1 status is now: {r}") for r in ("NodeNotSchedulable", "NodeSchedulable")], told
 
 
 the_node_shows_itself.options = {"lease_renew_seconds": 0.2, "status_seconds": 0.2}  # type: ignore[attr-defined]

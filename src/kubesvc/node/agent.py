@@ -154,6 +154,7 @@ class NodeAgent:
                 await self.clean_up(context)
                 if (settings.own_network or settings.routed) and not settings.simulated:
                     self.nodes.on_change(lambda old, new: self.sync_routes(sandboxes.links))
+                self.nodes.on_change(lambda old, new: self.tell_schedulable(events, old, new))
                 group.create_task(keeper.run())
                 await door.start()
                 self.ready.set()
@@ -245,6 +246,14 @@ class NodeAgent:
                 return tuple(node.spec.pod_cidrs or [node.spec.pod_cidr])
             await asyncio.sleep(0.02)
         return self.settings.pod_cidrs
+
+    def tell_schedulable(self, events: NodeEvents, old: Node | None, new: Node | None) -> None:
+        """An Event when this node is cordoned or uncordoned (NODE-93)."""
+        if old is None or new is None or new.name != self.settings.node_name:
+            return
+        if old.spec.unschedulable != new.spec.unschedulable:
+            state = "NodeNotSchedulable" if new.spec.unschedulable else "NodeSchedulable"
+            events.node("Normal", state, f"Node {new.name} status is now: {state}")
 
     # -- Pods ---------------------------------------------------------------------------------------------------------
 
