@@ -6,8 +6,11 @@ import errno
 import importlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,18 @@ def test_whoever_stops_reading_ends_us_quietly(words: str) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_with_130_and_not_a_word(tmp_path: Path) -> None:
+    """Twice in quick succession, while the cluster does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        config = tmp_path / "config"
+        config.write_text(NOWHERE.replace(":9", f":{deaf.getsockname()[1]}"))
+        words = [sys.executable, "-m", "kubesvc", "why", "--all", "--kubeconfig", str(config)]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deaf.accept()  # it has asked
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.returncode in (130, -signal.SIGINT)

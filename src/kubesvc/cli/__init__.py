@@ -160,6 +160,7 @@ def obey(words: list[str]) -> int:
     except Failure as failure:
         return report(name, failure, told)
     except KeyboardInterrupt:
+        fall_silent()
         return 130
     except OSError as error:
         if isinstance(error, BrokenPipeError) or error.errno not in WORLDS_FAULT:
@@ -184,6 +185,16 @@ def refused(error: OSError) -> str:
     assert error.errno is not None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
+
+
+def fall_silent() -> None:
+    """After Ctrl-C: what is torn down halfway, by a second one too, is nothing that anybody wants to read."""
+    import logging
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = lambda unraisable: None
+    logging.disable()
 
 
 def report(name: str, failure: Failure, told: argparse.Namespace) -> int:

@@ -108,6 +108,8 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
         outcome = await end_load(process)
     finally:
         if process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()  # inside a node it is not itself our child: that it has no more to do ends it
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
