@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -286,6 +287,12 @@ def web(mode: str, *arguments: str) -> Callable[[str], Image]:
     return make
 
 
+def agnhost(name: str) -> Image:
+    """The test server, also at the path that it has in its image, by which programs and manifests name it."""
+    script = f'#!/bin/sh\nexec {shlex.join(python_program())} "$@"\n'
+    return replace(web("pause")(name), files={"/agnhost": (script, 0o755)})
+
+
 def echo(mode: str, *arguments: str) -> Callable[[str], Image]:
     """A server whose image takes options only: the mode belongs to the entrypoint."""
 
@@ -307,7 +314,7 @@ STAND_INS: Mapping[str, Callable[[str], Image]] = {
     "curl": shell,
     "python": shell,
     "pause": pause,
-    "agnhost": web("pause"),
+    "agnhost": agnhost,
     "echoserver": echo("echo", "--port", "8080"),
     "echo-server": echo("echo", "--port", "80"),
     "http-echo": echo("text"),

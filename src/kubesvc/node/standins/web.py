@@ -6,6 +6,7 @@
     web.py netexec --http-port=8080 --udp-port=8081       /hostname /clientip /echo?msg= /healthz /shell?cmd=
                                                           /exit?code= /shutdown
     web.py serve-hostname --port=9376                     the Pod's name, by TCP connection or HTTP
+    web.py connect HOST:PORT --timeout=1s --protocol=tcp  whether it answers: 0, or REFUSED, TIMEOUT, DNS, OTHER and 1
     web.py pause                                          wait to be ended
 
 It listens on all addresses of both families, answers each connection in a thread, and ends at SIGTERM after the
@@ -243,6 +244,41 @@ def wait() -> None:
     threading.Event().wait()
 
 
+def seconds_of(text: str) -> float | None:
+    """A span as Go writes it, in one unit; None for none, which is no bound."""
+    units = {"ms": 0.001, "us": 0.000001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    number = text.rstrip("mush")
+    return float(number) * units[text[len(number) :] or "s"] or None if number else None
+
+
+def connect(options: dict[str, str]) -> str:
+    """Whether somebody answers there: "" if so, else the one word that tells why not, with details for some."""
+    target = next((name for name in options if ":" in name), "")
+    host, _, port = target.rpartition(":")
+    protocol = options.get("protocol") or "tcp"
+    if protocol not in ("tcp", "udp"):
+        return f"OTHER: unsupported protocol: {protocol}"
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=kind)[0]
+    except OSError as error:
+        return f"DNS: {error}"
+    try:
+        with socket.socket(family, kind) as there:
+            there.settimeout(seconds_of(options.get("timeout", "")))
+            there.connect(address)
+            if protocol == "udp":
+                there.send(b"hostname")
+                there.recv(HEAD_BYTES)
+    except TimeoutError:
+        return "TIMEOUT"
+    except ConnectionRefusedError:
+        return "REFUSED"
+    except OSError as error:
+        return f"OTHER: {error}"
+    return ""
+
+
 def main(words: list[str]) -> None:
     mode = words[0] if words else "pause"
     options = parse(words[1:])
@@ -261,8 +297,12 @@ def main(words: list[str]) -> None:
         signal.signal(number, stop)
     if mode == "pause":
         wait()
+    if mode == "connect":
+        if refusal := connect(options):
+            os.write(2, f"{refusal}\n".encode())
+        sys.exit(bool(refusal))
     if mode not in modes:
-        os.write(2, f"unknown mode {mode}: one of pause {' '.join(modes)}\n".encode())
+        os.write(2, f"unknown mode {mode}: one of pause connect {' '.join(modes)}\n".encode())
         sys.exit(1)
     kind, default = modes[mode]
     server = kind(options)
