@@ -78,7 +78,7 @@ def test_a_printed_picture_and_a_list(watched: Instance) -> None:
     assert "✓ svc/web" in text and "web-1" in text and "80/TCP → 80, 1 of 2" in text and "joined" in text
     listed = watched.run("top", "--name", watched.name).stdout
     assert "default/web" in listed and "kube-system/kube-dns" in listed
-    assert "not found" in watched.run("top", "svc/nobody", "--name", watched.name, check=False).stderr
+    assert "there is no Service nobody" in watched.run("top", "svc/nobody", "--name", watched.name, check=False).stderr
 
 
 def test_another_cluster_is_shown_without_counters(watched: Instance, tmp_path: Path) -> None:
