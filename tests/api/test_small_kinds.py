@@ -212,6 +212,8 @@ ROWS: tuple[tuple[str, Kind, Object, dict[str, Any]], ...] = (
     ("namespace", kinds.NAMESPACE, {"metadata": {"name": "x"}, "status": {"phase": "Active"}}, {"Status": "Active"}),
     ("ingress", kinds.INGRESS, {"spec": {"rules": [{"host": h} for h in "abcd"], "tls": [{}]}},
      {"Class": "<none>", "Hosts": "a,b,c + 1 more...", "Address": "", "Ports": "80, 443"}),
+    ("ingress whose last host is the third", kinds.INGRESS,
+     {"spec": {"rules": [{"host": "a"}, {}, {"host": "b"}, {"host": "c"}]}}, {"Hosts": "a,b,c"}),
     ("ingress for all", kinds.INGRESS, {"spec": {}, "status": {"loadBalancer": {"ingress": [{"ip": "2"},
      {"hostname": "1"}]}}},
      {"Hosts": "*", "Address": "1,2", "Ports": "80"}),

@@ -226,9 +226,10 @@ def validate_update(new: Object, _: Object, __: Situation) -> Errors:
 def hosts(ingress: Ingress) -> str:
     """At most three hosts, `*` if none is named."""
     rules = ingress.spec.rules or []
-    found = [r.host for r in rules if r.host]
-    text = ",".join(found[:3]) or "*"
-    return f"{text} + {len(rules) - 3} more..." if len(rules) > 3 and len(found) >= 3 else text
+    places = [i for i, r in enumerate(rules) if r.host][:3]
+    text = ",".join(rules[i].host for i in places) or "*"
+    more = len(places) == 3 and places[-1] < len(rules) - 1
+    return f"{text} + {len(rules) - 3} more..." if more else text
 
 
 def address(ingress: Ingress) -> str:
