@@ -118,7 +118,7 @@ def test_a_taken_port_is_an_event_and_a_line_of_status_and_never_a_failed_servic
 
 
 def test_a_pod_reaches_itself_through_its_service(shared: Instance, pods: dict[str, str]) -> None:
-    """Hairpin: the packet leaves and comes back, masqueraded, so that the answer passes the node."""
+    """CONF-8, hairpin: the packet leaves and comes back, masqueraded, so that the answer passes the node."""
     shared.apply(service("self", WEB, selector={"pod": "near"}))
     address = shared.get("service", "self")["spec"]["clusterIP"]
     eventually(lambda: shared.curl(f"http://{address}/hostname").stdout == "near")
@@ -176,7 +176,7 @@ def test_replies_pass_the_node_whatever_the_bridge_filter_says(shared: Instance,
 
 
 def test_names_resolve_inside_a_pod(shared: Instance, pods: dict[str, str]) -> None:
-    """Short names by the search path, whole names, another namespace, and none for what does not exist."""
+    """CONF-5: short names by the search path, whole names, another namespace, and none for what does not exist."""
     shared.kubectl("create", "namespace", "elsewhere")
     shared.apply(service("headless", WEB, clusterIP="None"))
     other = service("packets", WEB, selector={"app": "none"})

@@ -76,7 +76,7 @@ volumes_have_owners_and_sizes.options = {"volume_look_seconds": 0.2}  # type: ig
 
 
 async def host_ports_lead_to_pods(world: World) -> None:
-    """NODE-61: by the node's address, from the node and from the Pod itself; gone with the Pod; equal ports of
+    """NODE-61, CONF-4: by the node's address, from the node and from the Pod itself; gone with the Pod; equal ports of
     different protocols live side by side."""
     serve = {"image": "agnhost", "args": ["netexec", "--http-port=8080", "--udp-port=8081"]}
     ports = [{"containerPort": 8080, "hostPort": 9000}, {"containerPort": 8081, "hostPort": 9000, "protocol": "UDP"}]
