@@ -268,3 +268,13 @@ def test_as_a_plugin_it_asks_the_cluster_that_kubectl_asks(
     monkeypatch.setattr("sys.argv", ["kubectl-why", "svc/web"])
     assert kubectl_why() == 2
     assert f"the cluster of {tmp_path / '.kube' / 'config'} cannot be reached" in capsys.readouterr().err
+
+
+def test_manifests_were_read_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They tell no time themselves, and nobody read them in 1970."""
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {a: b}, ports: [{port: 80}]}}"
+    )
+    assert main(["why", "--json", "-f", str(file)]) == 1
+    assert json.loads(capsys.readouterr().out)["at"] > "2020"

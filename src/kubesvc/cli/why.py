@@ -135,7 +135,7 @@ def answer(args: argparse.Namespace, subject: Subject | None, namespace: str, sn
     else:
         found = [diagnose(subject, snapshot, namespace, args.node)]
     if args.json:
-        print(json.dumps(render_json(found, snapshot), indent=2))
+        print(json.dumps(render_json(found, snapshot, RealClock().now()), indent=2))
     elif subject is None:
         print(render_all(found))
     else:
