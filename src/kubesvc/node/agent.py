@@ -146,6 +146,8 @@ class NodeAgent:
                 network = group.create_task(self.open_network(context, keeper))
                 await asyncio.wait([network], timeout=None if settings.simulated else NETWORK_PATIENCE_SECONDS)
                 events.node("Normal", "Starting", "Starting kubelet.")
+                for state in ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"):
+                    events.node("Normal", state, f"Node {settings.node_name} status is now: {state}")
                 await self.services.synced.wait()  # NODE-75
                 await context.runtime.clean_up(list(self.records.values()))
                 self.pods.on_change(self.on_pod)
