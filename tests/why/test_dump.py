@@ -56,6 +56,18 @@ def test_a_dump_as_kubectl_makes_it(tmp_path: Path) -> None:
     assert "endpointslices are not in the dump" in found.gaps
 
 
+FLOW = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}],}}"
+
+
+@pytest.mark.parametrize("text", [FLOW, f"{FLOW}\n---\n{FLOW.replace('web', 'web2')}"], ids=["one", "two"])
+def test_yaml_that_begins_like_json_is_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(text)
+    given = read_manifests([tmp_path / "web.yaml"], SHOP)
+    assert len(given.services) == text.count("---") + 1 and not given.skipped
+    (tmp_path / "web.yaml").write_text('{"kind": "Service", "spec": {')
+    assert [s.where for s in read_manifests([tmp_path / "web.yaml"], SHOP).skipped] == ["web.yaml:1"]
+
+
 def test_a_list_that_is_empty_is_in_the_dump_whatever_holds_it(tmp_path: Path) -> None:
     """A directory, an archive, and one file say the same of what they hold and what they do not."""
     lists = {"services": as_list("Service", service()), "pods": as_list("Pod"), "events": as_list("Event")}

@@ -148,10 +148,17 @@ def documents(name: str, raw: bytes, skipped: list[Skipped]) -> Iterator[Found]:
         return
     if text.lstrip()[0] in "{[":
         try:
-            yield from plain(name, json.loads(text), skipped)
+            value = json.loads(text)
         except json.JSONDecodeError:
-            yield from scattered(name, text, skipped)
-        return
+            broken: list[Skipped] = []
+            found = list(scattered(name, text, broken))
+            if found or not is_yaml(text):
+                skipped += broken
+                yield from found
+                return
+        else:
+            yield from plain(name, value, skipped)
+            return
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -167,6 +174,18 @@ def documents(name: str, raw: bytes, skipped: list[Skipped]) -> Iterator[Found]:
             skipped.append(Skipped(where, f"no YAML: {getattr(error, 'problem', None) or error}{at}"))
             continue
         yield from plain(where, value, skipped)
+
+
+def is_yaml(text: str) -> bool:
+    """Whether what begins like JSON is YAML in its flow style: `{kind: Service}`."""
+    import yaml
+
+    try:
+        for _ in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            pass
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def scattered(name: str, text: str, skipped: list[Skipped]) -> Iterator[Found]:
