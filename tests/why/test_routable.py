@@ -34,6 +34,7 @@ class Row:
     blind: bool = False
 
 
+LATER = "2026-01-01T02:00:00Z"
 LISTED = "listed: 10.244.1.2:8080"
 ROWS = (
     Row("no Service", "listed", False, "it does not exist", ()),
@@ -43,6 +44,9 @@ ROWS = (
         (service(ports=[{"name": "a", "port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": "x"}]),
          pod())),
     Row("listed suffices", "listed", True, LISTED),
+    Row("those that end serve as long as nobody else does", "listed", True,
+        f"{LISTED} (all of them terminating, none ready)",
+        (service(), pod(metadata={"deletionTimestamp": LATER, "deletionGracePeriodSeconds": 30}))),
     Row("an alias never is", "listed", False, "it is an alias (ExternalName), which nothing lists and no rule leads to",
         ({**service(selector={}), "spec": {"type": "ExternalName", "externalName": "a.b"}},), blind=True),
     Row("programmed on the node that was seen", "programmed", True, f"{LISTED}; programmed on n1", sights=WELL),

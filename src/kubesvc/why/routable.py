@@ -55,6 +55,8 @@ def judge(service: Service | None, snapshot: Snapshot, stage: Stage, knocked: di
     if not ports or bare:
         return Progress(False, f"no ready endpoint is listed for port {', '.join(bare) or 'any'}")
     listed = f"listed: {some(sorted({str(t) for p in ports for t in p.cluster or p.serving}))}"
+    if not any(e.ready for s in slices for e in s.endpoints or ()):
+        listed += " (all of them terminating, none ready)"
     if stage == "listed":
         return Progress(True, listed)
     if not snapshot.sights:
