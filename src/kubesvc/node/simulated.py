@@ -7,7 +7,7 @@ import contextlib
 import logging
 
 from kubesvc.api.container import ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus
-from kubesvc.api.errors import ApiError, Conflict, NotFound
+from kubesvc.api.errors import ApiError, Conflict, Invalid, NotFound
 from kubesvc.api.kinds import POD
 from kubesvc.api.meta import typed
 from kubesvc.api.pod import Pod
@@ -126,8 +126,11 @@ class SimulatedPod:
             self.pod = typed(answer, Pod)
 
     async def write(self, word: str, stopped: bool = False) -> None:
-        """Write the status that a step means, until the server takes it."""
+        """Write the status that a step means, until the server takes it or finds it wrong. A pod that has run to its
+        end stays as it is, whatever comes after in its script."""
         while not self.gone:
+            if self.pod.terminal and not stopped:
+                return
             if word == "ready":
                 with contextlib.suppress(ApiError, Unreachable):  # the write below meets the same trouble and waits
                     await self.open_gates()
@@ -142,6 +145,9 @@ class SimulatedPod:
                 self.pod = typed(answer, Pod)
                 return
             except (NotFound, Conflict):
+                return
+            except Invalid as error:  # and would be the next time
+                log.warning("status of pod %s/%s refused: %s", self.pod.namespace, self.pod.name, error)
                 return
             except (ApiError, Unreachable) as error:
                 log.info("status of pod %s/%s not written: %s", self.pod.namespace, self.pod.name, error)
