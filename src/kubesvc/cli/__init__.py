@@ -68,12 +68,25 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
+class Helper(argparse.RawDescriptionHelpFormatter):
+    """The text as it is written, and the default of every option whose help does not tell it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told, default = action.help, action.default
+        plain = isinstance(default, (str, int, float)) and not isinstance(default, bool) and default != ""
+        if not told or not plain or "default" in told or not action.option_strings or action.nargs == 0:
+            return told
+        if default == argparse.SUPPRESS:
+            return told
+        return f"{told} (default: {f'{default:g}' if isinstance(default, float) else default})"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but options are never abbreviated and wrong usage exits 64."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         kwargs["allow_abbrev"] = False
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("formatter_class", Helper)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
@@ -94,11 +107,15 @@ def overview() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
+    if argv is None:  # as a program, whose hooks are ours
+        sys.unraisablehook = unless_interrupted
     speak_plainly()
     try:
         status = obey(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        return 130
     except BrokenPipeError:
         # The reader of our output went away; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -185,6 +202,12 @@ def refused(error: OSError) -> str:
     assert error.errno is not None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
+
+
+def unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
+    """Tell of errors that nobody could catch, but not where a second Ctrl-C met the end of the first."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def fall_silent() -> None:

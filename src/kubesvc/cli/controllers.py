@@ -32,7 +32,13 @@ DEFAULT = ("endpoints-controller", "endpointslice-controller", "endpointslice-mi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_part_arguments(parser)
-    parser.add_argument("--controllers", type=comma, default=DEFAULT, metavar="*,NAME,-NAME")
+    parser.add_argument(
+        "--controllers",
+        type=comma,
+        default=DEFAULT,
+        metavar="*,NAME,-NAME",
+        help="which to run (default: the three endpoint controllers)",
+    )
     parser.add_argument(
         "--explain-slices", action="store_true",
         help="say on every EndpointSlice what was decided about each Pod (annotation kubesvc.dev/decisions)",

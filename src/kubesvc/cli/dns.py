@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 5.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_part_arguments(parser)
     parser.add_argument("--address", default="127.0.0.1:5353", metavar="IP:PORT", help="where to answer")
-    parser.add_argument("--cluster-domain", default="cluster.local", metavar="NAME")
+    parser.add_argument("--cluster-domain", default="cluster.local", metavar="NAME", help="the zone to answer for")
     parser.add_argument("--ttl", type=count, default=5, metavar="SECONDS", help="of records, 0 to 3600 (default: 5)")
     parser.add_argument(
         "--negative-ttl", type=count, default=None, metavar="SECONDS", help="of `no such name` (default: as --ttl)"

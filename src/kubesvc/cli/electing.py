@@ -27,10 +27,26 @@ def add_election_arguments(parser: argparse.ArgumentParser, lease: str) -> None:
         help="wait until no other one works, by Lease (default: true)",
     )  # fmt: skip
     group.add_argument("--leader-elect-resource-name", default=lease, metavar="NAME", help="of the Lease")
-    group.add_argument("--leader-elect-resource-namespace", default="kube-system", metavar="NAMESPACE")
-    group.add_argument("--leader-elect-lease-duration", type=seconds, default=15.0, metavar="SECONDS")
-    group.add_argument("--leader-elect-renew-deadline", type=seconds, default=10.0, metavar="SECONDS")
-    group.add_argument("--leader-elect-retry-period", type=seconds, default=2.0, metavar="SECONDS")
+    group.add_argument(
+        "--leader-elect-resource-namespace", default="kube-system", metavar="NAMESPACE", help="of the Lease"
+    )
+    group.add_argument(
+        "--leader-elect-lease-duration",
+        type=seconds,
+        default=15.0,
+        metavar="SECONDS",
+        help="how long others wait before they take over",
+    )
+    group.add_argument(
+        "--leader-elect-renew-deadline",
+        type=seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to try to keep the Lease",
+    )
+    group.add_argument(
+        "--leader-elect-retry-period", type=seconds, default=2.0, metavar="SECONDS", help="between tries"
+    )
 
 
 def elected(args: argparse.Namespace, part: Part) -> Part:

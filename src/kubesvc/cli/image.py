@@ -30,14 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_name(parser)
     acts = parser.add_subparsers(dest="act", required=True, metavar="pull|load|list|rm")
     pull = acts.add_parser("pull", help="pull images from registries")
-    pull.add_argument("image", nargs="+")
-    pull.add_argument("--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL")
+    pull.add_argument("image", nargs="+", help="such as ghcr.io/shop/web:1")
+    pull.add_argument(
+        "--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL", help="ask there instead"
+    )
     load = acts.add_parser("load", help="load images from archives or layouts")
-    load.add_argument("file", nargs="+", type=Path)
+    load.add_argument("file", nargs="+", type=Path, help="an archive, or the directory of an OCI layout")
     load.add_argument("--tag", action="append", default=[], metavar="IMAGE", help="name it so, not as it names itself")
     acts.add_parser("list", help="list the images that were loaded")
     rm = acts.add_parser("rm", help="remove images")
-    rm.add_argument("image", nargs="+")
+    rm.add_argument("image", nargs="+", help="as `kubesvc image list` names it")
 
 
 def run(args: argparse.Namespace) -> int:

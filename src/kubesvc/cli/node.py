@@ -46,11 +46,21 @@ def add_node_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", type=comma, default=(), metavar="IP[,IP]",
         help="the node's own addresses (default: the one from which it reaches the API)",
     )  # fmt: skip
-    parser.add_argument("--cluster-dns", type=comma, default=(), metavar="IP")
-    parser.add_argument("--cluster-domain", default="", metavar="NAME")
+    parser.add_argument(
+        "--cluster-dns",
+        type=comma,
+        default=(),
+        metavar="IP",
+        help="where Pods ask for names (default: as the cluster says)",
+    )
+    parser.add_argument(
+        "--cluster-domain", default="", metavar="NAME", help="the zone of the cluster's names (default: cluster.local)"
+    )
     parser.add_argument("--cluster-cidr", type=comma, default=(), metavar="CIDR[,CIDR]", help="all pods' addresses")
-    parser.add_argument("--zone", default="", metavar="ZONE")
-    parser.add_argument("--images-map", default="", metavar="FILE")
+    parser.add_argument(
+        "--zone", default="", metavar="ZONE", help="the node's topology.kubernetes.io/zone (default: none)"
+    )
+    parser.add_argument("--images-map", default="", metavar="FILE", help="image pattern to command (docs/images.md)")
     parser.add_argument(
         "--proxy-mode", choices=("auto", "nftables", "iptables", "userspace"), default="auto",
         help="how to steer packets (auto: the first of the others that works here)",

@@ -25,8 +25,8 @@ DEEDS = ("stop", "start", "partition", "heal")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_instance(parser)
-    parser.add_argument("action", nargs="?", choices=("list", *DEEDS), default="list")
-    parser.add_argument("node", nargs="?", metavar="NODE")
+    parser.add_argument("action", nargs="?", choices=("list", *DEEDS), default="list", help="as above (default: list)")
+    parser.add_argument("node", nargs="?", metavar="NODE", help="which; not for list")
     parser.add_argument("--json", action="store_true", help="list them for programs")
 
 

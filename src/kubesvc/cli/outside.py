@@ -29,8 +29,8 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,9}[a-z0-9])?")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_instance(parser)
-    parser.add_argument("action", choices=("add", "rm", "exec", "list"))
-    parser.add_argument("host", nargs="?", metavar="NAME")
+    parser.add_argument("action", choices=("add", "rm", "exec", "list"), help="as above")
+    parser.add_argument("host", nargs="?", metavar="NAME", help="which host; not for list")
     parser.add_argument("--address", metavar="CIDR", help="the host's address with prefix length, 192.168.49.1/24")
 
 

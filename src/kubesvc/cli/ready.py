@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pod", help="pod/NAME")
-    parser.add_argument("state", choices=("on", "off", "auto"))
+    parser.add_argument("state", choices=("on", "off", "auto"), help="as above")
     parser.add_argument("-n", "--namespace", metavar="NAMESPACE", help="the Pod's (default: the context's)")
     add_target(parser)
 

@@ -42,7 +42,7 @@ WARM_SECONDS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", metavar="deployment/NAME")
+    parser.add_argument("subject", metavar="deployment/NAME", help="what is rolled")
     parser.add_argument("-n", "--namespace", metavar="NAMESPACE", help="of the Deployment (default: the context's)")
     parser.add_argument("--rps", type=float, default=200.0, metavar="N", help="requests per second (default: 200)")
     parser.add_argument("--service", default="", metavar="NAME", help="if several Services lead to it")

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", default="", metavar="POD", help="the Pod that asks")
     parser.add_argument("--type", default="", choices=TYPES, help="what is asked for (default: A and AAAA)")
     parser.add_argument("-n", "--namespace", metavar="NAMESPACE", help="where the Pod is")
-    parser.add_argument("--cluster-domain", default="cluster.local", metavar="NAME")
+    parser.add_argument(
+        "--cluster-domain", default="cluster.local", metavar="NAME", help="the zone of the cluster's names"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     add_target(parser)
 

@@ -65,10 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where the other machine reaches the API (default: its --bind-address)",
     )
-    create.add_argument("--description", default="", metavar="TEXT")
+    create.add_argument("--description", default="", metavar="TEXT", help="whom it is for; the list shows it")
     listing = acts.add_parser("list", help="list the tokens, without their secrets")
     listing.add_argument("--json", action="store_true", help="for programs")
-    acts.add_parser("delete", help="let nobody join by a token any more").add_argument("id", metavar="ID")
+    acts.add_parser("delete", help="let nobody join by a token any more").add_argument(
+        "id", metavar="ID", help="the token's public half, as `kubesvc token list` shows it"
+    )
 
 
 def ttl(text: str) -> float:

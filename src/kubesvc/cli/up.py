@@ -94,7 +94,7 @@ def add_images(group: Group) -> None:
         help="what this machine can stand in for runs at once, all else is pulled (stand-ins, the default); pull "
         "everything (registries); pull nothing (offline)",
     )  # fmt: skip
-    group.add_argument("--images-map", default="", metavar="FILE", help="images.toml: image pattern to command")
+    group.add_argument("--images-map", default="", metavar="FILE", help="image pattern to command (docs/images.md)")
     group.add_argument(
         "--registry-mirror", type=mirror, action="append", default=[], metavar="REGISTRY=URL",
         help="ask there instead: docker.io=http://127.0.0.1:5000",
