@@ -91,6 +91,13 @@ def test_wrong_usage_exits_64_and_says_what_would_do(
 NOT_RUNNING = (("kubectl", "get", "pods"), ("curl", "http://web"), ("shell",), ("outside", "list"), ("scheduler",))
 
 
+def test_a_map_of_images_is_read_before_anything_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "images.toml"
+    path.write_text('[images."shop/*"]\ncomand = ["x"]\n')
+    status, printed = said(capsys, "up", "--images-map", str(path))
+    assert status == WRONG_USAGE and str(path) in printed and "comand" in printed
+
+
 @pytest.mark.parametrize("words", NOT_RUNNING, ids=lambda w: w[0])
 def test_without_an_instance_the_next_step_is_named(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     status, printed = said(capsys, *words)

@@ -280,6 +280,16 @@ def overlap(args: argparse.Namespace) -> str:
     return ""
 
 
+def check_images_map(path: Path) -> None:
+    """Failure if the map is none. Nodes read it anew for each container, so later mistakes are told by the Pods."""
+    from kubesvc.node.images import ImageProblem, load_map
+
+    try:
+        load_map(path)
+    except ImageProblem as error:
+        raise Failure(f"--images-map {error}\nnext: docs/images.md tells what it may hold", status=64) from None
+
+
 def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     if args.runtime is not None:
@@ -289,6 +299,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{name}: with --runtime images are the runtime's own affair; leave one of both out", status=64
             )
         checked_runtime(args.runtime)
+    if options.images_map:
+        check_images_map(Path(options.images_map))
     paths = instance_paths(args.name)
     if args.detach:
         return run_detached(args, paths)
