@@ -80,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
     if args.write_cni is not None:
         return write_network(*args.write_cni)
     if not args.address:
-        raise Failure("--address is missing: the addresses by which other nodes reach this one", status=64)
+        raise Failure(
+            "--address is missing: where other nodes reach this one\n"
+            "next: --address IP; with --bootstrap-kubeconfig it is found out",
+            status=64,
+        )
     if args.runtime is not None:
         print(f"kubesvc node: containers are made by {checked_runtime(args.runtime)}", file=sys.stderr)
     name = args.node or platform.node().lower()

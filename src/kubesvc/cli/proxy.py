@@ -228,7 +228,8 @@ async def clean_up() -> int:
     try:
         removed = await remove_ours(ProxySettings())
     except (OSError, NftError, IptablesError) as error:
-        raise Failure(f"our rules cannot be removed: {error}\nnext: run it as root, on the node") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise Failure(f"our rules cannot be removed: {said}\nnext: run it as root, on the node") from error
     print("\n".join(f"removed {what}" for what in removed) or "there are no rules of ours here")
     return 0
 
