@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from kubesvc.api.errors import ApiError, Conflict, Forbidden, Invalid
+from kubesvc.api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from kubesvc.api.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
@@ -268,6 +268,21 @@ def test_a_token_of_one_speaks_at_the_other() -> None:
     with_pair(test)
 
 
+def test_servers_that_start_together_make_what_is_missing_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIDR-4, KSVC-7: what another made a moment ago, and a server has not seen yet, keeps it from nothing."""
+
+    async def test(one: ApiServer, two: ApiServer) -> None:
+        async def nothing_yet(*_: object, **__: object) -> Object:
+            raise NotFound("not seen yet")
+
+        monkeypatch.setattr(two.bootstrap.client, "get", nothing_yet)
+        two.bootstrap.done = False
+        await two.bootstrap.once()
+        assert two.bootstrap.done
+
+    with_pair(test)
+
+
 def test_endpoints_kubernetes_lists_the_servers_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """KSVC-3 to KSVC-5 and KSVC-8: both, then without the one that died, and none after a clean end."""
 
@@ -285,6 +300,8 @@ def test_endpoints_kubernetes_lists_the_servers_that_live(monkeypatch: pytest.Mo
         await asyncio.sleep(0.1)
         await two.bootstrap.own_endpoints()
         assert await addresses() == ["192.0.2.2"], "the other has not renewed its lease"
+        monkeypatch.setattr(servers, "LEASE_SECONDS", 60)
+        await two.bootstrap.own_endpoints()
         await one.bootstrap.own_endpoints()
         assert await addresses() == ["192.0.2.1", "192.0.2.2"]
         await one.bootstrap.withdraw()

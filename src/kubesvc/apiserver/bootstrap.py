@@ -71,7 +71,7 @@ class Bootstrap:
         await self.namespaces()
         try:
             await self.service_cidr()
-        except Conflict:
+        except (AlreadyExists, Conflict):
             pass  # another server does the same; the next turn looks again
         await self.priority_classes()
         await self.withdraw()
