@@ -13,6 +13,7 @@ import importlib
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -105,10 +106,13 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+AGAIN_SECONDS = 0.01
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     if argv is None:  # as a program, whose hooks are ours
-        sys.unraisablehook = unless_interrupted
+        sys.unraisablehook = interrupt_again
     speak_plainly()
     try:
         status = obey(list(sys.argv[1:] if argv is None else argv))
@@ -204,10 +208,19 @@ def refused(error: OSError) -> str:
     return f"{where}{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
 
 
-def unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
-    """Tell of errors that nobody could catch, but not where a second Ctrl-C met the end of the first."""
+def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Tell of errors that nobody could catch; but Ctrl-C that met code which can raise nothing comes once more."""
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
+        return
+    import _thread
+    import signal
+
+    def send() -> None:
+        time.sleep(AGAIN_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    _thread.start_new_thread(send, ())
 
 
 def fall_silent() -> None:
