@@ -5,7 +5,7 @@ SEEDS ?= 200
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check unit test e2e soak sim bench golden docs lock clean
+.PHONY: help venv demo check unit quick test e2e soak sim bench golden docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,12 +32,12 @@ e2e: venv  ## real packets, real processes, stock clients
 golden: venv  ## replay the recordings of a real API server (beside the checkout, in ../shared)
 	$(BIN)/python -m pytest -rs -m "golden and not soak" tests
 
-test: check  ## what CI runs: check, every test but the soak, 200 histories
-	@# the histories only compute and the other tests mostly wait, so they share the time
-	@nice -n 19 $(BIN)/python -m tests.sim --seeds $(SEEDS) > .sim.log 2>&1 & histories=$$!; \
-	$(BIN)/python -m pytest -rs -m "not soak" tests; status=$$?; \
-	wait $$histories || { status=1; cat .sim.log; }; \
-	tail -n 2 .sim.log; exit $$status
+test: check sim  ## what CI runs: check, 200 histories, every test but the soak
+	@# the first mostly wait and the second mostly compute, so they share the time
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line --keep-going e2e quick
+
+quick: venv  ## unit tests and recordings, but none that is slow
+	$(BIN)/python -m pytest -rs -m "not e2e and not slow and not soak" tests
 
 soak: test  ## full counts of kills, fuzz and seeds
 	$(BIN)/python -m pytest -rs -m soak tests
