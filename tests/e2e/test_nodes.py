@@ -74,6 +74,10 @@ def test_power_and_network(machine: None) -> None:
             return bool(there) and all(p["status"]["containerStatuses"][0]["restartCount"] == 1 for p in there)
 
         eventually(restarted)
+        boots = instance.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.bootID}").split()
+        told = json.loads(instance.kubectl("get", "events", "--field-selector=reason=Rebooted", "-o", "json"))
+        assert [e["message"] for e in told["items"]] == [f"Node n2 has been rebooted, boot id: {boots[1]}"]  # NODE-93
+        assert len(set(boots)) == 2
         eventually(
             lambda: ready_addresses(instance) == set().union(*by_node(ready_pods(instance, "app=web", 3)).values())
         )

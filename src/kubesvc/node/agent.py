@@ -148,6 +148,9 @@ class NodeAgent:
                 events.node("Normal", "Starting", "Starting kubelet.")
                 for state in ("NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"):
                     events.node("Normal", state, f"Node {settings.node_name} status is now: {state}")
+                if keeper.rebooted:
+                    text = f"Node {settings.node_name} has been rebooted, boot id: {keeper.system['bootID']}"
+                    events.node("Warning", "Rebooted", text)
                 await self.services.synced.wait()  # NODE-75
                 await context.runtime.clean_up(list(self.records.values()))
                 self.pods.on_change(self.on_pod)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ GOOD = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""The inode of the process namespace that the kernel begins with."""
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -36,6 +39,19 @@ def read_text(path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def read_boot_id(node_name: str) -> str:
+    """The machine's; in a process namespace of its own a node boots with the process that holds it, its ground."""
+    machine = read_text("/proc/sys/kernel/random/boot_id")
+    try:
+        first = os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
+    except OSError:
+        return machine
+    if first or not machine:
+        return machine
+    began = read_text("/proc/1/stat").rpartition(")")[2].split()[19:20]  # clock ticks after the machine's boot
+    return str(uuid.uuid5(uuid.UUID(machine), "/".join((node_name, *began))))
 
 
 def read_capacity(settings: NodeSettings) -> dict[str, str]:
@@ -64,7 +80,7 @@ def read_system(settings: NodeSettings) -> Object:
     return {
         "machineID": machine,
         "systemUUID": machine,
-        "bootID": read_text("/proc/sys/kernel/random/boot_id"),
+        "bootID": read_boot_id(settings.node_name),
         "kernelVersion": platform.release(),
         "osImage": release.get("PRETTY_NAME", "Linux"),
         "containerRuntimeVersion": "kubesvc://0.1.0",
@@ -160,6 +176,8 @@ class NodeKeeper:
         self.system = read_system(settings)
         self.node: Object = {}
         self.reported = 0.0
+        self.rebooted = False
+        """Whether the Node was there and has another boot id now."""
         self.trouble: Callable[[], str] = str
         """Asked why no Pods can run here now, "" if they can."""
 
@@ -174,6 +192,8 @@ class NodeKeeper:
             self.node = await self.client.patch(NODE, name, "", patch, "merge")
             if wanted["spec"] and not (self.node.get("spec") or {}).get("podCIDR"):
                 self.node = await self.client.patch(NODE, name, "", {"spec": wanted["spec"]}, "merge")
+        known = ((self.node.get("status") or {}).get("nodeInfo") or {}).get("bootID")
+        self.rebooted = self.rebooted or (bool(known) and known != self.system["bootID"])
         await self.report(force=True)
         await self.renew()
         return self.node
