@@ -29,11 +29,14 @@ def places() -> Iterator[dict[str, str]]:
             _, peer = answering.recvfrom(100)
             answering.sendto(b"me", peer)
 
-        threading.Thread(target=answer, daemon=True).start()
+        thread = threading.Thread(target=answer)
+        thread.start()
         found = {"listening": listening, "silent": silent, "answering": answering, "closed": closed}
         addresses = {name: f"127.0.0.1:{s.getsockname()[1]}" for name, s in found.items()}
         closed.close()
         yield {**addresses, "nowhere": "no-such-name.invalid:80"}
+        silent.sendto(b"the end", answering.getsockname())
+        thread.join()
 
 
 @pytest.mark.parametrize(
