@@ -5,7 +5,7 @@ SEEDS ?= 200
 export PATH := $(CURDIR)/$(BIN):$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check unit quick test e2e soak sim bench golden docs lock clean
+.PHONY: help venv demo check unit inside test e2e soak sim bench golden docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,17 +27,19 @@ unit: venv  ## seconds, unprivileged, offline
 	$(BIN)/python -m pytest -rs -m "not e2e and not slow and not golden and not soak" tests
 
 e2e: venv  ## real packets, real processes, stock clients
-	$(BIN)/python -m pytest -rs -m "(e2e or slow) and not soak" tests
+	$(BIN)/python -m pytest -rs -m "e2e and not soak" tests
 
 golden: venv  ## replay the recordings of a real API server (beside the checkout, in ../shared)
 	$(BIN)/python -m pytest -rs -m "golden and not soak" tests
 
 test: check sim  ## what CI runs: check, 200 histories, every test but the soak
-	@# the first mostly wait and the second mostly compute, so they share the time
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line --keep-going e2e quick
+	@# the second mostly wait and the first mostly compute, so they share the time
+	@$(MAKE) --no-print-directory inside > .inside.log 2>&1 & inside=$$!; \
+	$(MAKE) --no-print-directory e2e; status=$$?; \
+	wait $$inside || status=1; cat .inside.log; exit $$status
 
-quick: venv  ## unit tests and recordings, but none that is slow
-	$(BIN)/python -m pytest -rs -m "not e2e and not slow and not soak" tests
+inside: venv  ## every test but e2e and soak
+	$(BIN)/python -m pytest -rs -m "not e2e and not soak" tests
 
 soak: test  ## full counts of kills, fuzz and seeds
 	$(BIN)/python -m pytest -rs -m soak tests
@@ -52,4 +54,4 @@ lock: venv  ## renew requirements/dev.lock
 	$(BIN)/python tools/lock.py
 
 clean:
-	rm -rf .venv .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/kubesvc/api/schemas.bin
+	rm -rf .venv .peers .inside.log build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/kubesvc/api/schemas.bin
