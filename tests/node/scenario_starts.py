@@ -91,15 +91,17 @@ async def a_lost_sandbox_is_made_anew(world: World) -> None:
     """NODE-10, NODE-92: the process that holds a Pod's namespaces is killed under the agent. What the Pod's policy lets
     run again does, in new namespaces under another address; the rest has ended."""
     init = [{"name": "first", **shell("echo first")}]
-    web = {"image": "busybox", "command": ["sh", "-c", f"trap 'exit 0' TERM; {FOREVER}"]}
-    prober = {"readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}
-    await world.create("always", {**web, **prober}, initContainers=init)
+    trapping = {"image": "busybox", "command": ["sh", "-c", f"trap 'exit 0' TERM; touch /tmp/set; {FOREVER}"]}
+    web = {**trapping, "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/set"]}, "periodSeconds": 1}}
+    await world.create("always", web, initContainers=init)
     await world.create("shared", shell(FOREVER), shareProcessNamespace=True)
     beside = {"name": "d", "image": "busybox", "command": ["true"]}
     await world.create("failure", web, beside, restartPolicy="OnFailure")
     await world.create("never", web, restartPolicy="Never")
     before = {name: await world.ready(name) for name in ("always", "shared", "never")}
-    before["failure"] = await world.until("failure", lambda p: "terminated" in str(container_status(p, "d")), "ended")
+    before["failure"] = await world.until(
+        "failure", lambda p: "terminated" in str(container_status(p, "d")) and container_status(p)["ready"], "ended"
+    )
     for name in before:
         worker = world.agent.worker("default", name)
         assert worker is not None and worker.pause is not None
