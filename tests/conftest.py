@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,10 @@ COMPILED = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where nothing compiled is to be written (PYTHONDONTWRITEBYTECODE), every `kubesvc` that a test starts would
-    compile all it imports, for half of its time; so that goes to a directory which ends with the session."""
+    compile all it imports, for half of its time; so that goes to a directory which ends with the session. And Ctrl-C
+    ends what tests start, wherever they run."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and not os.environ.get("PYTHONPYCACHEPREFIX"):
         directory = config.stash[COMPILED] = Path(tempfile.mkdtemp(prefix="kubesvc-compiled-"))
         directory.chmod(0o755)  # other users, as whom some tests run programs, may read it
