@@ -20,7 +20,14 @@ from kubesvc.api.storageclass import StorageClass
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
-from .volumebinding_plan import OLD_PROVISIONER, PROVISIONED_BY, PROVISIONER, bind_completed, claim_class
+from .volumebinding_plan import (
+    OLD_PROVISIONER,
+    PROVISIONED_BY,
+    PROVISIONER,
+    bind_completed,
+    claim_class,
+    claim_reference,
+)
 
 PROVISIONER_NAME = "rancher.io/local-path"
 CLASS_NAME = "standard"
@@ -266,14 +273,7 @@ def render_volume(claim: PersistentVolumeClaim, made_of: StorageClass, node: Nod
     spec: Object = {
         "accessModes": list(claim.spec.access_modes or ()),
         "capacity": {"storage": canonical(requests.get("storage", "0"))},
-        "claimRef": {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "namespace": claim.namespace,
-            "name": claim.name,
-            "uid": claim.metadata.uid,
-            "resourceVersion": claim.metadata.resource_version,
-        },
+        "claimRef": claim_reference(claim),
         "hostPath": {"path": path, "type": "DirectoryOrCreate"},
         "nodeAffinity": affinity,
         "persistentVolumeReclaimPolicy": made_of.reclaim_policy or "Delete",

@@ -340,21 +340,24 @@ def plan_release(volume: PersistentVolume) -> VolumePlan:
 # ---------------------------------------------------------------- both sides of a bond
 
 
+def claim_reference(claim: PersistentVolumeClaim) -> Object:
+    """The plain `claimRef` of a volume that is this very claim's."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": claim.namespace,
+        "name": claim.name,
+        "uid": claim.metadata.uid,
+        "resourceVersion": claim.metadata.resource_version,
+    }
+
+
 def volume_bond(volume: PersistentVolume, claim: PersistentVolumeClaim) -> Object:
     """What the volume's side lacks, as a merge patch without identity; {} if nothing."""
     ref = volume.spec.claim_ref
     patch: Object = {}
     if ref is None or (ref.namespace, ref.name, ref.uid) != (claim.namespace, claim.name, claim.metadata.uid):
-        patch["spec"] = {
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": claim.namespace,
-                "name": claim.name,
-                "uid": claim.metadata.uid,
-                "resourceVersion": claim.metadata.resource_version,
-            }
-        }
+        patch["spec"] = {"claimRef": claim_reference(claim)}
     if not meant_for(volume, claim) and BOUND_BY_CONTROLLER not in (volume.metadata.annotations or {}):
         patch["metadata"] = {"annotations": {BOUND_BY_CONTROLLER: "yes"}}
     return patch
