@@ -25,7 +25,7 @@ from .podvolumes_plan import PodClaims, VolumeChoice, choose_volumes, divide_cla
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import Choice, choose_node
 from .slimpod import pods_of
-from .volumebinding_plan import bind_completed, volume_bond
+from .volumebinding_plan import Classes, bind_completed, volume_bond
 
 SCHEDULER_NAME = "default-scheduler"
 BIND_SECONDS = 600.0
@@ -119,12 +119,12 @@ class Scheduler(Controller):
             choice = choose_node(pod, nodes, self.pods_on(nodes))
             await (self.bind(pod, choice) if choice.node else self.report(pod, choice))
             return
-        claims = self.claims_of(pod)
-        if claims.problem:
-            words = f"0/{len(nodes)} nodes are available: {claims.problem}."
-            await self.report(pod, Choice(message=words if nodes else "no nodes available to schedule pods"))
+        classes = {c.name: c for c in self.classes.values()}
+        claims = self.claims_of(pod, classes)
+        if claims.problem and nodes:
+            await self.report(pod, Choice(message=f"0/{len(nodes)} nodes are available: {claims.problem}."))
             return
-        volumes = {n.name: self.volumes_on(claims, n) for n in nodes}
+        volumes = self.volumes_on(claims, nodes, classes)
         choice = choose_node(pod, nodes, self.pods_on(nodes), lambda node: volumes[node.name].problems)
         if not choice.node:
             await self.report(pod, choice)
@@ -135,7 +135,7 @@ class Scheduler(Controller):
 
     # -- volumes ------------------------------------------------------------------------------------------------------
 
-    def claims_of(self, pod: Pod) -> PodClaims:
+    def claims_of(self, pod: Pod, classes: Classes) -> PodClaims:
         names = claim_names(pod)
         found = {n: c for n in names if (c := self.claims.get((pod.namespace, n))) is not None}
         users = {
@@ -148,14 +148,14 @@ class Scheduler(Controller):
             ]
             for name in names
         }
-        return divide_claims(pod, found, {c.name: c for c in self.classes.values()}, users)
+        return divide_claims(pod, found, classes, users)
 
-    def volumes_on(self, claims: PodClaims, node: Node) -> VolumeChoice:
-        """What the claims would get on a node."""
+    def volumes_on(self, claims: PodClaims, nodes: Sequence[Node], classes: Classes) -> dict[str, VolumeChoice]:
+        """What the claims would get, by node."""
         bound = [c.spec.volume_name for c in claims.bound]
         named = {n: v for n in bound if (v := self.volumes.get(("", n))) is not None}
         free = list(self.volumes.values()) if claims.waiting else []
-        return choose_volumes(claims, node, named, free, {c.name: c for c in self.classes.values()})
+        return {n.name: choose_volumes(claims, n, named, free, classes) for n in nodes}
 
     async def promise(self, key: Key, pod: Pod, node: str, choice: VolumeChoice) -> None:
         """Tell the claims that wait for the pod what they get on its node."""
