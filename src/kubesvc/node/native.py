@@ -119,9 +119,6 @@ class NativeRuntime:
             mounts=[*runner.files_besides(mounts), *mounts, Mount(str(message_file), message_path)],
             read_only=bool(context is not None and context.read_only_root_filesystem),
         )
-        outputs = [pipe.for_container() for pipe in runner.output.pipes]
-        stdin = runner.output.open_input()
-        console = runner.output.open_console()
         sandbox = runner.view.sandbox
         kinds, new, inside = sandbox.kinds, sandbox.new, sandbox.pid
         if container.target_container_name and new:  # kubectl debug --target: among that container's processes
@@ -131,6 +128,10 @@ class NativeRuntime:
             kinds, new, inside = (*kinds, "pid"), (), target.pid
         uid, gid = user = runner.identity()
         groups = sorted({gid, *runner.supplemental_groups()})
+        group = await self.make_group(runner)
+        outputs = [pipe.for_container() for pipe in runner.output.pipes]  # opened last: refusals above leave none
+        stdin = runner.output.open_input()
+        console = runner.output.open_console()
         spec = {
             "place": str(room),
             "uid": uid,
@@ -141,7 +142,6 @@ class NativeRuntime:
             "limits": self.rlimits(runner),
             "terminal": console,
         }
-        group = await self.make_group(runner)
         try:
             prepared = await self.node.spawner.prepare_container(
                 Spawn(
