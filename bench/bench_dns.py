@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.meta import typed
@@ -116,12 +117,18 @@ def serve(pipe: Connection, churn: int, port: int = 0) -> None:
     asyncio.run(main())
 
 
+def started(churn: int, port: int = 0) -> tuple[Connection, SpawnProcess, tuple[str, int]]:
+    """The pipe to a process that serves (None ends it, and it answers with its CPU seconds and memory), the process,
+    and its address."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, churn, port), daemon=True)
+    process.start()
+    return ours, process, ours.recv()
+
+
 def load(churn: int, pace: float, seconds: float) -> None:
     """Queries over UDP: as many as go with 64 outstanding (pace 0), or `pace` a second, one answered at a time."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, churn), daemon=True)
-    process.start()
-    address = ours.recv()
+    ours, process, address = started(churn)
     chance = random.Random(1)
     numbers = [chance.randrange(SERVICES) for _ in range(2000)]
     queries = [query(f"svc{i}.ns{i % 50}", wire.A, n) for n, i in enumerate(numbers)]
@@ -165,11 +172,9 @@ def load(churn: int, pace: float, seconds: float) -> None:
 def steady(part: float, seconds: float) -> None:
     """Queries at `part` of the rate that one core should answer, each at its time, whether others are answered or not.
     An answer's time counts from when its query was due. Every name was asked once before."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, 0), daemon=True)
-    process.start()
+    ours, process, address = started(0)
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(ours.recv())
+    sock.connect(address)
     chance = random.Random(1)
     queries = []
     for n in range(1 << 14):
@@ -229,10 +234,7 @@ def workers(count: int, seconds: float) -> None:
         port = probe.getsockname()[1]
     made = []
     for _ in range(count):
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, 0, port), daemon=True)
-        process.start()
-        ours.recv()
+        ours, process, _ = started(0, port)
         made.append((ours, process))
     poll = select.poll()
     socks = {}
