@@ -47,6 +47,7 @@ from .volumes import (
     VolumeProblem,
     drop_volumes,
     fs_group,
+    made_of_objects,
     make_volume,
     needed_objects,
     overfull,
@@ -526,8 +527,7 @@ class PodWorker:
                         source = as_directory(volume, behind)
                     self.places[volume.name] = place = make_volume(source, self.pod, material, place)
                     if group is not None and owned:
-                        writable = volume.empty_dir is not None or bool(claim)
-                        own_by_group(place, group, read_only=not writable)
+                        own_by_group(place, group, read_only=made_of_objects(volume))
                 return
             except ClaimProblem as error:
                 words = (
@@ -546,12 +546,12 @@ class PodWorker:
             await asyncio.sleep(VOLUME_REFRESH_SECONDS * (0.5 + self.node.random.random()))
             if self.held_sandbox is None or self.stopping:
                 continue
-            made_of_objects = [v for v in self.pod.spec.volumes or () if v.empty_dir is None and v.host_path is None]
-            if not made_of_objects:
+            changing = [v for v in self.pod.spec.volumes or () if made_of_objects(v)]
+            if not changing:
                 continue
             try:
                 material = await self.node.material(self.pod, self.record.ips, needed_objects(self.pod))
-                for volume in made_of_objects:
+                for volume in changing:
                     files = plan_files(volume, self.pod, material)
                     if files is not None and volume.name in self.places:
                         changed = write_files(self.places[volume.name], readable(files, fs_group(self.pod)))

@@ -106,6 +106,12 @@ def downward_files(items: list[DownwardAPIVolumeFile] | None, mode: int, pod: Po
     return files
 
 
+def made_of_objects(volume: Volume) -> bool:
+    """Whether its files are what objects of the API say, so that no container may change them."""
+    storage = (volume.empty_dir, volume.host_path, volume.persistent_volume_claim, volume.ephemeral)
+    return all(source is None for source in storage)
+
+
 def plan_files(volume: Volume, pod: Pod, material: Material) -> Files | None:
     """The files of a volume that is made of objects; None for one that is not."""
     if (config := volume.config_map) is not None:
@@ -332,16 +338,14 @@ def plan_mounts(
             raise VolumeProblem(f'volume "{mount.name}" of container "{container.name}" is not there')
         below = sub_path(mount, environment)
         volume = volumes[mount.name]
-        claim = volume.persistent_volume_claim
-        storage = (volume.empty_dir, volume.host_path, claim, volume.ephemeral)
-        made_of_objects = all(source is None for source in storage)
+        claim, fixed = volume.persistent_volume_claim, made_of_objects(volume)
         found.append(
             Mount(
                 str(place),
                 os.path.normpath("/" + mount.mount_path.lstrip("/")),
-                read_only=mount.read_only or made_of_objects or (claim is not None and claim.read_only),
+                read_only=mount.read_only or fixed or (claim is not None and claim.read_only),
                 below=below,
-                make=not made_of_objects,
+                make=not fixed,
             )
         )
     return found
