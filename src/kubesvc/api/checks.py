@@ -62,6 +62,17 @@ def texts(path: Path, value: Any, found: Iterable[str]) -> Errors:
     return [fields.invalid(path, value, text) for text in found]
 
 
+def descending(value: str, path: Path) -> Errors:
+    """A path that stays below where it starts."""
+    errors = [fields.invalid(path, value, "must be a relative path")] if value.startswith("/") else []
+    return errors + not_upwards(value, path)
+
+
+def not_upwards(value: str, path: Path) -> Errors:
+    """A path without steps to the directory above."""
+    return [fields.invalid(path, value, "must not contain '..'")] if ".." in value.split("/") else []
+
+
 def label_selector(selector: Mapping[str, Any] | None, path: Path) -> Errors:
     """A LabelSelector as objects hold it."""
     errors = validate_labels((selector or {}).get("matchLabels"), path / "matchLabels")

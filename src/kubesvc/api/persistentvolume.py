@@ -123,8 +123,7 @@ def validate_source(spec: Object) -> Errors:
         place = part(spec, "local").get("path") or ""
         if not place:
             errors.append(fields.required(SPEC / "local" / "path"))
-        elif ".." in place.split("/"):
-            errors.append(fields.invalid(SPEC / "local" / "path", place, "must not contain '..'"))
+        errors += checks.not_upwards(place, SPEC / "local" / "path")
         if not affinity:
             errors.append(fields.required(here, "Local volume requires node affinity"))
     return errors

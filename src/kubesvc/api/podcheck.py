@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import addresses, checks, fields, names, quantity
-from .checks import INT32, items, nonnegative, one_of, part, texts
+from .checks import INT32, descending, items, nonnegative, one_of, part, texts
 from .fields import Errors, Path
 from .meta import Object
 from .objectmeta import validate_annotations, validate_labels
@@ -458,14 +458,6 @@ def validate_mounts(mounts: list[Object], volumes: Mapping[str, Object], path: P
     return errors
 
 
-def descending(value: str, path: Path) -> Errors:
-    """A path that stays below where it starts."""
-    errors = [fields.invalid(path, value, "must be a relative path")] if value.startswith("/") else []
-    if ".." in value.split("/"):
-        errors.append(fields.invalid(path, value, "must not contain '..'"))
-    return errors
-
-
 STANDARD_RESOURCES = frozenset({
     "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage",
     "limits.cpu", "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services",
@@ -703,7 +695,7 @@ def validate_host_path(source: Object, path: Path) -> Errors:
     place = source.get("path") or ""
     if not place:
         return [fields.required(path / "path")]
-    errors = [fields.invalid(path / "path", place, "must not contain '..'")] if ".." in place.split("/") else []
+    errors = checks.not_upwards(place, path / "path")
     if (kind := source.get("type") or "") not in HOST_PATH_TYPES:
         errors.append(fields.not_supported(path / "type", kind, HOST_PATH_TYPES))
     return errors

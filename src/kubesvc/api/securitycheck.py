@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from . import fields
-from .checks import INT32, items, one_of, part
+from .checks import INT32, descending, items, one_of, part
 from .fields import Errors, Path
 from .meta import Object
 
@@ -52,18 +52,10 @@ def validate_profile(context: Object, field: str, word: str, path: Path) -> Erro
         if name is None:
             errors.append(fields.required(here / "localhostProfile", f"must be set when {word} type is Localhost"))
         else:
-            errors += local_path(name, here / "localhostProfile")
+            errors += descending(name, here / "localhostProfile")
     elif name is not None:
         text = f"can only be set when {word} type is Localhost"
         errors.append(fields.invalid(here / "localhostProfile", profile if word == "seccomp" else name, text))
-    return errors
-
-
-def local_path(name: str, path: Path) -> Errors:
-    """A path that stays below the directory of profiles."""
-    errors = [fields.invalid(path, name, "must be a relative path")] if name.startswith("/") else []
-    if ".." in name.split("/"):
-        errors.append(fields.invalid(path, name, "must not contain '..'"))
     return errors
 
 
