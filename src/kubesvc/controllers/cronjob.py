@@ -18,6 +18,7 @@ from . import cronjob_plan as plan
 from .job_plan import finished
 from .ownership import controller_uid
 from .runner import Controller, ControllerContext, ExpectedFailure, closing, key_of
+from .versioned import patch_version
 
 LONGEST_WAIT_SECONDS = 600.0
 """A CronJob is looked at now and then before its time: the wall clock may have been set, which no wait notices."""
@@ -211,12 +212,8 @@ class CronJobController(Controller):
         if status == cron_job.status:
             return
         plain: Object = {"active": None, **msgspec.to_builtins(status)}
-        meta = {"uid": cron_job.metadata.uid, "resourceVersion": cron_job.metadata.resource_version}
         try:
-            await self.client.patch(
-                CRON_JOB, cron_job.name, cron_job.namespace, {"metadata": meta, "status": plain}, "merge",
-                subresource="status",
-            )  # fmt: skip
+            await patch_version(self.client, CRON_JOB, cron_job, {"status": plain}, subresource="status")
         except NotFound:
             return
 

@@ -19,6 +19,7 @@ from . import deployment_plan as plan
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, closing, key_of
 from .slimpod import pods_of
+from .versioned import patch_version
 
 
 class DeploymentController(Controller):
@@ -231,14 +232,10 @@ class DeploymentController(Controller):
         """Set a ReplicaSet's size, and let it remember the Deployment's."""
         replica_set = step.replica_set
         patch: Object = {
-            "metadata": {
-                "uid": replica_set.metadata.uid,
-                "resourceVersion": replica_set.metadata.resource_version,
-                "annotations": plan.plan_sizes(deployment),
-            },
+            "metadata": {"annotations": plan.plan_sizes(deployment)},
             "spec": {"replicas": step.replicas},
         }
-        await self.client.patch(REPLICA_SET, replica_set.name, replica_set.namespace, patch, "merge")
+        await patch_version(self.client, REPLICA_SET, replica_set, patch)
         if step.replicas != plan.wanted(replica_set):
             self.events.event(DEPLOYMENT, deployment, "Normal", "ScalingReplicaSet", step.event_message)
 

@@ -28,6 +28,7 @@ from . import disruption_plan as plan
 from .ownership import matcher_of
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
 from .slimpod import pods_of
+from .versioned import patch_version
 
 SIZED: tuple[Kind, ...] = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, REPLICATION_CONTROLLER)
 
@@ -127,14 +128,11 @@ class DisruptionController(Controller):
         """Write it if it differs. Bound to the state it was planned from: an eviction meanwhile is a Conflict."""
         if msgspec.convert(status, PodDisruptionBudgetStatus) == budget.status:
             return
-        meta = {"uid": budget.metadata.uid, "resourceVersion": budget.metadata.resource_version}
         before = dict.fromkeys(msgspec.to_builtins(budget.status).get("disruptedPods") or {})
         pods = {**before, **(status.get("disruptedPods") or {})}
-        patch = {"metadata": meta, "status": {**status, "disruptedPods": pods if status.get("disruptedPods") else None}}
+        patch = {"status": {**status, "disruptedPods": pods if status.get("disruptedPods") else None}}
         try:
-            await self.client.patch(
-                POD_DISRUPTION_BUDGET, budget.name, budget.namespace, patch, "merge", subresource="status"
-            )
+            await patch_version(self.client, POD_DISRUPTION_BUDGET, budget, patch, subresource="status")
         except NotFound:
             return
 

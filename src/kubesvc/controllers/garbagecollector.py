@@ -25,6 +25,7 @@ from .customkinds import CustomKinds
 from .ownership import patch_owners
 from .runner import Controller, ControllerContext
 from .slimpod import pods_of
+from .versioned import set_finalizers
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -178,15 +179,7 @@ class GarbageCollector(Controller):
 
     async def drop_finalizer(self, kind: Kind, obj: Typed, finalizer: str) -> None:
         left = [f for f in obj.metadata.finalizers or () if f != finalizer]
-        meta = {
-            "uid": obj.metadata.uid,
-            "resourceVersion": obj.metadata.resource_version,
-            "finalizers": left or None,
-        }
-        try:
-            await self.client.patch(kind, obj.name, obj.namespace, {"metadata": meta}, "merge")
-        except NotFound:
-            return
+        await set_finalizers(self.client, kind, obj, left)
 
     async def classify(self, kind: Kind, obj: Typed) -> Owners:
         solid, waiting, dangling = [], [], []

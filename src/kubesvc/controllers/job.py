@@ -17,6 +17,7 @@ from .job_backoff import NONE, Record
 from .ownership import controller_uid
 from .podowner import PodOwnerController
 from .runner import Controller, ControllerContext, key_of
+from .versioned import patch_version, set_finalizers
 
 
 class JobController(PodOwnerController[Job]):
@@ -102,11 +103,8 @@ class JobController(PodOwnerController[Job]):
         same = msgspec.structs.replace(typed, completion_time=typed.completion_time or job.status.completion_time)
         if same == job.status:
             return
-        meta = {"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version}
         try:
-            await self.client.patch(
-                JOB, job.name, job.namespace, {"metadata": meta, "status": steps.status}, "merge", subresource="status"
-            )
+            await patch_version(self.client, JOB, job, {"status": steps.status}, subresource="status")
         except NotFound:
             return
         suspended = {c["status"]: c for c in steps.status["conditions"] or () if c["type"] == "Suspended"}
@@ -130,16 +128,7 @@ class JobController(PodOwnerController[Job]):
         finalizers = pod.metadata.finalizers or []
         if plan.FINALIZER not in finalizers:
             return
-        left = [f for f in finalizers if f != plan.FINALIZER]
-        meta = {
-            "uid": pod.metadata.uid,
-            "resourceVersion": pod.metadata.resource_version,
-            "finalizers": left or None,
-        }
-        try:
-            await self.client.patch(POD, pod.name, pod.namespace, {"metadata": meta}, "merge")
-        except NotFound:
-            return
+        await set_finalizers(self.client, POD, pod, [f for f in finalizers if f != plan.FINALIZER])
 
     async def let_go(self, key: Key) -> None:
         """Free a pod that no Job counts any more; a live look makes sure that the Job is gone."""

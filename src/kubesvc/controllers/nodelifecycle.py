@@ -24,6 +24,7 @@ from .disruption_target import mark
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import tolerates
 from .slimpod import pods_of
+from .versioned import patch_version
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -166,9 +167,8 @@ class NodeLifecycleController(Controller):
                 await self.mark_unready(pod, now)
 
     async def patch_node(self, node: Node, patch: Object, subresource: str = "") -> None:
-        meta = {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version}
         try:
-            await self.client.patch(NODE, node.name, "", {"metadata": meta, **patch}, "merge", subresource=subresource)
+            await patch_version(self.client, NODE, node, patch, subresource=subresource)
         except NotFound:
             return
 

@@ -15,6 +15,8 @@ from kubesvc.api.pod import LabelSelector as TypedSelector
 from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.interface import Client
 
+from .versioned import patch_version
+
 T = TypeVar("T", bound=Typed)
 
 
@@ -71,10 +73,8 @@ async def release(client: Client, kind: Kind, obj: Typed, owner: Typed) -> None:
 
 async def patch_owners(client: Client, kind: Kind, obj: Typed, references: list[dict[str, object]]) -> None:
     """Replace the list of owners, if the object still is the one in the cache."""
-    meta = {"uid": obj.metadata.uid, "resourceVersion": obj.metadata.resource_version}
-    patch = {"metadata": {**meta, "ownerReferences": references or None}}
     try:
-        await client.patch(kind, obj.name, obj.namespace, patch, "merge")
+        await patch_version(client, kind, obj, {"metadata": {"ownerReferences": references or None}})
     except NotFound:
         return
     except Invalid:

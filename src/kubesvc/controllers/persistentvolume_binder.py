@@ -23,6 +23,7 @@ from . import volumebinding_plan as plan
 from .podclaims import by_claim
 from .runner import Controller, ControllerContext, key_of
 from .slimpod import pods_of
+from .versioned import patch_version
 
 T = TypeVar("T", bound=Typed)
 
@@ -189,9 +190,7 @@ class PersistentVolumeBinder(Controller):
 
     async def patch(self, kind: Kind, obj: T, patch: Object) -> T:
         """Change the very version that was decided on; as it is then. Raises Conflict for another one."""
-        meta = {"uid": obj.metadata.uid, "resourceVersion": obj.metadata.resource_version}
-        whole = {**patch, "metadata": {**patch.get("metadata", {}), **meta}}
-        return typed(await self.client.patch(kind, obj.name, obj.namespace, whole, "merge"), type(obj))
+        return typed(await patch_version(self.client, kind, obj, patch), type(obj))
 
     async def patch_status(self, kind: Kind, obj: Typed, status: Object) -> None:
         patch = {"metadata": {"uid": obj.metadata.uid}, "status": status}

@@ -25,6 +25,7 @@ from .podvolumes_plan import PodClaims, VolumeChoice, choose_volumes, divide_cla
 from .runner import Controller, ControllerContext, key_of
 from .scheduler_plan import Choice, choose_node
 from .slimpod import pods_of
+from .versioned import patch_version
 from .volumebinding_plan import Classes, bind_completed, volume_bond
 
 SCHEDULER_NAME = "default-scheduler"
@@ -166,14 +167,11 @@ class Scheduler(Controller):
         try:
             for claim, volume in choice.taken:
                 if patch := volume_bond(volume, claim):
-                    meta = {"uid": volume.metadata.uid, "resourceVersion": volume.metadata.resource_version}
-                    patch["metadata"] = {**patch.get("metadata", {}), **meta}
-                    await self.client.patch(PERSISTENT_VOLUME, volume.name, "", patch, "merge")
+                    await patch_version(self.client, PERSISTENT_VOLUME, volume, patch)
             for claim in choice.made:
                 if claim.metadata.annotation(SELECTED_NODE) != node:
-                    meta = {"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version}
-                    patch = {"metadata": {**meta, "annotations": {SELECTED_NODE: node}}}
-                    await self.client.patch(PERSISTENT_VOLUME_CLAIM, claim.name, claim.namespace, patch, "merge")
+                    patch = {"metadata": {"annotations": {SELECTED_NODE: node}}}
+                    await patch_version(self.client, PERSISTENT_VOLUME_CLAIM, claim, patch)
         except Exception:
             self.forget(pod)
             raise

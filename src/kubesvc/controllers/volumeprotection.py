@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from kubesvc.api.errors import NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
 from kubesvc.api.meta import Typed
@@ -19,6 +16,7 @@ from kubesvc.client.workqueue import Key
 from .podclaims import by_claim, claim_name, claim_names, made_for
 from .runner import Controller, ControllerContext, key_of
 from .slimpod import pods_of
+from .versioned import set_finalizers
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 VOLUME_FINALIZER = "kubernetes.io/pv-protection"
@@ -43,19 +41,6 @@ def uses(pod: Pod, claim: PersistentVolumeClaim) -> bool:
 def shut_down(pod: Pod) -> bool:
     """Whether nothing of a pod runs any more and its object is about to go."""
     return pod.terminating and pod.metadata.deletion_grace_period_seconds == 0
-
-
-async def set_finalizers(client: Client, kind: Kind, obj: Typed, finalizers: Iterable[str]) -> None:
-    """Replace them in the version that was decided on; nothing happens if the object is gone."""
-    meta = {
-        "uid": obj.metadata.uid,
-        "resourceVersion": obj.metadata.resource_version,
-        "finalizers": list(finalizers) or None,
-    }
-    try:
-        await client.patch(kind, obj.name, obj.namespace, {"metadata": meta}, "merge")
-    except NotFound:
-        return
 
 
 async def protect(client: Client, kind: Kind, obj: Typed, finalizer: str, *, used: bool) -> None:
