@@ -9,7 +9,8 @@ from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Condition, Object, ObjectReference, Struct, Typed
 from .pod import LabelSelector
-from .quantity import ZERO, Quantity, parse
+from .podcheck import amount_of
+from .quantity import ZERO
 
 SPEC = Path("spec")
 MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
@@ -94,14 +95,6 @@ def storage_amount(value: object, path: Path) -> Errors:
     if found is not None and not found.nanos > 0:
         return [fields.invalid(path, str(found), "must be greater than zero")]
     return []
-
-
-def amount_of(value: object) -> Quantity | None:
-    """The quantity; None for what is none, which is refused elsewhere."""
-    try:
-        return parse(value) if isinstance(value, str | int | float) else None
-    except ValueError:
-        return None
 
 
 def validate_modes(modes: list[str], path: Path) -> Errors:

@@ -10,7 +10,8 @@ from typing import Any
 
 from kubesvc.api.kinds import PERSISTENT_VOLUME_CLAIM, STORAGE_CLASS
 from kubesvc.api.meta import Object
-from kubesvc.api.persistentvolumeclaim import OLD_CLASS, amount_of
+from kubesvc.api.persistentvolumeclaim import OLD_CLASS
+from kubesvc.api.podcheck import amount_of
 from kubesvc.api.storageclass import newest_default
 
 from . import refusals
