@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from . import fields, shape
+from . import fields, shape, workload
 from .checks import items, one_of, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, StandardCondition, Struct, Typed
 from .pod import LabelSelector
-from .webhookconfiguration import GROUP
+from .webhookconfiguration import GROUP, validate_rule
 
 SPEC = Path("spec")
 ACTIONS = ("Audit", "Deny", "Warn")
@@ -146,11 +146,7 @@ def validate_match(match: Object, path: Path) -> Errors:
     errors = one_of(match.get("matchPolicy"), ("Equivalent", "Exact"), path / "matchPolicy")
     for name in ("resourceRules", "excludeResourceRules"):
         for i, rule in enumerate(items(match, name)):
-            errors += [
-                fields.required(path / name @ i / f)
-                for f in ("operations", "apiGroups", "apiVersions", "resources")
-                if not items(rule, f)
-            ]
+            errors += validate_rule(rule, path / name @ i)
     return errors
 
 
@@ -196,10 +192,6 @@ def reference_text(binding: Binding) -> str:
     return f"{found.namespace}/{found.name}" if found.namespace else found.name
 
 
-def changed(new: Object, old: Object) -> bool:
-    return bool(new.get("spec") != old.get("spec"))
-
-
 VALIDATING_ADMISSION_POLICY = Kind(
     group=GROUP,
     version="v1",
@@ -215,7 +207,7 @@ VALIDATING_ADMISSION_POLICY = Kind(
     validate=validate_policy,
     validate_update=lambda new, _, situation: validate_policy(new, situation),
     warn=warn_policy,
-    generation=changed,
+    generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),
         Column("Validations", lambda p: len(p.spec.validations or ()), type="integer"),
@@ -238,7 +230,7 @@ VALIDATING_ADMISSION_POLICY_BINDING = Kind(
     validate=validate_binding,
     validate_update=lambda new, _, situation: validate_binding(new, situation),
     warn=warn_binding,
-    generation=changed,
+    generation=workload.spec_changed,
     columns=(
         Column("Name", lambda b: b.name, format="name"),
         Column("PolicyName", lambda b: b.spec.policy_name),

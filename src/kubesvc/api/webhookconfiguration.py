@@ -94,11 +94,7 @@ def validate(obj: Object, _: Situation) -> Errors:
             errors.append(fields.duplicate(here / "name", name))
         seen.add(name)
         for j, rule in enumerate(items(webhook, "rules")):
-            errors += [
-                fields.required(here / "rules" @ j / f)
-                for f in ("operations", "apiGroups", "apiVersions", "resources")
-                if not items(rule, f)
-            ]
+            errors += validate_rule(rule, here / "rules" @ j)
         errors += one_of(webhook.get("failurePolicy"), ("Fail", "Ignore"), here / "failurePolicy")
         errors += one_of(webhook.get("matchPolicy"), ("Equivalent", "Exact"), here / "matchPolicy")
         errors += one_of(webhook.get("sideEffects"), ("None", "NoneOnDryRun"), here / "sideEffects")
@@ -113,6 +109,12 @@ def validate(obj: Object, _: Situation) -> Errors:
         if not items(webhook, "admissionReviewVersions"):
             errors.append(fields.required(here / "admissionReviewVersions", "must specify one of v1, v1beta1"))
     return errors
+
+
+def validate_rule(rule: Object, path: Path) -> Errors:
+    """What is asked about says all of operations and kinds."""
+    needed = ("operations", "apiGroups", "apiVersions", "resources")
+    return [fields.required(path / f) for f in needed if not items(rule, f)]
 
 
 def validate_name(name: str, path: Path) -> Errors:
