@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
 from . import checks, fields, names, shape, workload
@@ -12,7 +11,6 @@ from .kind import Column, Kind, Since, Situation
 from .meta import Object, Struct, Typed
 
 SPEC = Path("spec")
-PREFIXED_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 
 class IngressClassParameters(Struct, frozen=True):

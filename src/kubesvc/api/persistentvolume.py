@@ -140,7 +140,7 @@ def validate_update(new: Object, old: Object, situation: Situation) -> Errors:
         )
     errors += checks.immutable(now, before, "volumeMode", SPEC)
     if before.get("nodeAffinity"):
-        errors += checks.immutable(now, before, "nodeAffinity", SPEC, "field is immutable")
+        errors += checks.immutable(now, before, "nodeAffinity", SPEC)
     return errors
 
 
