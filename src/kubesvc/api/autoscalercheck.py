@@ -133,21 +133,21 @@ def validate_pods(source: Object, path: Path) -> Errors:
 
 
 def validate_resource(source: Object, path: Path) -> Errors:
-    if not source.get("name"):
-        errors = [fields.required(path / "name", "must specify a resource name")]
-    else:
-        errors = validate_resource_name(source["name"], path / "name")
-    return errors + validate_usage(part(source, "target"), path / "target")
+    return named_resource(source, path / "name") + validate_usage(part(source, "target"), path / "target")
 
 
 def validate_container_usage(source: Object, path: Path) -> Errors:
-    if not source.get("name"):
-        errors = [fields.required(path / "name", "must specify a resource name")]
-    else:
-        errors = validate_resource_name(source["name"], path / "name")
+    errors = named_resource(source, path / "name")
     if not source.get("container"):
         errors.append(fields.required(path / "container", "must specify a container"))
     return errors + validate_usage(part(source, "target"), path / "target")
+
+
+def named_resource(source: Object, path: Path) -> Errors:
+    """The name of a resource of containers, which must be there."""
+    if not (name := source.get("name")):
+        return [fields.required(path, "must specify a resource name")]
+    return validate_resource_name(name, path)
 
 
 def validate_usage(target: Object, path: Path) -> Errors:

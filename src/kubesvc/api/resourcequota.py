@@ -110,17 +110,22 @@ def fits(scope: str, name: str) -> bool:
     return scope in SCOPES and (name == "pods" or name in COMPUTE)
 
 
+def misapplied(scope: str, spec: Object, shown: Any, path: Path) -> Errors:
+    """An error for each resource of the quota that a scope says nothing of. shown: the scopes, as they are told"""
+    return [
+        fields.invalid(path, shown, "unsupported scope applied to resource")
+        for name in part(spec, "hard")
+        if counted(name) and not fits(scope, name)
+    ]
+
+
 def validate_scopes(spec: Object) -> Errors:
     scopes, here = items(spec, "scopes"), SPEC / "scopes"
     errors: Errors = []
     for scope in scopes:
         if scope not in SCOPES:
             errors.append(fields.invalid(here, scopes, "unsupported scope"))
-        errors += [
-            fields.invalid(here, scopes, "unsupported scope applied to resource")
-            for name in sorted(part(spec, "hard"))
-            if counted(name) and not fits(scope, name)
-        ]
+        errors += misapplied(scope, spec, scopes, here)
     return errors + contradictions(scopes, scopes, here)
 
 
@@ -136,11 +141,7 @@ def validate_selector(spec: Object) -> Errors:
         values = items(requirement, "values")
         if scope not in SCOPES:
             errors.append(fields.invalid(here / "scopeName", scope, "unsupported scope"))
-        errors += [
-            fields.invalid(here, fields.Spelled(spelled_selector(selector)), "unsupported scope applied to resource")
-            for name in sorted(part(spec, "hard"))
-            if counted(name) and not fits(scope, name)
-        ]
+        errors += misapplied(scope, spec, fields.Spelled(spelled_selector(selector)), here)
         if scope in WITHOUT_VALUES and operator != "Exists":
             errors.append(fields.invalid(here / "operator", operator, EXISTS_TEXT))
         if operator in ("In", "NotIn"):
