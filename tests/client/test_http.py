@@ -363,20 +363,22 @@ def test_many_first_requests_make_one_session() -> None:
     asyncio.run(main())
 
 
+async def chattering(request: web.BaseRequest) -> web.StreamResponse:
+    """An object for whoever asks, and events without end for whoever watches."""
+    if "watch" not in request.query:
+        return web.json_response({"metadata": {}})
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(event("ADDED", "a"))
+        await asyncio.sleep(0.01)
+
+
 def test_a_former_session_is_closed_with_its_last_request(tmp_path: Path) -> None:
     """Whoever renews credentials for months leaves no session behind, and cuts no stream that goes on."""
 
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        if "watch" not in request.query:
-            return web.json_response({"metadata": {}})
-        response = web.StreamResponse()
-        await response.prepare(request)
-        while True:
-            await response.write(event("ADDED", "a"))
-            await asyncio.sleep(0.01)
-
     async def main() -> None:
-        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        runner = web.ServerRunner(web.Server(chattering), shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         base = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -407,17 +409,8 @@ def test_a_renewed_certificate_cuts_no_stream(tmp_path: Path) -> None:
     pair = "'clientCertificateData': str(time.time_ns()), 'clientKeyData': 'k'"
     code = f"import json, time; print(json.dumps({{'status': {{{pair}}}}}))"
 
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        if "watch" not in request.query:
-            return web.json_response({"metadata": {}})
-        response = web.StreamResponse()
-        await response.prepare(request)
-        while True:
-            await response.write(event("ADDED", "a"))
-            await asyncio.sleep(0.01)
-
     async def main() -> None:
-        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        runner = web.ServerRunner(web.Server(chattering), shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         client = HttpClient.from_access(Access(f"http://127.0.0.1:{runner.addresses[0][1]}", plugin=plugin(code)))
