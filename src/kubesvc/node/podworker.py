@@ -257,8 +257,7 @@ class PodWorker:
         self.replacing = True
         self.touch()
         try:
-            grace = self.pod.spec.termination_grace_period_seconds
-            await self.end_containers(life, lambda: 30.0 if grace is None else float(grace))
+            await self.end_containers(life, lambda: self.own_grace)
             await self.drop_sandbox()
         finally:
             self.replacing = False
@@ -611,9 +610,14 @@ class PodWorker:
         self.reason = "DeadlineExceeded"
         self.message = "Pod was active on the node longer than the specified deadline"
         self.node.events.pod(self.pod, "Normal", "DeadlineExceeded", self.message)
-        grace = self.pod.spec.termination_grace_period_seconds
-        self.shorten(float(30 if grace is None else grace))
+        self.shorten(self.own_grace)
         self.stop_wanted.set()
+
+    @property
+    def own_grace(self) -> float:
+        """The seconds that the Pod's own specification gives its containers to end."""
+        grace = self.pod.spec.termination_grace_period_seconds
+        return float(30 if grace is None else grace)
 
     async def end_containers(self, life: asyncio.Task[None], left: Callable[[], float]) -> None:
         """Stop everything that runs, sidecars last, all in the seconds that are left (NODE-65, NODE-69)."""
@@ -666,16 +670,13 @@ class PodWorker:
 
     def observed(self) -> Observed:
         settings = self.node.settings
-        ips: tuple[str, ...] = ()
-        if self.held_sandbox is not None:
-            ips = self.held_sandbox.ips
-        else:
-            ips = tuple(self.pod.ips)  # NODE-59: kept after the end, and until a new sandbox has others
+        held = self.held_sandbox
+        ips = held.ips if held is not None else tuple(self.pod.ips)  # NODE-59: kept until a new sandbox has others
         return Observed(
             statuses={r.name: self.returning.get(r.name) or r.status for r in self.runners.values()},
             ips=ips,
             host_ips=settings.node_addresses,
-            networked=self.held_sandbox is not None and not self.replacing,
+            networked=held is not None and not self.replacing,
             stopped=self.stopped and self.stop_wanted.is_set(),
             reason=self.reason,
             message=self.message,
