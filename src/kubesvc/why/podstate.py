@@ -272,7 +272,7 @@ def killed_by_probe(pod: Pod, name: str, snapshot: Snapshot) -> str:
     event = last_unhealthy(pod, "Liveness", snapshot, name)
     if probe is None or event is None:
         return ""
-    return f" because its liveness probe ({probe_text(probe)}) fails: {event.message.partition(': ')[2].strip()}"
+    return f" because its liveness probe ({probe_text(probe)}) fails: {result_of(event)}"
 
 
 def all_containers(pod: Pod) -> list[Container]:
@@ -364,7 +364,7 @@ def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began
         return Finding(
             code, "broken", f"pod/{pod.name} runs but is not Ready{began}: {what} {said}", logs, False, tuple(seen)
         )
-    result = event.message.partition(":")[2].strip()
+    result = result_of(event)
     seen.append(f"last result, {event.last_seen}: {result or 'no word'}")
     port = probe_port(probe)
     declared = [p.container_port for p in container.ports or ()]
@@ -413,6 +413,11 @@ def flaps(pod: Pod, event: Event) -> str:
     if not between:
         return ""
     return f"; it failed {times} times since {event.first_seen}, and the Pod was Ready in between"
+
+
+def result_of(event: Event) -> str:
+    """What a failed probe met, without the words before it; "" if it said nothing."""
+    return event.message.partition(":")[2].strip()
 
 
 def times_of(event: Event) -> int:
@@ -468,7 +473,7 @@ def flapping(pod: Pod, snapshot: Snapshot) -> Finding | None:
     times = times_of(event)
     if times < FLAPS:
         return None
-    said = event.message.partition(":")[2].strip()
+    said = result_of(event)
     return Finding(
         "EP314",
         "warning",
