@@ -30,11 +30,15 @@ def validate_security(context: Object, path: Path) -> Errors:
         errors += one_of(mount, PROC_MOUNTS, path / "procMount", in_order=True)
     errors += validate_profile(context, "seccompProfile", "seccomp", path)
     if context.get("allowPrivilegeEscalation") is False:
-        spelled = fields.Spelled(spelled_security(context))
+        contradictions = []
         if context.get("privileged"):
-            errors.append(fields.invalid(path, spelled, f"{ESCALATION} `privileged` to true"))
+            contradictions.append("`privileged` to true")
         if "CAP_SYS_ADMIN" in items(part(context, "capabilities"), "add"):  # and not its other name, as upstream
-            errors.append(fields.invalid(path, spelled, f"{ESCALATION} `capabilities.Add` CAP_SYS_ADMIN"))
+            contradictions.append("`capabilities.Add` CAP_SYS_ADMIN")
+        errors += [
+            fields.invalid(path, fields.Spelled(spelled_security(context)), f"{ESCALATION} {what}")
+            for what in contradictions
+        ]
     return errors + validate_profile(context, "appArmorProfile", "AppArmor", path)
 
 
