@@ -74,11 +74,10 @@ class Reading:
         version, limit = options.resource_version, options.limit
         if options.continue_token:
             return await self._continue(kind, cache, selection, options)
-        if options.match == "Exact" or (version not in ("", "0") and limit and not options.match):
-            await self.not_older_than(version, listing=True)
-            return await self._list_at(kind, cache, selection, int(version), "", limit, None)
         await self.not_older_than(version, listing=True)
-        if version == "0" and options.match != "Exact":
+        if options.match == "Exact" or (version not in ("", "0") and limit and not options.match):
+            return await self._list_at(kind, cache, selection, int(version), "", limit, None)
+        if version == "0":
             limit = 0
         return await self._list_now(kind, cache, selection, "", limit, self.cache.revision)
 
