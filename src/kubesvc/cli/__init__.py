@@ -209,7 +209,8 @@ def refused(error: OSError) -> str:
 
 
 def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Tell of errors that nobody could catch; but Ctrl-C that met code which can raise nothing comes once more."""
+    """Tell of errors that nobody could catch; but Ctrl-C that met code which can raise nothing, such as the end of one
+    of importing's locks while a command is being loaded, comes once more: else it would be lost."""
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
         return
@@ -227,9 +228,11 @@ def fall_silent() -> None:
     """After Ctrl-C: what is torn down halfway, by a second one too, is nothing that anybody wants to read."""
     import logging
     import signal
+    import warnings
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.unraisablehook = lambda unraisable: None
+    warnings.simplefilter("ignore")  # of coroutines that were never awaited
     logging.disable()
 
 
