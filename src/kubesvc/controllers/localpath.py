@@ -139,7 +139,10 @@ class LocalPathProvisioner(Controller):
             if volume is not None and removable(volume):
                 await self.remove(volume)
             elif orphan is not None and volume is None:
-                await self.remove_directory(self.ctx.settings.local_volumes, orphan)
+                try:
+                    await self.remove_directory(self.ctx.settings.local_volumes, orphan)
+                except DirectoryRefused as error:
+                    raise ExpectedFailure(f"volume {orphan.name}, which is gone: {error}") from None
                 del self.orphans[key]
             return
         claim = self.claims.get(key)

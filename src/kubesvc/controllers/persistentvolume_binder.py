@@ -1,7 +1,7 @@
 """Binds claims to volumes and says of both what became of them (`volumebinding_plan`).
 
-Claims and volumes are looked at one by one: a decision must see the one before it. Each write names the version of the
-object it was decided on, so that of two binders one is refused.
+Claims and volumes are looked at one by one: a decision must see the one before it. What binds names the version of the
+object it was decided on, so that of two binders one is refused; a status names the object alone.
 """
 
 from __future__ import annotations
