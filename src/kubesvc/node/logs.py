@@ -265,9 +265,13 @@ class StoredLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parts: list[Part] = []
-        for part in log_parts(path):
-            with contextlib.suppress(FileNotFoundError):
-                self.parts.append(Part.open(part))
+        try:
+            for part in log_parts(path):
+                with contextlib.suppress(FileNotFoundError):
+                    self.parts.append(Part.open(part))
+        except OSError:
+            self.close()
+            raise
 
     def lines(self) -> Iterator[bytes]:
         """Every line that was there at first, in the form of the file, without its end."""

@@ -102,6 +102,7 @@ class Records:
             os.close(fd)
         if long:
             draft = path.with_suffix(".draft")
+            draft.touch(0o600)
             draft.write_bytes(line)
             draft.replace(path)
 
