@@ -91,11 +91,15 @@ async def forget(args: argparse.Namespace, cluster: Cluster, service: Service, s
     if cluster.instance is None or cluster.record is None:
         raise Failure("flows can be forgotten only on nodes of an instance of this machine", status=CANNOT_TELL)
     found = await forget_stale(cluster.instance, cluster.record, service, slices, args.node)
+    wanted = [args.node] if args.node else [n.name for n in cluster.record.nodes if not n.simulated]
     if args.json:
         print(json.dumps({"forgotten": found}, indent=2))
-        return 0
-    for node, flows in found.items():
-        print(f"node {node}: {'; '.join(flows) + ': forgotten' if flows else 'no stale flow'}")
+    else:
+        for node, flows in found.items():
+            print(f"node {node}: {'; '.join(flows) + ': forgotten' if flows else 'no stale flow'}")
+    if missing := [node for node in wanted if node not in found]:
+        print(f"kubesvc rules: the flows of node {', '.join(missing)} could not be changed from here", file=sys.stderr)
+        return CANNOT_TELL
     return 0
 
 

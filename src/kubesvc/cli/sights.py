@@ -199,7 +199,7 @@ async def forget_stale(
 ) -> dict[str, list[str]]:
     """Have the kernels of the real nodes, or of one, forget the UDP flows of a Service that go to no endpoint of it.
 
-    Returns what was forgotten, in words, by node; nodes that nobody can look into are left out.
+    Returns what was forgotten, in words, by node; nodes where that failed, or that nobody can look into, are left out.
     """
     found: dict[str, list[str]] = {}
     for n in record.nodes:
@@ -211,8 +211,10 @@ async def forget_stale(
         if answers is None or record.fabric is None or n.ground is None:
             continue
         stale = stale_flows(service, slices, answers)
-        found[n.name] = [flow_text(f) for f in stale]
         if stale:
             asked = msgspec.json.encode([seen_of(f) for f in stale])
-            await ask_inside(paths, record, n.ground, "kubesvc.cli.forgetting", asked, PATIENCE_SECONDS)
+            said, _ = await ask_inside(paths, record, n.ground, "kubesvc.cli.forgetting", asked, PATIENCE_SECONDS)
+            if not said:
+                continue
+        found[n.name] = [flow_text(f) for f in stale]
     return found
