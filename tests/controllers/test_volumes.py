@@ -286,6 +286,30 @@ def test_a_claim_stays_while_a_pod_uses_it_and_its_directory_goes_with_it() -> N
     with_volumes(story)
 
 
+def test_a_directory_outlives_a_volume_that_somebody_took_away_only_until_its_node_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(house: House, places: FakeLocalVolumes) -> None:
+        made = await claim(house)
+        await pod(house, "p")
+        await house.settle()
+        places.away.add("n1")
+        await house.client.delete(POD, "p", "ns", grace_seconds=0)
+        await house.client.delete(PERSISTENT_VOLUME_CLAIM, "data", "ns")
+        await house.settle()
+        name = f"pvc-{made['metadata']['uid']}"
+        await house.client.patch(PERSISTENT_VOLUME, name, "", {"metadata": {"finalizers": None}}, "merge")
+        await house.client.delete(PERSISTENT_VOLUME, name)
+        await house.settle(40)
+        assert len(places.held["n1"]) == 1
+        assert not [r for r in caplog.records if r.exc_info], "a node that is away is no fault of the controller"
+        places.away.clear()
+        await house.settle(40)
+        assert places.held == {"n1": []}
+
+    with_volumes(story)
+
+
 def test_a_retained_volume_keeps_its_directory() -> None:
     async def story(house: House, places: FakeLocalVolumes) -> None:
         keeping = {
