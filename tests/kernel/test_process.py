@@ -324,3 +324,33 @@ def test_a_program_is_found_as_a_shell_finds_it(
     )  # fmt: skip
     assert (done.returncode, done.stdout) == ((0, "ran\n") if not words else (125, "")), done
     assert words in done.stderr
+
+
+ADOPTING = """
+import os, random, signal, subprocess, sys, time
+from kubesvc.kernel import syscalls
+from kubesvc.kernel.namespaces import nsexec_command
+from kubesvc.kernel.nsexec import END
+
+syscalls.prctl(36, 1)  # whoever loses its parent is ours, and we reap nobody
+loop = ["sh", "-c", "while :; do sleep 0.05; done"]
+first = subprocess.Popen(nsexec_command("--new-pid", "--report", "1", program=loop), stdout=subprocess.PIPE)
+pid = int(first.stdout.readline())
+chance = random.Random(7)
+for _ in range(30):
+    joined = nsexec_command("--own-group", "--pid", str(pid), program=["sh", "-c", "sleep 100 & sleep 100"])
+    child = subprocess.Popen(joined, start_new_session=True)
+    time.sleep(chance.uniform(0.005, 0.05))
+    child.send_signal(END)
+    child.wait(5)
+os.kill(pid, signal.SIGKILL)
+first.wait(5)
+"""
+
+
+@pytest.mark.e2e
+def test_what_joined_a_process_namespace_ends_without_holding_up_its_first() -> None:
+    """NODE-52, NODE-65: at any moment of its start, and where nobody reaps what lost its parent (the first process of
+    many a container does not); a namespace's first process cannot end before all others in it are reaped."""
+    done = subprocess.run([sys.executable, "-c", ADOPTING], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr

@@ -137,6 +137,23 @@ async def a_lost_sandbox_is_made_anew(world: World) -> None:
     assert not [c for c in processes() if "trap" in c]
 
 
+async def what_joined_a_container_does_not_hold_up_its_end(world: World) -> None:
+    """NODE-52, NODE-65: a probe and an exec are under way when their container is told to end. The first process of a
+    namespace ends last of all that is in it; and here nobody reaps what lost its parent."""
+    probe = {"exec": {"command": ["sh", "-c", "sleep 1000 & sleep 1000"]}, "timeoutSeconds": 1000}
+    program = ["sh", "-c", f"trap 'exit 0' TERM; {FOREVER}"]
+    await world.create("probed", {"image": "busybox", "command": program, "livenessProbe": probe})
+    await world.ready("probed")
+    asking = asyncio.create_task(execute(world, "probed", ["sh", "-c", "sleep 1000 & sleep 1000"]))
+    await asyncio.wait([asking], timeout=1.0)
+    assert len([c for c in processes() if c == "sleep 1000 "]) == 4
+    asking.cancel()
+    await asyncio.wait([asking])
+    await world.delete("probed")
+    await world.vanished("probed", 4.0)
+    assert not [c for c in processes() if "sleep 1000" in c]
+
+
 def is_running(pod: Object) -> bool:
     return "running" in container_status(pod).get("state", {})
 

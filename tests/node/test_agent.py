@@ -44,6 +44,7 @@ SCENARIOS = (
     "without_a_network_only_the_nodes_own_runs",
     "what_cannot_start_says_so",
     "a_lost_sandbox_is_made_anew",
+    "what_joined_a_container_does_not_hold_up_its_end",
     "gates_of_others_are_kept",
     "terminals_are_the_pods_own",
 )

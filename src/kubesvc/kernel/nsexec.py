@@ -13,13 +13,16 @@ and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`,
     --capabilities N keep no capability outside this bit mask
     --cgroup P:P…    enter control groups first, by the paths of their cgroup.procs
     --ctty           in a session of its own, with stdin as its terminal
+    --own-group      in a process group of its own (with --ctty it leads one anyway), which END sends SIGKILL
     --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
     --status FD      when a step fails write "step: words" to this descriptor instead; a successful exec closes it
     --detach         with a new or joined process namespace: do not wait for the program
     --spec FD        read a marshalled dictionary from this descriptor instead (see `run_spec`)
 
 With --pid or --new-pid it forks once, so that the program is inside; the parent then passes signals on and ends as
-the program ended. Exit status 125 and one line on stderr when a step fails.
+the program ended. Whoever wants the program's end at once sends it END instead of SIGKILL: a program whose parent went
+first is reaped by whoever adopts it, if at all, and the first process of its namespace cannot end before it is.
+Exit status 125 and one line on stderr when a step fails.
 """
 
 from __future__ import annotations
@@ -52,9 +55,12 @@ KINDS = {
 """Namespace names in the order of joining: user first, for the rights it gives; mnt last, for the paths it takes."""
 
 FAILED = 125
+END = signal.SIGALRM
+"""Ends the program (with --own-group its whole group) by SIGKILL; its parent stays to reap it."""
 VALUES = ("hostname", "chdir", "setuid", "setgid", "groups", "capabilities", "cgroup", "report", "status", "spec")
 WITH_VALUE = {f"--{k}" for k in (*KINDS, *VALUES)}
-FLAGS = {f"--new-{k}" for k in KINDS} | {"--map-ids", "--mount-proc", "--ignore-sigchld", "--detach", "--ctty"}
+SWITCHES = ("map-ids", "mount-proc", "ignore-sigchld", "detach", "ctty", "own-group")
+FLAGS = {f"--new-{k}" for k in KINDS} | {f"--{k}" for k in SWITCHES}
 
 
 def parse(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -88,7 +94,12 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 def open_namespace(kind: str, where: str) -> int:
     """A descriptor of the namespace of the process `where`, or at the path `where`."""
-    return os.open(f"/proc/{where}/ns/{kind}" if where.isdigit() else where, os.O_RDONLY | os.O_CLOEXEC)
+    if not where.isdigit():
+        return os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.open(f"/proc/{where}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # not to be taken for a program that is not there
+        raise ProcessLookupError(3, f"process {where} has ended") from None
 
 
 def subordinate(path: str, user: int) -> tuple[int, int] | None:
@@ -233,6 +244,8 @@ def settle(options: dict[str, Any]) -> None:
         if os.getsid(0) != os.getpid():
             os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    elif options.get("own-group"):
+        os.setpgid(0, 0)
     if "setgid" in options:
         become_group(int(options["setgid"]), [int(n) for n in options.get("groups", "").split(",") if n])
     if "capabilities" in options:
@@ -282,8 +295,20 @@ def become_user(user: int) -> None:
         raise OSError(error.errno, NO_SUCH_ID.format("user", user)) from None
 
 
-def wait_for(pid: int) -> NoReturn:
-    """Pass signals on to the child and end as it ended."""
+PASSED_ON = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, END,
+)  # fmt: skip
+
+
+def wait_for(pid: int, own_group: bool) -> NoReturn:
+    """Pass signals on to the child and end as it ended. What it hears is still blocked, see `main`."""
+
+    def end(*_: Any) -> None:
+        for kill in (os.kill, os.killpg) if own_group else (os.kill,):
+            try:
+                kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
 
     def pass_on(number: int, _: Any) -> None:
         try:
@@ -291,8 +316,10 @@ def wait_for(pid: int) -> NoReturn:
         except ProcessLookupError:
             pass
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in PASSED_ON[:-1]:
         signal.signal(number, pass_on)
+    signal.signal(END, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os._exit(code if code >= 0 else 128 - code)
 
@@ -426,6 +453,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         inside = enter(options)
         report = int(options["report"]) if "report" in options else -1
         if inside:
+            signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # none may end the parent before it knows the child
             pid = os.fork()
             if pid:
                 if report >= 0:
@@ -434,7 +462,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                     os._exit(0)
                 if status >= 0:
                     os.close(status)
-                wait_for(pid)
+                wait_for(pid, bool(options.get("own-group")))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         elif report >= 0:
             os.write(report, f"{os.getpid()}\n".encode())
         if report >= 0:

@@ -177,13 +177,6 @@ class WatchedProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
-    def signal_group(self, number: int) -> None:
-        """Send a signal to its process group, which spawned processes lead: to all that it started and that have not
-        left it. Only for children, whose number stays theirs until they are waited for."""
-        if self.pidfd >= 0 and self.child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
-
     def close(self) -> None:
         if self.pidfd >= 0:
             with contextlib.suppress(RuntimeError):  # the loop may be closed already

@@ -40,7 +40,7 @@ import msgspec
 from kubesvc.clock import Clock
 from kubesvc.kernel.flowevents import FlowCounter
 from kubesvc.kernel.namespaces import nsexec_command
-from kubesvc.kernel.nsexec import FAILED
+from kubesvc.kernel.nsexec import END, FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
 from .attach import ContainerInput, linger, pass_input
@@ -530,10 +530,7 @@ class Session:
         except (ConnectionError, asyncio.IncompleteReadError, ValueError, KeyError):
             process.signal(signal.SIGHUP)
             await asyncio.sleep(1.0)
-            for child in children_of(process.pid):  # it stands outside and cannot pass this one on
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            process.signal(signal.SIGKILL)
+            process.signal(signal.SIGKILL if self.wanted.node else END)
 
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
@@ -547,14 +544,6 @@ def failure_words(fd: int) -> str:
         return os.read(fd, 4096).decode(errors="replace")
     except BlockingIOError:
         return ""
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and not yet waited for."""
-    try:
-        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def host_and_port(text: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from kubesvc.api.container import Container
 from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.namespaces import nsexec_command
-from kubesvc.kernel.nsexec import FAILED
+from kubesvc.kernel.nsexec import END, FAILED
 from kubesvc.kernel.process import (
     Spawn,
     Spawner,
@@ -60,7 +60,7 @@ class Execution:
         user, capabilities, working directory."""
         pid = str(self.process.pid)
         flags = [word for kind in ("net", "uts", "ipc", "pid", "mnt") for word in (f"--{kind}", pid)]
-        flags += ["--chdir", self.workdir]
+        flags += ["--own-group", "--chdir", self.workdir]
         if self.group.directories:
             flags += ["--cgroup", ":".join(self.group.entrances)]
         uid, gid = self.user
@@ -121,7 +121,7 @@ class Execution:
             finally:
                 loop.remove_reader(read)
                 if not child.done():  # too late, or nobody waits for it any more: not only the door to the container
-                    child.signal_group(signal.SIGKILL)
+                    child.signal(END)
             if code is not None and code < 0:
                 code = 128 - code
             if code == FAILED and output.startswith(b"nsexec: "):  # it did not get to the command
