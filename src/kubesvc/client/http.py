@@ -114,6 +114,8 @@ class _Connection:
     token: str = ""
     token_until: float = 0.0
     plugin_certificate: tuple[bytes, bytes] | None = None
+    renewals: int = 0
+    """How often credentials have been renewed; who asks for new ones says how many renewals it knows of."""
     renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -128,7 +130,7 @@ class _Connection:
         if self.session is not None and not self.session.closed:
             return self.session
         if self.access is not None and self.access.plugin is not None and not self.token_until:
-            await self.renew()
+            await self.renew(self.renewals)
         import aiohttp
 
         connector: aiohttp.BaseConnector
@@ -188,7 +190,7 @@ class _Connection:
             return f"Bearer {access.token}"
         if access.token_file or access.plugin is not None:
             if asyncio.get_running_loop().time() >= self.token_until:
-                await self.renew()
+                await self.renew(self.renewals)
             return f"Bearer {self.token}" if self.token else ""
         if access.username:
             import base64
@@ -201,10 +203,15 @@ class _Connection:
     def renewable(self) -> bool:
         return self.access is not None and bool(self.access.token_file or self.access.plugin)
 
-    async def renew(self) -> None:
-        """Read the token file, or ask the plugin, again."""
+    async def renew(self, known: int) -> None:
+        """Read the token file, or ask the plugin, again; of many who found the same credentials wanting, one does.
+
+        known: `renewals` as it was when the credentials that are of no use any more were taken
+        """
         access = cast(Access, self.access)
         async with self.renewing:
+            if self.renewals != known:
+                return
             now = asyncio.get_running_loop().time()
             if access.token_file:
                 try:
@@ -221,6 +228,7 @@ class _Connection:
                     if changed:
                         await self.retire()
                 self.token_until = now + credential.lifetime_seconds
+            self.renewals += 1
 
 
 class HttpClient:
@@ -253,6 +261,7 @@ class HttpClient:
         connection = self._connection
         async with connection.opening:
             connection.access = access
+            connection.token, connection.token_until, connection.plugin_certificate = "", 0.0, None
             await connection.retire()
 
     async def close(self) -> None:
@@ -316,7 +325,7 @@ class HttpClient:
         silent = (timeout_seconds or LONGEST_WATCH_SECONDS) + WATCH_GRACE_SECONDS
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silent)
         try:
-            async with self._request("GET", _path(kind, namespace), query, None, timeout) as response:
+            async with self._request("GET", _path(kind, namespace), query, None, timeout) as (response, _):
                 if response.status != 200:
                     raise _error(response.status, await response.read(), response.headers)
                 lines = LineSplitter()
@@ -419,7 +428,7 @@ class HttpClient:
         tries = 0
         while True:
             try:
-                async with self._request(method, path, query, data, timeout, content_type) as response:
+                async with self._request(method, path, query, data, timeout, content_type) as (response, known):
                     raw: bytes = await response.read()
                     if response.status < 300:
                         return raw
@@ -428,7 +437,7 @@ class HttpClient:
                 raise Unreachable(_reason(broken, self._connection)) from broken
             if isinstance(error, Unauthorized) and self._connection.renewable and not renewed:
                 renewed = True
-                await self._connection.renew()
+                await self._connection.renew(known)
             elif isinstance(error, TooManyRequests) and method == "GET" and tries < READ_RETRIES:
                 tries += 1
                 await asyncio.sleep(min(error.retry_after_seconds or 1, 10))
@@ -444,8 +453,8 @@ class HttpClient:
         data: bytes | None,
         timeout: aiohttp.ClientTimeout,
         content_type: str = "application/json",
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """One request on an open session, until its answer is read."""
+    ) -> AsyncGenerator[tuple[aiohttp.ClientResponse, int], None]:
+        """One request on an open session, until its answer is read; besides, by which renewal's credentials."""
         from yarl import URL
 
         connection = self._connection
@@ -456,6 +465,7 @@ class HttpClient:
         if authorization := await connection.authorization():
             headers["Authorization"] = authorization
         session = await connection.open()  # a plugin may have brought another certificate
+        known = connection.renewals
         access = connection.access
         options: dict[str, Any] = {}
         if connection.unix_path:
@@ -476,7 +486,7 @@ class HttpClient:
             **options,
         )
         async with connection.borrowed(session), request as response:
-            yield response
+            yield response, known
 
 
 @dataclass(frozen=True, slots=True)
