@@ -101,6 +101,12 @@ CREATES: tuple[tuple[str, Object, list[str]], ...] = (
     ("indexes that are none", on_success({"succeededIndexes": "1-x"}), [
         f'{DONE}.succeededIndexes: Invalid value: "1-x": error parsing succeededIndexes: cannot convert string to '
         'integer for index: "x"']),
+    ("an index of more than 64 bits", on_success({"succeededIndexes": "9" * 5000}), [
+        f'{DONE}.succeededIndexes: Invalid value: "{"9" * 5000}": error parsing succeededIndexes: cannot convert '
+        f'string to integer for index: "{"9" * 5000}"']),
+    ("indexes with zeros in front", on_success({"succeededIndexes": "0" * 5000 + "-" + "0" * 5000 + "4"}), []),
+    ("indexes beyond measure are not even read", on_success({"succeededIndexes": "x" * 70000, "succeededCount": 2}), [
+        f"{DONE}.succeededIndexes: Too long: may not be more than 65536 bytes"]),
     ("a policy that nobody knows", job(pod={"restartPolicy": "Odd"}), [
         'spec.template.spec.restartPolicy: Unsupported value: "Odd": supported values: "Always", "OnFailure", "Never"',
         'spec.template.spec.restartPolicy: Unsupported value: "Odd": supported values: "OnFailure", "Never"']),

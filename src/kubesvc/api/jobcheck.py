@@ -225,10 +225,12 @@ def validate_success_rule(rule: Object, completions: int, path: Path) -> Errors:
         here = path / "succeededIndexes"
         if len(indexes.encode()) > MOST_INDEXES_BYTES:
             errors.append(fields.too_long(here, MOST_INDEXES_BYTES))
-        try:
-            total = count_indexes(indexes, completions)
-        except ValueError as error:
-            errors.append(fields.invalid(here, indexes, f"error parsing succeededIndexes: {error}"))
+            indexes = None  # megabytes of it would keep all others waiting; what else is wrong with it can be told later
+        else:
+            try:
+                total = count_indexes(indexes, completions)
+            except ValueError as error:
+                errors.append(fields.invalid(here, indexes, f"error parsing succeededIndexes: {error}"))
     if count is not None:
         here = path / "succeededCount"
         errors += nonnegative(rule, "succeededCount", path)
@@ -251,11 +253,12 @@ def count_indexes(text: str, completions: int) -> int:
             raise ValueError(f"the fragment {quote(interval)} {what}")
         numbers = []
         for end in ends:
-            if not re.fullmatch(r"[+-]?[0-9]+", end):
+            spelled = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", end)
+            if spelled is None or not -(2**63) <= (index := int(spelled[1] + spelled[2])) < 2**63:
                 raise ValueError(f"cannot convert string to integer for index: {quote(end)}")
-            if int(end) >= completions:
+            if index >= completions:
                 raise ValueError(f"too large index: {quote(end)}")
-            numbers.append(int(end))
+            numbers.append(index)
         first, final = numbers[0], numbers[-1]
         if len(numbers) == 2 and first >= final:
             raise ValueError(f"non-increasing order, previous: {first}, current: {final}")
