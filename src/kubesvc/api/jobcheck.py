@@ -225,7 +225,7 @@ def validate_success_rule(rule: Object, completions: int, path: Path) -> Errors:
         here = path / "succeededIndexes"
         if len(indexes.encode()) > MOST_INDEXES_BYTES:
             errors.append(fields.too_long(here, MOST_INDEXES_BYTES))
-            indexes = None  # megabytes of it would keep all others waiting; what else is wrong with it can be told later
+            indexes = None  # megabytes of it would keep all others waiting
         else:
             try:
                 total = count_indexes(indexes, completions)
