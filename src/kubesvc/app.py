@@ -155,7 +155,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
     from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.nodestreams import NodeStreams
-    from kubesvc.instance.kubeconfig import render_kubeconfig, write_private
+    from kubesvc.instance.kubeconfig import admin_kubeconfig, write_private
     from kubesvc.instance.pki import ensure_pki
     from kubesvc.store import StoreError
 
@@ -195,7 +195,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     control.record.loopback = loopback
     control.record.port = port
     control.save()
-    write_private(paths.kubeconfig, render_kubeconfig(paths.name, control.record.server, pki))
+    write_private(paths.kubeconfig, admin_kubeconfig(paths.name, control.record.server, pki))
 
 
 def server_settings(options: UpOptions) -> ApiServerSettings:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kubesvc.client.kubeconfig import KubeconfigError, kubeconfig_paths, load_kubeconfig
+from kubesvc.client.kubeconfig import (
+    Access,
+    ExecPlugin,
+    KubeconfigError,
+    kubeconfig_paths,
+    load_kubeconfig,
+    render_kubeconfig,
+)
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 DATA = base64.b64encode(PEM.encode()).decode()
@@ -147,3 +154,26 @@ def test_errors_name_file_and_field(name: str, text: str, message: str, tmp_path
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(KubeconfigError, match="none: no such file"):
         load_kubeconfig(tmp_path / "none")
+
+
+WRITTEN = (
+    ("an admin's certificate", Access("https://h:1", ca=PEM.encode(), client_certificate=PEM.encode(), client_key=PEM.encode())),
+    ("a token in a namespace", Access("https://h:1", "shop", PEM.encode(), token="t")),
+    ("a server trusted blindly, by another name, through a proxy",
+     Access("https://h:1", insecure=True, tls_server_name="n", proxy_url="http://p:2", token="t")),
+    ("a password", Access("http://h:1", username="u", password='p"\n: #')),
+    ("nobody", Access("http://h:1")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "access"), WRITTEN, ids=[w[0] for w in WRITTEN])
+def test_what_is_written_reads_back_the_same(sentence: str, access: Access, tmp_path: Path) -> None:
+    path = write(tmp_path, render_kubeconfig(access, "a name", {"example.com/x": {"y": 1}}))
+    assert load_kubeconfig(path).access() == access
+
+
+def test_an_exec_plugin_is_not_carried_into_another_file() -> None:
+    """It is called relative to its own file, and asks for what only that file's owner has."""
+    plugin = ExecPlugin("get-token", (), {}, "client.authentication.k8s.io/v1", "", "config: users[0]")
+    with pytest.raises(ValueError, match="config: users"):
+        render_kubeconfig(Access("https://h:1", plugin=plugin), "n")

@@ -31,6 +31,7 @@ from kubesvc.instance.joining import (
     ClusterFacts,
     Identity,
     JoinFailed,
+    access_of_identity,
     held_identity,
     key_pem,
     pending_key,
@@ -41,7 +42,6 @@ from kubesvc.instance.joining import (
     routes_lacking,
     routes_of_node,
     seconds_to_renewal,
-    user_of_identity,
     verdict,
 )
 from kubesvc.instance.pki import Pki, ensure_pki
@@ -91,8 +91,8 @@ def test_a_request_is_that_of_a_node(tmp_path: Path) -> None:
 def test_kubeconfigs_of_joining(tmp_path: Path, pki: Pki) -> None:
     """What stock clients read, and beside it what a node must know; other files tell nothing of the latter."""
     path = tmp_path / "config"
-    access = Access(SERVER, ca=pki.ca_cert.read_bytes())
-    path.write_text(render_join_kubeconfig(access, FACTS, {"token": "abcdef.0123456789abcdef"}))
+    access = Access(SERVER, ca=pki.ca_cert.read_bytes(), token="abcdef.0123456789abcdef")
+    path.write_text(render_join_kubeconfig(access, FACTS))
     found = load_kubeconfig(path).access()
     assert (found.server, found.ca, found.token) == (SERVER, access.ca, "abcdef.0123456789abcdef")
     assert read_facts(path) == FACTS
@@ -112,7 +112,7 @@ def test_which_credentials_are_good(tmp_path: Path, pki: Pki) -> None:
 
     def write(found: Identity) -> None:
         access = Access(SERVER, ca=pki.ca_cert.read_bytes())
-        path.write_text(render_join_kubeconfig(access, FACTS, user_of_identity(found)))
+        path.write_text(render_join_kubeconfig(access_of_identity(access, found), FACTS))
 
     found = identity(pki, "n1")
     write(found)

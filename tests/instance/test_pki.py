@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from kubesvc.instance.kubeconfig import render_kubeconfig, write_private
+from kubesvc.instance.kubeconfig import admin_kubeconfig, write_private
 from kubesvc.instance.pki import Pki, ensure_pki
 
 NOW = 1_790_000_000.0
@@ -85,7 +85,7 @@ def test_server_and_admin_trust_each_other(tmp_path: Path) -> None:
 def test_kubeconfig_holds_everything_inline(tmp_path: Path) -> None:
     pki = make(tmp_path)
     path = tmp_path / "kubeconfig"
-    write_private(path, render_kubeconfig("ci", "https://127.0.0.1:1", pki))
+    write_private(path, admin_kubeconfig("ci", "https://127.0.0.1:1", pki))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     config = json.loads(path.read_text())
     assert config["current-context"] == config["contexts"][0]["name"] == "kubesvc-ci"

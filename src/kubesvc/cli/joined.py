@@ -237,10 +237,10 @@ async def obtain(args: argparse.Namespace | None, place: Place, source: Path, cl
     from kubesvc.client.kubeconfig import load_kubeconfig
     from kubesvc.instance.joining import (
         ClusterFacts,
+        access_of_identity,
         obtain_identity,
         read_facts,
         render_join_kubeconfig,
-        user_of_identity,
     )
     from kubesvc.instance.kubeconfig import write_private
 
@@ -254,9 +254,8 @@ async def obtain(args: argparse.Namespace | None, place: Place, source: Path, cl
         facts = msgspec.structs.replace(facts, **{k: v for k, v in given.items() if v})
     async with speaking(source) as client:
         identity = await obtain_identity(client, place.node, place.kubeconfig, clock, tell)
-    access = load_kubeconfig(source).access()
-    name = f"kubesvc-node-{place.node}"
-    write_private(place.kubeconfig, render_join_kubeconfig(access, facts, user_of_identity(identity), name))
+    access = access_of_identity(load_kubeconfig(source).access(), identity)
+    write_private(place.kubeconfig, render_join_kubeconfig(access, facts, f"kubesvc-node-{place.node}"))
     return identity
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import json
@@ -23,8 +22,9 @@ from kubesvc.api.namespace import NAMESPACE
 from kubesvc.api.node import NODE
 from kubesvc.api.serviceaccount import SERVICE_ACCOUNT
 from kubesvc.client.http import HttpClient
-from kubesvc.client.kubeconfig import load_kubeconfig
+from kubesvc.client.kubeconfig import Access, load_kubeconfig, render_kubeconfig
 from kubesvc.clock import Clock, RealClock
+from kubesvc.instance.kubeconfig import write_private
 from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.instance.paths import state_home
 from kubesvc.why.answer import diagnose
@@ -167,23 +167,13 @@ class Stage:
         made = await self.cluster.client.create(SERVICE_ACCOUNT, asked, namespace, name=name, subresource="token")
         access = self.cluster.access
         assert access is not None
-        server: dict[str, Any] = {"server": access.server}
-        if access.ca:
-            server["certificate-authority-data"] = base64.b64encode(access.ca).decode()
-        if access.insecure:
-            server["insecure-skip-tls-verify"] = True
-        if access.tls_server_name:
-            server["tls-server-name"] = access.tls_server_name
-        config = {
-            "apiVersion": "v1", "kind": "Config", "current-context": name,
-            "clusters": [{"name": name, "cluster": server}],
-            "users": [{"name": name, "user": {"token": made["status"]["token"]}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
-        }  # fmt: skip
+        bearer = Access(
+            access.server, namespace, access.ca, access.insecure, access.tls_server_name, access.proxy_url,
+            token=made["status"]["token"],
+        )  # fmt: skip
         file = self.account(scenario)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            json.dump(config, out)
+        write_private(file, render_kubeconfig(bearer, name))
 
     async def create(self, obj: Object, namespace: str) -> None:
         """One object; again for a while if the namespace is so new that Pods are refused in it."""

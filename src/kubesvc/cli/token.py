@@ -144,7 +144,8 @@ async def create(args: argparse.Namespace, record: InstanceRecord, client: Clien
     }
     await client.create(SECRET, body, NAMESPACE)
     own = load_kubeconfig(instance_paths(args.name).kubeconfig).access()
-    print(render_join_kubeconfig(Access(server, ca=own.ca), facts_of(record), {"token": f"{id}.{secret}"}), end="")
+    bearer = Access(server, ca=own.ca, token=f"{id}.{secret}")
+    print(render_join_kubeconfig(bearer, facts_of(record)), end="")
     until = f"until {data['expiration']}" if args.ttl else "for ever"
     print(
         f"token {id} is good {until}; keep the kubeconfig above secret.\n"

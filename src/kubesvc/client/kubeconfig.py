@@ -2,13 +2,15 @@
 
 `load_kubeconfig` reads one or several files (the first that names something wins, as with $KUBECONFIG);
 `Kubeconfig.access` picks a context and reads certificates and keys. Whatever is wrong is a `KubeconfigError` that names
-the file and the field. Nothing here opens a connection; the exec plugin is described and run by the HTTP client.
+the file and the field. `render_kubeconfig` is the way back, for all that this program writes. Nothing here opens a
+connection; the exec plugin is described and run by the HTTP client.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +122,52 @@ class Access:
     username: str = ""
     password: str = field(default="", repr=False)
     plugin: ExecPlugin | None = None
+
+
+def render_kubeconfig(access: Access, name: str, extensions: Mapping[str, Any] | None = None) -> str:
+    """A kubeconfig of one context that reads back as `access`, certificates and keys inline. JSON, which is YAML too.
+
+    name:       of the context, its cluster and its user
+    extensions: stand at the cluster, by name, for programs that know them; others ignore them
+    Raises ValueError for an exec plugin: only the file that names one knows how to call it.
+    """
+    if access.plugin is not None:
+        raise ValueError(f"{access.plugin.where}: an exec plugin cannot be carried into another kubeconfig")
+    cluster = _given({
+        "server": access.server,
+        "certificate-authority-data": _inline(access.ca),
+        "insecure-skip-tls-verify": access.insecure,
+        "tls-server-name": access.tls_server_name,
+        "proxy-url": access.proxy_url,
+        "extensions": [{"name": key, "extension": value} for key, value in (extensions or {}).items()],
+    })  # fmt: skip
+    user = _given({
+        "client-certificate-data": _inline(access.client_certificate),
+        "client-key-data": _inline(access.client_key),
+        "token": access.token,
+        "tokenFile": access.token_file,
+        "username": access.username,
+        "password": access.password,
+    })  # fmt: skip
+    context = _given({"cluster": name, "user": name, "namespace": access.namespace})
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": context}],
+    }
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that say something."""
+    return {key: value for key, value in fields.items() if value}
+
+
+def _inline(pem: bytes) -> str:
+    return base64.b64encode(pem).decode()
 
 
 @dataclass(frozen=True, slots=True)

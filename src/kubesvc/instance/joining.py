@@ -11,7 +11,6 @@ import asyncio
 import base64
 import hashlib
 import ipaddress
-import json
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from kubesvc.api.errors import AlreadyExists, ApiError
 from kubesvc.api.kinds import CERTIFICATE_SIGNING_REQUEST
 from kubesvc.api.meta import Object
 from kubesvc.client import Client, Unreachable
-from kubesvc.client.kubeconfig import Access, KubeconfigError, load_kubeconfig
+from kubesvc.client.kubeconfig import Access, KubeconfigError, load_kubeconfig, render_kubeconfig
 from kubesvc.clock import Clock
 from kubesvc.kernel.links import Route
 
@@ -69,28 +68,22 @@ class Identity:
 # Kubeconfigs
 
 
-def render_join_kubeconfig(access: Access, facts: ClusterFacts, user: Object, name: str = "kubesvc-join") -> str:
-    """A kubeconfig for the cluster of `access` with `user` as its user; JSON, which is YAML too."""
-    cluster: Object = {
-        "server": access.server,
-        "certificate-authority-data": base64.b64encode(access.ca).decode(),
-        "extensions": [{"name": EXTENSION, "extension": msgspec.to_builtins(facts)}],
-    }
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": name,
-        "clusters": [{"name": name, "cluster": cluster}],
-        "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-    }
-    return json.dumps(config, indent=2) + "\n"
+def render_join_kubeconfig(access: Access, facts: ClusterFacts, name: str = "kubesvc-join") -> str:
+    """A kubeconfig that speaks as `access` does, and tells of its cluster what a node must know."""
+    return render_kubeconfig(access, name, {EXTENSION: msgspec.to_builtins(facts)})
 
 
-def user_of_identity(identity: Identity) -> Object:
-    """The `user` of a kubeconfig that speaks as this identity."""
-    pairs = {"client-certificate-data": identity.certificate, "client-key-data": identity.key}
-    return {name: base64.b64encode(pem).decode() for name, pem in pairs.items()}
+def access_of_identity(cluster: Access, identity: Identity) -> Access:
+    """The way to the same cluster, asked as this identity instead of whoever `cluster` speaks for."""
+    return Access(
+        cluster.server,
+        ca=cluster.ca,
+        insecure=cluster.insecure,
+        tls_server_name=cluster.tls_server_name,
+        proxy_url=cluster.proxy_url,
+        client_certificate=identity.certificate,
+        client_key=identity.key,
+    )
 
 
 def read_facts(path: Path) -> ClusterFacts | None:
