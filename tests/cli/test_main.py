@@ -91,6 +91,17 @@ def test_wrong_usage_exits_64_and_says_what_would_do(
 NOT_RUNNING = (("kubectl", "get", "pods"), ("curl", "http://web"), ("shell",), ("outside", "list"), ("scheduler",))
 
 
+@pytest.mark.parametrize("act", (("load", "x.tar"), ("pull", "shop:1"), ("rm", "shop:1"), ("list",)))
+def test_images_of_an_instance_that_never_was_are_refused(
+    act: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A mistyped name makes nothing, and is told from what it may have been meant."""
+    (tmp_path / "kubesvc" / "shop").mkdir(parents=True)
+    status, printed = said(capsys, "image", "--name", "shpo", *act)
+    assert status == 1 and "there is no instance 'shpo'; did you mean 'shop'?" in printed
+    assert [p.name for p in (tmp_path / "kubesvc").iterdir()] == ["shop"]
+
+
 def test_a_map_of_images_is_read_before_anything_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "images.toml"
     path.write_text('[images."shop/*"]\ncomand = ["x"]\n')

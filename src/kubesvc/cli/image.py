@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from . import Failure
 from .flags import mirror
-from .target import add_name, instance_paths
+from .target import add_name, existing, instance_paths
 
 if TYPE_CHECKING:
     from kubesvc.node.imagestore import ImageStore
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from kubesvc.node.imagestore import ImageStore
 
-    paths = instance_paths(args.name)
+    paths = existing(args.name) if args.name else instance_paths(None)
     store = ImageStore(paths.images)
     if args.act == "pull":
         return asyncio.run(pull(store, args.image, dict(args.registry_mirror)))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,18 @@ def instance_paths(name: str | None, kubeconfig: str = "") -> InstancePaths:
         return InstancePaths.of(name or "default")
     except BadName as error:
         raise Failure(str(error), status=64) from error
+
+
+def existing(name: str) -> InstancePaths:
+    """The instance of this name, running or not. Failure, which names what it may have been mistyped from, if there
+    never was one, or it was purged: nothing is made for a name that nobody knows."""
+    paths = instance_paths(name)
+    if paths.root.is_dir():
+        return paths
+    others = [i.name for i in all_instances()]
+    near = difflib.get_close_matches(name, others, n=1)
+    known = f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(map(repr, others))}" if others else ""
+    raise Failure(f"there is no instance {name!r}{known}\nnext: kubesvc up --name {name}, or kubesvc status --all")
 
 
 def owner_of(kubeconfig: str) -> InstancePaths | None:
