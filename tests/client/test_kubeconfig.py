@@ -157,7 +157,8 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 WRITTEN = (
-    ("an admin's certificate", Access("https://h:1", ca=PEM.encode(), client_certificate=PEM.encode(), client_key=PEM.encode())),
+    ("an admin's certificate",
+     Access("https://h:1", ca=PEM.encode(), client_certificate=PEM.encode(), client_key=PEM.encode())),
     ("a token in a namespace", Access("https://h:1", "shop", PEM.encode(), token="t")),
     ("a server trusted blindly, by another name, through a proxy",
      Access("https://h:1", insecure=True, tls_server_name="n", proxy_url="http://p:2", token="t")),
