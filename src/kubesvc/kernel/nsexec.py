@@ -298,30 +298,32 @@ def become_user(user: int) -> None:
 PASSED_ON = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, END,
 )  # fmt: skip
+HEARD = (*PASSED_ON, signal.SIGCHLD)
+"""What a parent waits for, and no handler: one that came just before a call that waits would not end that call."""
 
 
 def wait_for(pid: int, own_group: bool) -> NoReturn:
-    """Pass signals on to the child and end as it ended. What it hears is still blocked, see `main`."""
+    """Pass signals on to the child and end as it ended. What it hears is blocked since before the child was made."""
+    while True:
+        number = signal.sigwait(HEARD)
+        if number == signal.SIGCHLD:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
+        elif number == END:
+            send(os.kill, pid, signal.SIGKILL)
+            if own_group:
+                send(os.killpg, pid, signal.SIGKILL)
+        else:
+            send(os.kill, pid, number)
 
-    def end(*_: Any) -> None:
-        for kill in (os.kill, os.killpg) if own_group else (os.kill,):
-            try:
-                kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
 
-    def pass_on(number: int, _: Any) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-    for number in PASSED_ON[:-1]:
-        signal.signal(number, pass_on)
-    signal.signal(END, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os._exit(code if code >= 0 else 128 - code)
+def send(kill: Any, pid: int, number: int) -> None:
+    try:
+        kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def execute(program: list[str], environment: dict[str, str]) -> NoReturn:
@@ -453,7 +455,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         inside = enter(options)
         report = int(options["report"]) if "report" in options else -1
         if inside:
-            signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # none may end the parent before it knows the child
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # none may end the parent before it knows the child
             pid = os.fork()
             if pid:
                 if report >= 0:
@@ -463,7 +466,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                 if status >= 0:
                     os.close(status)
                 wait_for(pid, bool(options.get("own-group")))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         elif report >= 0:
             os.write(report, f"{os.getpid()}\n".encode())
         if report >= 0:
