@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.audit import AuditLog, Rotation
 from kubesvc.apiserver.auditpolicy import STAGES, BadPolicy, Policy, parse_policy, read_policy, simple_policy
 from kubesvc.apiserver.authentication import User
+from kubesvc.apiserver.calls import Call
 from kubesvc.apiserver.routing import parse_target
 from kubesvc.clock import RealClock
 
@@ -307,3 +309,45 @@ def test_the_log_is_closed_however_the_end_ends(tmp_path: Path) -> None:
             assert server.audit.file == -1
 
     asyncio.run(main())
+
+
+def test_a_request_that_is_broken_off_is_complete_in_the_log_too(tmp_path: Path) -> None:
+    """One waits for the rest of its body, one for events, and one for nobody knows what, when the server ends."""
+    log = tmp_path / "audit.log"
+
+    async def run(server: ApiServer, _: Http) -> None:
+        path, dispatch = server.http._paths[0], server.http.dispatch
+
+        async def wait_for_ever(call: Call) -> web.StreamResponse:
+            if call.target.path == "/version":
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0.05)  # as one that has something to give back
+            return await dispatch(call)
+
+        server.http.dispatch = wait_for_ever  # type: ignore[method-assign]
+        _reader, waiter = await asyncio.open_unix_connection(path)
+        waiter.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        _reader, writer = await asyncio.open_unix_connection(path)
+        head = f"POST {CONFIGS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b'{"metadata"')
+        watching, watcher = await asyncio.open_unix_connection(path)
+        watcher.write(f"GET {CONFIGS}?watch=true HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            await watching.readuntil(b"\r\n\r\n")
+            while not ('"create"' in (text := log.read_text()) and "/version" in text):
+                await asyncio.sleep(0.01)
+        await server.stop(0.1)
+        for one in (writer, watcher, waiter):
+            one.close()
+
+    events = audited(tmp_path, run, of())
+    stages = ["RequestReceived", "ResponseStarted", "ResponseComplete"]
+    assert [e["stage"] for e in events if e["verb"] == "watch"] == stages
+    created = [e for e in events if e["verb"] == "create"]
+    assert [e["stage"] for e in created] == [stages[0], stages[2]]
+    early = {"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200}
+    assert created[1]["responseStatus"] == early
+    waited = [e for e in events if e["requestURI"] == "/version"]
+    assert [e["stage"] for e in waited] == [stages[0], stages[2]] and waited[1]["responseStatus"] == early

@@ -28,6 +28,7 @@ MEBIBYTE, MEBIBYTES = 1 << 20, 100
 """How many bytes a mebibyte has, and how many of these a log has if nothing is said."""
 STAMP = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}"
 MOST_BODY_BYTES = 256 * 1024
+CLOSED_EARLY = "Connection closed early"
 _json = msgspec.json.Encoder()
 
 
@@ -133,13 +134,15 @@ def stamp_of(seconds: float) -> str:
 class Followed:
     """One request on its way through the server, told stage by stage."""
 
-    __slots__ = ("call", "log", "received", "rule", "unknown")
+    __slots__ = ("call", "log", "received", "rule", "started", "unknown")
 
     def __init__(self, audit: AuditLog, call: Call, received: float) -> None:
         self.log = audit
         self.call = call
         self.received = received
         self.rule: Rule = UNTOLD
+        self.started = 0
+        """The status of an answer that goes on, once it has begun."""
         self.unknown = True
 
     def known(self, user: User) -> None:
@@ -148,7 +151,12 @@ class Followed:
         self.rule = self.log.policy.rule_for(user, self.call.target)
         self.tell("RequestReceived", 0)
         if is_lasting(self.call.target):
-            self.call.on_stream = lambda status: self.tell("ResponseStarted", status)
+            self.call.on_stream = self.begun
+
+    def begun(self, status: int) -> None:
+        """The head of an answer that goes on is on its way."""
+        self.started = status
+        self.tell("ResponseStarted", status)
 
     def answered(self, status: int, *, panicked: bool = False) -> None:
         """The request is over."""
@@ -160,7 +168,18 @@ class Followed:
             return
         self.tell("Panic" if panicked else "ResponseComplete", status)
 
-    def tell(self, stage: Stage, status: int) -> None:
+    def broken_off(self) -> None:
+        """The request ended without an answer, or in the middle of one: its client left, or the server ends.
+
+        As upstream: whatever was not answered yet counts as well answered, with a word about what happened.
+        """
+        if self.unknown:
+            return
+        if not self.started and self.call.on_stream is not None:
+            self.tell("ResponseStarted", 200, CLOSED_EARLY)
+        self.tell("ResponseComplete", self.started or 200, "" if self.started else CLOSED_EARLY)
+
+    def tell(self, stage: Stage, status: int, message: str = "") -> None:
         rule = self.rule
         if rule.level == "None" or stage in rule.omitted:
             return
@@ -170,6 +189,8 @@ class Followed:
             header = self.call.request.headers.get("Authorization", "")
             told = f"attempted: {header.partition(' ')[0].lower()}" if header else "no credentials provided"
             event["responseStatus"]["message"] = f"Authentication failed, {told}"
+        if message:
+            event["responseStatus"] = {"metadata": {}, "status": "Success", "message": message, "code": status}
         self.log.write(event)
 
 

@@ -5,6 +5,7 @@ A request line that the parser refuses never reaches the handler; clients still 
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,8 @@ from kubesvc.api.errors import ApiError, BadRequest, InternalError
 from .calls import status_object
 from .routing import not_allowed
 
+LAST_SECONDS = 2.0
+"""For how long a request that is broken off at the end of the server may see to what it holds."""
 TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
@@ -26,6 +29,13 @@ class ApiProtocol(RequestHandler):
     """One connection."""
 
     __slots__ = ()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Let the request under way end, break it off after so many seconds, and wait until it has noticed."""
+        task = self._task_handler
+        await super().shutdown(timeout)
+        if task is not None and not task.done():
+            await asyncio.wait((task,), timeout=LAST_SECONDS)
 
     def handle_error(
         self,

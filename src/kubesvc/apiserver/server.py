@@ -237,9 +237,9 @@ class HttpServer:
                 self.inflight.leave(place)
         except ApiError as e:
             response = call.error(e)
-        except asyncio.CancelledError:
-            raise
-        except ConnectionError:
+        except (asyncio.CancelledError, ConnectionError):
+            if followed is not None:
+                followed.broken_off()
             raise
         except Exception:
             panicked = True
