@@ -22,7 +22,7 @@ from .bench_start import cpu_ms, memory_mib
 from .figures import head, percentile, say
 from .wire import Connection, Done, Request, Stream, connections, load
 
-ALONE = ("--controllers", "root-ca-certificate-publisher-controller")
+ALONE = ("--controllers", "root-ca-certificate-publisher-controller", "--service-warnings", "false")
 """The least that can run beside the API server: nothing that looks at Services or pods."""
 CLIENTS = 16
 BASE = "/api/v1/namespaces/bench"

@@ -224,6 +224,11 @@ class Informer(Generic[T]):
         bucket = self._namespaces.get(namespace)
         return list(bucket.ordered().values()) if bucket else []
 
+    def count(self, namespace: str) -> int:
+        """How many objects one namespace has."""
+        bucket = self._namespaces.get(namespace)
+        return len(bucket.objects) if bucket else 0
+
     def namespaces(self) -> list[str]:
         """Those that have objects, sorted."""
         return sorted(self._namespaces)

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
-class Entry(NamedTuple):
-    """One key's value: `created` and `modified` are the revisions of its first and last write."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One key's value: `created` and `modified` are the revisions of its first and last write.
+
+    There are as many as objects, and they are part of no cycle: the collector need not look at them (`gc`).
+    """
 
     key: str
     value: bytes
@@ -22,7 +27,7 @@ class Entry(NamedTuple):
     modified: int
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One key's change in one transaction. `value` None means deleted; `previous` is the entry before, None if new."""
 
     revision: int

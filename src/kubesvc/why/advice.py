@@ -60,9 +60,9 @@ class ServiceAdviser:
         service = typed(new, Service)
         if not selects(service) or self.lookup.matching(service):
             return []
-        pods = list(self.pods.in_namespace(service.namespace))
-        if len(pods) > MOST_PODS or not self.may():
+        if self.pods.count(service.namespace) > MOST_PODS or not self.may():
             return []
+        pods = list(self.pods.in_namespace(service.namespace))
         workloads = ((kind, o) for kind, known in self.workloads for o in known.in_namespace(service.namespace))
         said = advise(service, pods, workloads, self.clock.now())
         return [said] if said else []
