@@ -9,6 +9,7 @@ import sys
 from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId
+from kubesvc.kernel.nsexec import END
 
 
 async def ask_inside(
@@ -30,5 +31,5 @@ async def ask_inside(
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                process.send_signal(END)  # what runs inside is a child of its own, and ends before it
             await process.wait()

@@ -82,6 +82,7 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
     from kubesvc.api.deployment import DEPLOYMENT, Deployment
     from kubesvc.api.meta import typed
     from kubesvc.clock import RealClock, rfc3339
+    from kubesvc.kernel.nsexec import END
     from kubesvc.why.rehearsal import LostRequest, conclude
 
     clock = RealClock()
@@ -108,10 +109,8 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
         outcome = await end_load(process)
     finally:
         if process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()  # inside a node it is not itself our child: that it has no more to do ends it
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                process.send_signal(END)  # inside a node the load is a child of our child's, which ends it first
             await process.wait()
     if outcome.held_back:
         print(f"note: {outcome.held_back} requests were not sent, too many were under way", file=sys.stderr)
