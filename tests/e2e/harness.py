@@ -277,13 +277,18 @@ def python_for(user: str) -> tuple[str, tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def fresh_instance(user: str = "", name: str = "t", *, grant: bool = False) -> Iterator[Instance]:
-    """An instance that is not started yet; whatever the test does, it is gone at the end, and the host as before."""
+def fresh_instance(
+    user: str = "", name: str = "t", *, grant: bool = False, home: Path | None = None
+) -> Iterator[Instance]:
+    """An instance that is not started yet; whatever the test does, it is gone at the end, and the host as before.
+
+    home: a directory of the caller's that several instances share, each with a name of its own; None for its own
+    """
     before = host_network()
-    home = Path(tempfile.mkdtemp(prefix="ks-", dir="/tmp"))
+    place = home or Path(tempfile.mkdtemp(prefix="ks-", dir="/tmp"))
     if user:
-        shutil.chown(home, user)
-    instance = Instance(home, name, user, grant)
+        shutil.chown(place, user)
+    instance = Instance(place, name, user, grant)
     try:
         yield instance
         instance.down()
@@ -293,15 +298,18 @@ def fresh_instance(user: str = "", name: str = "t", *, grant: bool = False) -> I
             instance.process.kill()
             instance.process.wait()
         instance.run("down", "--name", name, check=False)
-        shutil.rmtree(home, ignore_errors=True)
+        if home is None:
+            shutil.rmtree(place, ignore_errors=True)
     changed = differences(before, host_network())
     assert not changed, "the host's network is not as it was found:\n" + "\n".join(changed)
 
 
 @contextlib.contextmanager
-def running_instance(*options: str, user: str = "", grant: bool = False) -> Iterator[Instance]:
+def running_instance(
+    *options: str, user: str = "", name: str = "t", grant: bool = False, home: Path | None = None
+) -> Iterator[Instance]:
     """An instance that is up."""
-    with fresh_instance(user, grant=grant) as instance:
+    with fresh_instance(user, name, grant=grant, home=home) as instance:
         instance.up(*options)
         yield instance
 

@@ -1,13 +1,18 @@
 """The library of broken scenarios, end to end: `why` names the planted cause first, and what it suggests, executed,
-repairs it. Most of them share one instance, each in namespaces of its own, many at a time; those that plant the absence
-of a controller share two without nodes, and what only nodes of another mode can meet has an instance of that mode."""
+repairs it. They are played on several instances side by side: most on one, each in namespaces of its own, many at a
+time; those that disturb a whole instance one by one on another; those that plant the absence of a controller, or need
+another proxy mode, where it is so."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -23,16 +28,45 @@ from .harness import Instance, running_instance
 pytestmark = pytest.mark.e2e
 
 AT_ONCE = 10
-RARE = frozenset({"cut-off-node", "old-name"})
-"""They stand still for seconds each, and cannot be played beside others: long runs only."""
+SLOW = frozenset({"old-flow", "nobody-listens", "nobody-there", "flapping"})
+"""They begin first, since they take longest."""
 SLICELESS = ("endpointslice-controller",)
 OTHERS = ("deployment-controller", "endpoints-controller", "endpointslice-mirroring-controller", "cluster-dns")
+
+
+def less(controllers: Sequence[str]) -> tuple[str, str]:
+    """The option that leaves these controllers out."""
+    return "--controllers", ",".join(["*", *(f"-{c}" for c in controllers)])
+
+
+SIMULATED = ("--nodes", "0", "--simulated-nodes", "1")
+GROUNDS: dict[str, tuple[tuple[str, ...], list[Scenario]]] = {
+    "many": (
+        ("--nodes", "2", "--zones", "a,b", "--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112"),
+        sorted((s for s in SCENARIOS if not s.needs and not s.alone), key=lambda s: s.name not in SLOW),
+    ),
+    "disturbed": (("--nodes", "2"), [s for s in SCENARIOS if not s.needs and s.alone]),
+    "sliceless": (
+        (*SIMULATED, *less(SLICELESS)),
+        [s for s in SCENARIOS if s.without == SLICELESS],
+    ),
+    "less": (
+        (*SIMULATED, *less(OTHERS)),
+        [s for s in SCENARIOS if s.without and set(s.without) <= set(OTHERS)],
+    ),
+    "userspace": (
+        ("--nodes", "1", "--proxy-mode", "userspace"),
+        [s for s in SCENARIOS if s.mode == "userspace"],
+    ),
+}
+"""Where scenarios are played: an instance's name, its options, and what is played there."""
 
 
 def test_every_cause_has_a_scenario() -> None:
     assert {s.code for s in SCENARIOS} == set(BY_CODE)
     assert len(BY_NAME) == len(SCENARIOS)
-    assert {w for s in SCENARIOS for w in s.without} <= {*SLICELESS, *OTHERS}
+    played = sorted(s.name for _, scenarios in GROUNDS.values() for s in scenarios)
+    assert played == sorted(BY_NAME), "each is played once"
 
 
 async def play(instance: Instance, scenarios: Sequence[Scenario]) -> dict[str, str]:
@@ -73,51 +107,24 @@ async def play(instance: Instance, scenarios: Sequence[Scenario]) -> dict[str, s
 def played(machine: None) -> Iterator[dict[str, str]]:
     """How each scenario went."""
     del machine
-    found: dict[str, str] = {}
-    with pytest.MonkeyPatch.context() as patch:
+    home = Path(tempfile.mkdtemp(prefix="ks-", dir="/tmp"))
 
-        def on(instance: Instance, scenarios: Sequence[Scenario]) -> None:
-            patch.setenv("XDG_STATE_HOME", str(instance.home))  # where the commands of repairs look for instances
-            found.update(asyncio.run(play(instance, scenarios)))
+    def on(ground: str) -> dict[str, str]:
+        options, scenarios = GROUNDS[ground]
+        with running_instance(*options, "--store", "memory", name=ground, home=home) as instance:
+            return asyncio.run(play(instance, scenarios))
 
-        memory = ("--store", "memory")
-        networks = ("--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112")
-        with running_instance("--nodes", "2", "--zones", "a,b", *networks, *memory) as instance:
-            on(instance, [s for s in SCENARIOS if not s.needs and s.name not in RARE])
-        less = ",".join(["*", *(f"-{c}" for c in OTHERS)])
-        with running_instance("--nodes", "0", "--simulated-nodes", "1", *memory, "--controllers", less) as instance:
-            on(instance, [s for s in SCENARIOS if s.without and set(s.without) <= set(OTHERS)])
-        with running_instance("--nodes", "1", *memory, "--proxy-mode", "userspace") as instance:
-            on(instance, [s for s in SCENARIOS if s.mode == "userspace"])
-        yield found
+    try:
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(GROUNDS)) as threads:
+            patch.setenv("XDG_STATE_HOME", str(home))  # where the commands of repairs look for instances
+            yield {name: said for result in threads.map(on, GROUNDS) for name, said in result.items()}
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [s for s in SCENARIOS if s.without != SLICELESS and s.name not in RARE],
-    ids=lambda s: f"{s.code} {s.name}",
-)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: f"{s.code} {s.name}")
 def test_why_names_it_first_and_it_can_be_repaired(played: dict[str, str], scenario: Scenario) -> None:
     assert played[scenario.name] == ""
-
-
-@pytest.mark.soak
-def test_nodes_that_are_cut_off(machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EP614 and EP707."""
-    with running_instance("--nodes", "2", "--store", "memory") as instance:
-        monkeypatch.setenv("XDG_STATE_HOME", str(instance.home))
-        found = asyncio.run(play(instance, [BY_NAME[name] for name in sorted(RARE)]))
-    assert set(found.values()) == {""}
-
-
-@pytest.mark.soak
-def test_slices_that_nobody_writes(machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EP506 takes its time: slices may lag for a while before that is a finding."""
-    less = ",".join(["*", *(f"-{c}" for c in SLICELESS)])
-    with running_instance("--nodes", "0", "--store", "memory", "--controllers", less) as instance:
-        monkeypatch.setenv("XDG_STATE_HOME", str(instance.home))
-        found = asyncio.run(play(instance, [s for s in SCENARIOS if s.without == SLICELESS]))
-    assert set(found.values()) == {""}
 
 
 def test_by_hand(shared: Instance) -> None:

@@ -29,6 +29,7 @@ from .asking import ask_inside
 from .insight import Answers, Front, Questions, place, seen_of
 
 PATIENCE_SECONDS = 5.0
+"""How long a look into one node may take, all in all."""
 MOST_NODES = 8
 """Nodes that are looked into for one answer: each costs a process of a few tenths of a second."""
 MOST_CONNECTIONS = 60
@@ -56,10 +57,12 @@ async def look_into(
     *,
     knock: bool = False,
     patience_seconds: float = 0.7,
+    most_seconds: float = PATIENCE_SECONDS,
 ) -> Snapshot:
     """The snapshot with what was seen in the instance's real nodes about one Service.
 
     patience_seconds: how long each answer is waited for
+    most_seconds: how long each look may take, all in all
     knock: from every node also connect to the Service's own ClusterIP and TCP ports
     Nodes that cannot be looked into are left out; nothing is changed anywhere.
     """
@@ -71,8 +74,10 @@ async def look_into(
         found = questions_for(service, slices, snapshot, node, connects=node is asker, knock=knock)
         return msgspec.structs.replace(found, seconds=patience_seconds)
 
-    seen = await asyncio.gather(*(look_into_one(paths, record, n, asked(n), service, slices) for n in real))
-    return dataclasses.replace(snapshot, sights=tuple(s for s in seen if s is not None))
+    seen = await asyncio.gather(
+        *(look_into_one(paths, record, n, asked(n), service, slices, most_seconds) for n in real)
+    )
+    return dataclasses.replace(snapshot, sights=tuple(seen))
 
 
 def stored(service: Service, snapshot: Snapshot) -> list[EndpointSlice]:
@@ -123,17 +128,20 @@ async def look_into_one(
     questions: Questions,
     service: Service,
     slices: Sequence[EndpointSlice],
-) -> Sight | None:
-    """One node; None if nobody can look into it."""
+    most_seconds: float,
+) -> Sight:
+    """One node; where nobody can look into it, at least how its process is."""
     state = state_of(node.agent)
     report = read_report(paths.node(node.name))
     if report is not None and report.mode != "nftables":  # other modes' rules are not read; connections tell as much
         questions = msgspec.structs.replace(questions, fronts=[])
     refused = refusal(paths, node, report, f"{service.namespace}/{service.name}")
     pid = node.agent.pid if node.agent and state != "gone" else 0
-    answers = await ask_node(paths, record, node, questions)
+    answers = await ask_node(paths, record, node, questions, most_seconds)
     if answers is None:
-        return Sight(node.name, state, pid, refused=refused, failure=FAILURES[node.state])
+        there = node.ground is not None and node.ground.alive()
+        unseen = f"no whole answer within {most_seconds:g} s" if there else ""
+        return Sight(node.name, state, pid, refused=refused, failure=FAILURES[node.state], unseen=unseen)
     replies: dict[str, Reply] = {p: r for p, r in answers.connect.items() if r in ("open", "refused", "silent")}  # type: ignore[misc]
     dns = answers.dns if state == "running" else ""
     return Sight(
@@ -161,14 +169,18 @@ def refusal(paths: InstancePaths, node: NodeRecord, report: ProxyReport | None, 
 
 
 async def ask_node(
-    paths: InstancePaths, record: InstanceRecord, node: NodeRecord, questions: Questions
+    paths: InstancePaths,
+    record: InstanceRecord,
+    node: NodeRecord,
+    questions: Questions,
+    seconds: float = PATIENCE_SECONDS,
 ) -> Answers | None:
     """Ask the questions inside a node's namespaces; None if that fails or takes too long."""
     if record.fabric is None or node.ground is None or not node.ground.alive():
         return None
     asked = msgspec.json.encode(questions)
     try:
-        said, _ = await ask_inside(paths, record, node.ground, "kubesvc.cli.insight", asked, PATIENCE_SECONDS)
+        said, _ = await ask_inside(paths, record, node.ground, "kubesvc.cli.insight", asked, seconds)
         return msgspec.json.decode(said, type=Answers)
     except (TimeoutError, msgspec.MsgspecError):
         return None

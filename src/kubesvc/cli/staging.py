@@ -41,6 +41,8 @@ from .target import load_record
 
 PATIENCE_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
+LOOK_SECONDS = 30.0
+"""Longer than who only asks would like to wait: without a look a scenario that needs one cannot be judged."""
 OURS = "example.com/scenario-"
 """A label that a repair puts on a node is this and the scenario's name; `stop` takes it off."""
 RUNS_ON = "kubesvc controllers"
@@ -252,7 +254,7 @@ class Stage:
         if scenario.looks and service is not None and instance is not None:
             record = load_record(instance)  # anew: scenarios let nodes fail
             if record is not None:
-                snapshot = await look_into(instance, record, service, snapshot)
+                snapshot = await look_into(instance, record, service, snapshot, most_seconds=LOOK_SECONDS)
         return diagnose(subject, snapshot, namespace)
 
     def demand(self, scenario: Scenario, file: Path) -> None:

@@ -90,7 +90,7 @@ async def wait_on(cluster: Cluster, name: str, stage: Stage, timeout: float) -> 
     clock = RealClock()
     started = clock.monotonic()
     while True:
-        found = await look(cluster, name, stage)
+        found = await look(cluster, name, stage, timeout - (clock.monotonic() - started))
         waited = clock.monotonic() - started
         if found.done or (found.blind and waited >= min(timeout, SETTLING_SECONDS)):
             return found, waited
@@ -113,8 +113,11 @@ async def cause_of(cluster: Cluster, name: str) -> str:
     return headline(found) if found.status == "broken" else ""
 
 
-async def look(cluster: Cluster, name: str, stage: Stage) -> Progress:
-    """How far the Service is now: first by objects, and only if those suffice by looking into nodes."""
+async def look(cluster: Cluster, name: str, stage: Stage, most_seconds: float) -> Progress:
+    """How far the Service is now: first by objects, and only if those suffice by looking into nodes.
+
+    most_seconds: how long looking into a node may take, if that is more than usual
+    """
     from kubesvc.clock import RealClock
     from kubesvc.why.collect import read_for
     from kubesvc.why.routable import judge
@@ -126,9 +129,12 @@ async def look(cluster: Cluster, name: str, stage: Stage) -> Progress:
     if service is None or not found.done or stage == "listed":
         return found
     if cluster.instance is not None and cluster.record is not None and cluster.record.nodes:
-        from .sights import look_into
+        from .sights import PATIENCE_SECONDS, look_into
 
-        seen = await look_into(cluster.instance, cluster.record, service, snapshot, knock=stage == "routable")
+        seen = await look_into(
+            cluster.instance, cluster.record, service, snapshot,
+            knock=stage == "routable", most_seconds=max(PATIENCE_SECONDS, most_seconds),
+        )  # fmt: skip
         return judge(service, seen, stage)
     from .insight import connect, place
 

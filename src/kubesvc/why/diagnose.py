@@ -248,7 +248,8 @@ def conclude(service: Service, snapshot: Snapshot, course: manual.Course, node: 
     status = status_of(findings, chain, gaps, course)
     ref = f"svc/{service.name}"
     verdict = verdict_of(ref, service, status, findings, chain, course, rules, gaps, snapshot)
-    all_gaps = tuple(str(g) for g in snapshot.gaps) + tuple(absences(snapshot))
+    unseen = tuple(f"node {s.node} could not be looked into: {s.unseen}" for s in snapshot.sights if s.unseen)
+    all_gaps = (*map(str, snapshot.gaps), *absences(snapshot), *unseen)
     return Diagnosis(
         f"{ref} in namespace {service.namespace}", status, verdict, tuple(findings), tuple(chain),
         tuple(course.pods), all_gaps,

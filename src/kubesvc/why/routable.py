@@ -64,6 +64,8 @@ def judge(service: Service | None, snapshot: Snapshot, stage: Stage, knocked: di
     for sight in snapshot.sights:
         if sight.state != "running":
             return Progress(False, f"the process of node {sight.node} does not run")
+        if sight.unseen:
+            return Progress(False, f"node {sight.node} could not be looked into: {sight.unseen}")
         if sight.refused:
             return Progress(False, f"the kernel of node {sight.node} does not take its rules: {sight.refused}")
         if sight.rules is None and stage == "programmed":
@@ -91,6 +93,9 @@ def answering(
     slices = list(snapshot.slices.get((service.namespace, service.name), ()))
     heard = witness.replies(snapshot)
     wanted = {str(t) for _, t in witness.targets_of(service, slices, snapshot)}
+    unseen = [f"node {s.node} ({s.unseen})" for s in snapshot.sights if s.unseen]
+    if unseen or (wanted and not wanted & heard.keys()):
+        return Progress(False, f"{so_far}; nobody could look into {some(unseen) or 'any node'}")
     mute = sorted(t for t in wanted if t in heard and heard[t] != "open")
     if mute:
         return Progress(False, f"{so_far}; {some([f'{t} is {heard[t]}' for t in mute])}")

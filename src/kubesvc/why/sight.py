@@ -29,6 +29,7 @@ class Sight:
     dns:     "" not asked, "silent" no answer within the time, "answers" otherwise, with `records` such as `A 10.96.0.7`
     refused: what the kernel said when it did not take the Service's rules, "" if it did
     stale:   UDP flows that the kernel still sends to an endpoint that is none any more, in words
+    unseen:  why nothing was seen inside the node, "" if somebody looked
     """
 
     node: str
@@ -41,3 +42,4 @@ class Sight:
     stale: tuple[str, ...] = ()
     refused: str = ""
     failure: Literal["", "off", "cut off"] = ""
+    unseen: str = ""
