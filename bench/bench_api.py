@@ -186,7 +186,13 @@ async def growth(target: Target, sizes: Sequence[int]) -> None:
     for stream in streams:
         stream.transport.close()
     say("memory", memory_mib(target.pid), "MiB", goal=600.0)
-    for what, query in (("", ""), (" by label", "?labelSelector=app%3Ds1"), (", packed", "")):
+    for what, query in (
+        ("", ""),
+        (" by label", "?labelSelector=app%3Ds1"),
+        (" by field", "?fieldSelector=spec.nodeName%3Dn1"),
+        (" by field once more", "?fieldSelector=spec.nodeName%3Dn1"),
+        (", packed", ""),
+    ):
         await list_beside(target, f"list of {made:,} pods{what}", f"{BASE}/pods{query}", packed="packed" in what)
     say("memory after the lists", memory_mib(target.pid), "MiB", goal=600.0)
 
