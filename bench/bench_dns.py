@@ -1,6 +1,7 @@
-"""Figures of the DNS server: `python -m bench dns`. Takes about twenty seconds, on loopback, two to four processes.
+"""Figures of the DNS server: `python -m bench dns`. Takes about half a minute, on loopback, two to four processes.
 
-Answers per second of server CPU time are what one core would give; the client shares the machine.
+The server has one core and the client the other. A bare echo, asked in the same way, shows what of an answer's time is
+the machine's. Answers per second of server CPU time are what one core would give on a machine that others use as well.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import random
 import resource
 import select
 import socket
-import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from kubesvc.api.endpointslice import EndpointSlice
 from kubesvc.api.meta import typed
@@ -33,8 +33,15 @@ from kubesvc.dns.responder import Responder
 from kubesvc.dns.wire import Message, Question
 from kubesvc.lifetime import set_collector
 
+from .datagrams import flood, steady
+from .figures import percentile
+
 SERVICES, ENDPOINTS = 10_000, 10
 WINDOW_SECONDS, QUIET_SECONDS = 0.005, 0.0003
+BEFORE = 4
+"""Windows before one that is looked at: what was asked in them is still waiting if somebody had to wait then."""
+SOCKETS, WINDOW = 16, 32
+"""Of one client that asks for as much as it gets."""
 GOAL_QUERIES = 20_000
 """A second, on one core."""
 
@@ -91,7 +98,7 @@ def inside(snapshot: Snapshot) -> None:
         say(f"{name}: made anew / kept", f"{fresh * 1e6:.0f} / {kept * 1e6:.1f} us")
 
 
-def serve(pipe: Connection, churn: int, port: int = 0) -> None:
+def serve(pipe: Connection, churn: int, port: int, core: int | None) -> None:
     """Another process: the server; `churn` endpoint changes a second, each forgetting what is kept. Who names a port
     shares it with others, as workers do."""
 
@@ -112,113 +119,113 @@ def serve(pipe: Connection, churn: int, port: int = 0) -> None:
                 turn += 1
                 old, new = (slices, emptied) if turn % 2 else (emptied, slices)
                 snapshot.slice_changed(old, new, 1)
-        pipe.send((time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        pipe.send((time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     asyncio.run(main())
 
 
-def started(churn: int, port: int = 0) -> tuple[Connection, SpawnProcess, tuple[str, int]]:
-    """The pipe to a process that serves (None ends it, and it answers with its CPU seconds and memory), the process,
-    and its address."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, churn, port), daemon=True)
-    process.start()
-    return ours, process, ours.recv()
-
-
-def load(churn: int, pace: float, seconds: float) -> None:
-    """Queries over UDP: as many as go with 64 outstanding (pace 0), or `pace` a second, one answered at a time."""
-    ours, process, address = started(churn)
-    chance = random.Random(1)
-    numbers = [chance.randrange(SERVICES) for _ in range(2000)]
-    queries = [query(f"svc{i}.ns{i % 50}", wire.A, n) for n, i in enumerate(numbers)]
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(address)
-    sock.settimeout(2)
-    answered, taken = 0, []
-    window = 1 if pace else 64
-    begin = time.perf_counter()
-    for n in range(window):
-        sock.send(queries[n])
-    sent = window
-    last = begin
-    while (now := time.perf_counter()) - begin < seconds:
-        sock.recv(2048)
-        answered += 1
-        if pace:
-            taken.append(time.perf_counter() - last)
-            while time.perf_counter() < begin + sent / pace:
-                pass
-        last = time.perf_counter()
-        sock.send(queries[sent % len(queries)])
-        sent += 1
-    elapsed = now - begin
-    ours.send(None)
-    cpu, rss = ours.recv()
-    process.join()
-    what = f"UDP, {churn} changes/s"
-    if pace:
-        taken.sort()
-        say(
-            f"{what}, {pace:,.0f} q/s: median / 99 of 100",
-            f"{statistics.median(taken) * 1e6:.0f} / {taken[len(taken) * 99 // 100] * 1e6:.0f} us",
-        )
-    else:
-        say(f"{what}: answers/s (client on the other core)", f"{answered / elapsed:,.0f}")
-        say(f"{what}: answers per CPU second of the server", f"{answered / cpu:,.0f}")
-        say(f"{what}: memory of the server, 10,000 x 10", f"{rss / 1024:.0f} MiB")
-
-
-def steady(part: float, seconds: float) -> None:
-    """Queries at `part` of the rate that one core should answer, each at its time, whether others are answered or not.
-    An answer's time counts from when its query was due. Every name was asked once before."""
-    ours, process, address = started(0)
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(address)
-    chance = random.Random(1)
-    queries = []
-    for n in range(1 << 14):
-        i = chance.randrange(SERVICES)
-        queries.append(query(f"svc{i}.ns{i % 50}", wire.A, n))
-    pace = GOAL_QUERIES * part
-    sock.settimeout(5)
-    for raw in queries:
-        sock.send(raw)
-        sock.recv(2048)
-    sock.setblocking(False)
-    due = [0.0] * len(queries)
-    taken: list[tuple[float, float]] = []
-    waits: list[float] = []
-    total = int(pace * seconds)
-    sent = 0
-    begin = time.perf_counter()
-    while len(taken) < total and (now := time.perf_counter() - begin) < 2 * seconds + 2:
-        while len(waits) <= now / WINDOW_SECONDS:
-            waits.append(waited(os.getpid()) + waited(process.pid or 0))
-        while sent < total and begin + sent / pace <= time.perf_counter():
-            due[sent % len(due)] = begin + sent / pace
+def echo(pipe: Connection, core: int | None) -> None:
+    """Another process: sends back what it gets, and does nothing else; the least that answers in Python can take."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    sock = bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0)
+    pipe.send(sock.getsockname())
+    with select.epoll() as poll:
+        poll.register(pipe.fileno(), select.EPOLLIN)
+        poll.register(sock.fileno(), select.EPOLLIN)
+        while not any(number == pipe.fileno() for number, _ in poll.poll()):
             with contextlib.suppress(BlockingIOError):
-                sock.send(queries[sent % len(queries)])
-            sent += 1
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                asked = due[int.from_bytes(sock.recv(2048)[:2], "big")]
-                taken.append((asked - begin, time.perf_counter() - asked))
-    ours.send(None)
-    ours.recv()
-    process.join()
-    what = f"UDP, {pace:,.0f} q/s, each at its time"
-    say(f"{what}: median / 99 of 100", spread([t for _, t in taken]))
-    say(f"{what}: unanswered", f"{total - len(taken)} of {total}")
+                while True:
+                    datagram, client = sock.recvfrom(4096)
+                    sock.sendto(datagram, client)
+    pipe.send(None)
+
+
+def ask(pipe: Connection, port: int, seconds: float, core: int | None) -> None:
+    """Another process: a generator that begins when told to."""
+    datagrams = questions(2000)
+    pipe.send(None)
+    pipe.recv()
+    pipe.send(flood(("127.0.0.1", port), datagrams, SOCKETS, WINDOW, seconds, core))
+
+
+def questions(count: int) -> list[bytes]:
+    chance = random.Random(1)
+    numbers = [chance.randrange(SERVICES) for _ in range(count)]
+    return [query(f"svc{i}.ns{i % 50}", wire.A) for i in numbers]
+
+
+class Child:
+    """A process and the pipe to it."""
+
+    def __init__(self, work: Callable[..., None], *args: object) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs, *args), daemon=True)
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def done(self) -> Any:
+        """What it says at its end."""
+        self.pipe.send(None)
+        said = self.pipe.recv()
+        self.process.join()
+        return said
+
+
+def most(churn: int, seconds: float) -> float:
+    """As many queries as are answered by a server that has a core to itself. Returns the rate."""
+    of_server, of_client = cores()
+    server = Child(serve, churn, 0, of_server)
+    answered, elapsed = flood(server.pipe.recv(), questions(2000), SOCKETS, WINDOW, seconds, of_client)
+    cpu: float
+    cpu, rss = server.done()
+    what = f"UDP, {churn} changes/s"
+    say(f"{what}: answers/s (client on the other core)", f"{answered / elapsed:,.0f}")
+    say(f"{what}: answers per CPU second of the server", f"{answered / cpu:,.0f}")
+    say(f"{what}: memory of the server, 10,000 x 10", f"{rss:.0f} MiB")
+    return answered / cpu
+
+
+def at_pace(pace: float, churn: int | None, seconds: float) -> None:
+    """Queries at a steady rate, each at its time whether others are answered or not; all names were asked before. An
+    answer's time is from the sending to the arrival. churn: endpoint changes a second; None: a bare echo answers."""
+    of_server, of_client = cores()
+    server = Child(echo, of_server) if churn is None else Child(serve, churn, 0, of_server)
+    address = server.pipe.recv()
+    datagrams = questions(8000)
+    steady(address, datagrams, 8000, 1, of_client, lambda now: None)
+    waits: list[float] = []
+
+    def look(now: float) -> None:
+        while len(waits) <= now / WINDOW_SECONDS:
+            waits.append(waited(os.getpid()) + waited(server.pid))
+
+    asked, answers = steady(address, datagrams, pace, seconds, of_client, look)
+    server.done()
+    what = f"UDP, {pace:,.0f} q/s, " + ("a bare echo" if churn is None else f"{churn} changes/s")
+    say(f"{what}: median / 99 of 100", spread([a.taken for a in answers]))
     # On a busy machine both processes wait for a core: what was asked then says nothing about the server.
-    quiet = {n for n in range(1, len(waits) - 1) if waits[n + 1] - waits[n - 1] < QUIET_SECONDS}
-    free = [t for asked, t in taken if int(asked / WINDOW_SECONDS) in quiet]
-    say(f"{what}: while both had a core, {len(free) / max(1, total):.0%} of them", spread(free))
+    quiet = {n for n in range(BEFORE, len(waits) - 1) if waits[n + 1] - waits[n - BEFORE] < QUIET_SECONDS}
+    free = [a.taken for a in answers if int(a.due / WINDOW_SECONDS) in quiet]
+    say(f"{what}: while both had a core, {len(free) / max(1, asked):.0%} of them", spread(free))
+    if churn is not None:
+        say(f"{what}: counted from when each was due", spread([a.arrived for a in answers]))
+        say(f"{what}: unanswered; not NOERROR", f"{asked - len(answers)}; {sum(bool(a.code) for a in answers)}")
 
 
 def spread(seconds: Sequence[float]) -> str:
-    ordered = sorted(seconds) or [0.0]
-    return " / ".join(f"{ordered[len(ordered) * part // 100] * 1e6:.0f}" for part in (50, 99)) + " us"
+    return " / ".join(f"{percentile(seconds, part) * 1e6:.0f}" for part in (0.5, 0.99)) + " us"
+
+
+def cores() -> tuple[int | None, int | None]:
+    """One for the server and one for the client; no choice where there is one only."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[-1], usable[0]) if len(usable) > 1 else (None, None)
 
 
 def waited(pid: int) -> float:
@@ -227,48 +234,29 @@ def waited(pid: int) -> float:
         return int(file.read().split()[1]) / 1e9
 
 
-def workers(count: int, seconds: float) -> None:
-    """Workers that share a port, asked by 32 sockets with eight queries outstanding each."""
+def workers(count: int, seconds: float) -> float:
+    """So many workers that share a port, each on a core that it shares with a client of its own: twice the workers
+    are twice everything. Returns answers a second."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = []
-    for _ in range(count):
-        ours, process, _ = started(0, port)
-        made.append((ours, process))
-    poll = select.poll()
-    socks = {}
-    for n in range(32):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect(("127.0.0.1", port))
-        poll.register(sock, select.POLLIN)
-        socks[sock.fileno()] = sock
-        for i in range(8):
-            sock.send(query(f"svc{n * 8 + i}.ns{(n * 8 + i) % 50}", wire.A))
-    answered = 0
-    asked = query("svc1.ns1", wire.A)
-    begin = time.perf_counter()
-    while (now := time.perf_counter()) - begin < seconds:
-        for number, _ in poll.poll(100):
-            sock = socks[number]
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(8):
-                    sock.recv(2048, socket.MSG_DONTWAIT)
-                    answered += 1
-                    sock.send(asked)
-    used = []
-    for ours, process in made:
-        ours.send(None)
-        used.append(ours.recv()[0])
-        process.join()
-    for sock in socks.values():
-        sock.close()
-    elapsed = now - begin
-    say(
-        f"{count} workers: answers/s; per CPU second of all of them",
-        f"{answered / elapsed:,.0f}; {answered / sum(used):,.0f}",
-    )
-    say(f"{count} workers: of a core each", ", ".join(f"{u / elapsed:.0%}" for u in used))
+    held = sorted(os.sched_getaffinity(0))[:count]
+    servers = [Child(serve, 0, port, core) for core in held]
+    for server in servers:
+        server.pipe.recv()
+    clients = [Child(ask, port, seconds, core) for core in held]
+    for client in clients:
+        client.pipe.recv()
+    for client in clients:
+        client.pipe.send(None)
+    said: list[tuple[int, float]] = [client.pipe.recv() for client in clients]
+    used = [server.done()[0] for server in servers]
+    answered, elapsed = sum(n for n, _ in said), max(s for _, s in said)
+    what = f"{count} core{'s' if count > 1 else ''}, on each a worker and a client"
+    say(f"{what}: answers/s", f"{answered / elapsed:,.0f}")
+    say(f"{what}: per CPU second of the workers", f"{answered / sum(used):,.0f}")
+    say(f"{what}: of a core each worker had", ", ".join(f"{u / elapsed:.0%}" for u in used))
+    return answered / elapsed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -279,12 +267,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     whole = cluster()
     say("10,000 Services x 10 endpoints fed", f"{time.perf_counter() - begin:.2f} s")
     inside(whole)
-    load(0, 0, seconds)
-    load(100, 0, seconds)
-    load(0, 5000, seconds)
-    steady(0.5, seconds)
-    for count in (1, 2, 4):
-        workers(count, seconds)
+    rate = most(0, seconds)
+    most(100, seconds)
+    at_pace(GOAL_QUERIES / 2, None, seconds)
+    at_pace(GOAL_QUERIES / 2, 0, seconds)
+    at_pace(GOAL_QUERIES / 2, 100, seconds)
+    at_pace(round(rate / 2, -3), 0, seconds)
+    one = workers(1, seconds)
+    if len(os.sched_getaffinity(0)) > 1:
+        say("two cores to one: answers/s", f"{workers(2, seconds) / one:.2f}")
 
 
 if __name__ == "__main__":
