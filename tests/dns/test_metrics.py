@@ -67,6 +67,15 @@ def test_what_is_forgotten_stays_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(requests.values()) == sum(responses.values()) == 21
 
 
+def test_what_a_change_makes_untrue_stays_counted() -> None:
+    to, _ = made()
+    for turn in range(5):
+        asked(to, f"nosuch.{S}", times=3)
+        to.snapshot.service_changed(None, service(f"other{turn}", ips=(f"10.96.7.{turn}",)), 1)
+    requests, responses = to.totals()
+    assert sum(requests.values()) == sum(responses.values()) == 15
+
+
 def test_every_answer_is_timed() -> None:
     """By UDP and TCP, those of this server and those of others; what gets no answer is not counted."""
 

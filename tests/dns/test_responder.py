@@ -227,6 +227,24 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(100):
         ask(to, f"n{i}.{S}")
         assert len(to.kept) <= 10
+    assert [wire.decode(b"\0\0" + query).questions[0].name[0] for _, query in to.kept] == [
+        b"n%d" % i for i in range(90, 100)
+    ]
+
+
+def test_kept_records_are_bounded_however_a_large_service_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service of 500 endpoints; over UDP its answer is cut short, yet all its records are behind what is kept."""
+    monkeypatch.setattr("kubesvc.dns.responder.MOST_RECORDS", 1100)
+    to = responder()
+    ask(to, f"web.{S}")
+    for name in ("big", "Big", "bIg", "biG", "big"):
+        ask(to, f"{name}.{S}")
+        assert to.records == sum(kept.records for kept in to.kept.values()) <= 1100
+    assert len(to.kept) == 2
+    monkeypatch.setattr("kubesvc.dns.responder.MOST_RECORDS", 499)
+    assert len(ask(to, f"BIG.{S}", tcp=True).answer[0]) == 500
+    assert not to.kept
+    assert to.records == 0
 
 
 class Helper:

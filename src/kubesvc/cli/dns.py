@@ -25,6 +25,8 @@ from .alone import add_part_arguments, run_part
 from .flags import count
 
 if TYPE_CHECKING:
+    from kubesvc.client import Client
+    from kubesvc.clock import Clock, Random
     from kubesvc.dns import DnsSettings
     from kubesvc.dns.forward import ForwardSettings
 
@@ -59,11 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kubesvc.dns import DnsServer
+    from kubesvc.lifetime import set_collector
 
     settings = settings_of(args)
     if args.workers > 1 and args.worker < 0:
         return supervise(args)
-    return run_part(args, "dns", lambda client, clock, random: DnsServer(client, settings, clock, random).run())
+
+    async def serve(client: Client, clock: Clock, random: Random) -> None:
+        # What the first lists left behind is never looked at again: no answer waits for that.
+        await DnsServer(client, settings, clock, random, settled=set_collector).run()
+
+    return run_part(args, "dns", serve)
 
 
 def settings_of(args: argparse.Namespace) -> DnsSettings:

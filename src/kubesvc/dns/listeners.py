@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ DATAGRAM_BYTES = 4096
 AT_ONCE = 256
 """Most datagrams answered before the loop serves others."""
 RECEIVE_BUFFER_BYTES = 2 << 20
+SO_RCVBUFFORCE = 33
+"""Linux has it, Python does not name it."""
 MOST_WAITING = 1000
 """Most queries that may wait for other resolvers at a time (DNS-53)."""
 PIPELINE = 64
@@ -49,6 +52,9 @@ def bound_socket(kind: socket.SocketKind, address: str, port: int, *, shared: bo
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            if sys.platform == "linux":
+                with suppress(OSError):  # beyond what the machine gives to everybody, for whoever runs its network
+                    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
         sock.bind((address, port))
         if kind == socket.SOCK_STREAM:
             sock.listen(256)

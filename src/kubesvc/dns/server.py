@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubesvc.api.endpointslice import EndpointSlice
@@ -111,13 +112,16 @@ class DnsServer:
         *,
         forwarder: Forwarder | None = None,
         informers: InformerFactory | None = None,
+        settled: Callable[[], None] | None = None,
     ) -> None:
         """forwarder: asks others about names outside the cluster, instead of what `settings.forward` would make
         informers: caches shared with other parts of the process, which runs them; without, the server runs its own
+        settled: called once the first lists are in, before the first answer about the cluster; it may take its time
         """
         self.settings = settings
         self.clock = clock
         self.random = random
+        self.settled = settled
         self.own_informers = informers is None
         self.informers = informers.tracked() if informers else InformerFactory(client, clock, random)
         self.own_forwarder: UpstreamForwarder | None = None
@@ -232,6 +236,8 @@ class DnsServer:
 
     async def _synced(self) -> None:
         await self.informers.synced()
+        if self.settled is not None:
+            self.settled()
         self.snapshot.mark_synced(self.clock.now())
 
     async def _close(self) -> None:
