@@ -153,6 +153,7 @@ async def run_control(
 
 async def start_server(control: Control, store: Store, stack: contextlib.AsyncExitStack) -> None:
     """Open the store and the API server with its three doors, and write the admin's kubeconfig."""
+    from kubesvc.api.errors import ApiError
     from kubesvc.apiserver import ApiServer
     from kubesvc.apiserver.nodestreams import NodeStreams
     from kubesvc.instance.kubeconfig import admin_kubeconfig, write_private
@@ -186,7 +187,10 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     server.serve_backends(NodeStreams(server.registry, Doors(control)))
     port = await listen(server, options, options.bind_address or loopback, pki)
     stack.push_async_callback(server.stop)
-    await server.start()
+    try:
+        await server.start()
+    except ApiError as error:  # the store is there, but takes nothing
+        raise StartFailed(f"{error.message}\nnext: {advice(options.store)}") from None
     for socket_path in (paths.api_socket, paths.api_tls_socket):
         socket_path.unlink(missing_ok=True)
         stack.callback(socket_path.unlink, missing_ok=True)

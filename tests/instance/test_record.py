@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kubesvc.instance import leftovers
+from kubesvc.instance import record as records
 from kubesvc.instance.ground import MARK, marked_processes
 from kubesvc.instance.leftovers import choose_loopback
 from kubesvc.instance.paths import InstancePaths
@@ -25,6 +26,7 @@ from kubesvc.instance.record import (
     write_outside,
     write_record,
 )
+from kubesvc.instance.wholefile import replace_file
 
 ME = ProcessId.of(os.getpid())
 
@@ -99,6 +101,39 @@ def test_each_running_instance_has_a_loopback_address_of_its_own(
     assert choose_loopback(second) == "127.0.0.2"
     write_record(first.record, InstanceRecord(control=ProcessId(1, 1), loopback="127.0.0.1"))  # no longer running
     assert choose_loopback(third) == "127.0.0.1"
+
+
+def test_a_record_needs_no_room_beside_it_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written in the room it has; one that has none fails, says where, and leaves nothing half made."""
+    path = tmp_path / "instance.json"
+    write_record(path, InstanceRecord(loopback="127.0.0.7", problems=["x" * 100]))
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(records, "replace_file", full)
+    write_record(path, InstanceRecord(loopback="127.0.0.8"))
+    assert read_record(path) == InstanceRecord(loopback="127.0.0.8"), "shorter than before"
+    with pytest.raises(OSError, match=r"No space left.*instance\.json"):
+        write_record(path, InstanceRecord(problems=["x" * 1_000_000]))
+    assert read_record(path) == InstanceRecord(loopback="127.0.0.8")
+    with pytest.raises(OSError, match=r"No space left.*other\.json"):
+        write_record(tmp_path / "other.json", InstanceRecord())
+    assert [p.name for p in tmp_path.iterdir()] == ["instance.json"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key.pem"
+    replace_file(path, b"old", private=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    def full(draft: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(draft))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"key\.pem'$"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["key.pem"]
 
 
 def test_an_instance_ends_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

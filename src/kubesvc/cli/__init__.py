@@ -193,7 +193,7 @@ WORLDS_FAULT = {
     errno.EACCES: "do it as whoever owns that, or set XDG_STATE_HOME to a directory of yours",
     errno.EPERM: "do it as whoever owns that, or as root",
     errno.EROFS: "set XDG_STATE_HOME to a directory that can be written",
-    errno.ENOSPC: "free some space there",
+    errno.ENOSPC: "free some space there, or set XDG_STATE_HOME to a directory with more",
     errno.EDQUOT: "free some space there, or ask for more",
     errno.EMFILE: "allow more open files: ulimit -n 65536",
     errno.ENFILE: "end some programs, or allow more open files: sysctl fs.file-max",
@@ -201,11 +201,11 @@ WORLDS_FAULT = {
 """What the machine refuses anywhere and no command expects, and what to do about it; else it is a mistake of ours."""
 
 
-def refused(error: OSError) -> str:
-    """What a user is told of something in WORLDS_FAULT."""
+def refused(error: OSError, place: str = "") -> str:
+    """What a user is told of something in WORLDS_FAULT. place: where it must have been, if the error does not say"""
     assert error.errno is not None
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
+    where = error.filename or place
+    return (f"{where}: " if where else "") + f"{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
 
 
 def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from kubesvc.instance.proxyreport import read_ports, read_report
 from kubesvc.instance.record import InstanceRecord, read_outside
 
 from .target import add_instance, instance_paths, load_record
+
+LEAST_ROOM_BYTES = 1 << 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +63,16 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
     report["loadBalancers"] = [
         {"service": b.service, "address": b.address, "host": b.host, "ports": b.ports} for b in record.balancers
     ]
-    report["problems"] = record.problems
+    report["problems"] = [*record.problems, *disk_trouble(paths.root)]
     return report
+
+
+def disk_trouble(root: Path) -> list[str]:
+    """What is wrong with the disk that an instance's files are on."""
+    found = os.statvfs(root)
+    if found.f_bavail * found.f_frsize >= LEAST_ROOM_BYTES:
+        return []
+    return [f"the disk of {root} is full: what is written there fails until there is room; free some space there"]
 
 
 def proxy_of(node: Path) -> dict[str, Any]:

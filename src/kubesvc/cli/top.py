@@ -124,7 +124,7 @@ async def show(args: argparse.Namespace, feed: Feed, key: tuple[str, str] | None
 
 async def export(path: str, feed: Feed, key: tuple[str, str] | None) -> int:
     """Write the file whole or not at all."""
-    from kubesvc.instance.record import replace_file
+    from kubesvc.instance.wholefile import replace_file
     from kubesvc.web.export import render
 
     changes = feed.changes(key)

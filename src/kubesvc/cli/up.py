@@ -7,6 +7,7 @@ where this one ended. With --detach it runs on in the background until `kubesvc 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import ipaddress
 import json
@@ -18,14 +19,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kubesvc.instance.options import MOST_NODES, UpOptions
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, write_record
+from kubesvc.instance.wholefile import FULL
 from kubesvc.instance.wiring import NODE_NETWORK
 
-from . import Failure, first_of
+from . import WORLDS_FAULT, Failure, first_of, refused
 from .flags import (
     address,
     bind_address,
@@ -304,7 +306,19 @@ def run(args: argparse.Namespace) -> int:
     paths = instance_paths(args.name)
     if args.detach:
         return run_detached(args, paths)
-    return run_here(args, options, paths)
+    try:
+        return run_here(args, options, paths)
+    except Failure as failure:
+        tell(args, {"failed": str(failure), "status": failure.status})
+        raise
+
+
+def tell(args: argparse.Namespace, words: dict[str, Any]) -> None:
+    """Tell whoever waits for this process, if anybody still does; once. Not by a file: a full disk would take none."""
+    if args.ready_fd >= 0:
+        with contextlib.suppress(OSError), os.fdopen(args.ready_fd, "w") as pipe:
+            args.ready_fd = -1
+            pipe.write(json.dumps(words) + "\n")
 
 
 def take_lock(paths: InstancePaths) -> IO[str]:
@@ -313,9 +327,10 @@ def take_lock(paths: InstancePaths) -> IO[str]:
         paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = paths.lock.open("a+")
     except OSError as error:
+        do = "free some space there, or " if error.errno in FULL else ""
         raise Failure(
             f"the state directory {paths.root} cannot be written: {error.strerror}\n"
-            "next: set XDG_STATE_HOME to a directory of yours"
+            f"next: {do}set XDG_STATE_HOME to a directory of yours"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -362,14 +377,14 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         threading.Thread(target=end_with, args=(args.until_fd,), name="until", daemon=True).start()
     warn_of_reach(options)
 
+    from kubesvc.api.errors import ApiError
     from kubesvc.app import StartFailed, run_control
     from kubesvc.lifetime import run_loop
 
     def announce(ready: InstanceRecord) -> None:
         text = ready_line(paths, ready, milliseconds_since_start())
         if args.ready_fd >= 0:
-            with os.fdopen(args.ready_fd, "w") as pipe:
-                pipe.write(json.dumps({"ready": text}) + "\n")
+            tell(args, {"ready": text})
         else:
             print(text, flush=True)
 
@@ -381,18 +396,26 @@ def run_here(args: argparse.Namespace, options: UpOptions, paths: InstancePaths)
         return run_loop(run_control(options, paths, record, announce, progress))
     except StartFailed as error:
         raise Failure(str(error)) from None
+    except OSError as error:
+        if error.errno not in WORLDS_FAULT:
+            raise
+        raise Failure(refused(error, str(paths.root))) from None
     except BaseExceptionGroup as group:
-        refused, others = group.split(StartFailed)
-        if refused is not None:
-            raise Failure(str(first_of(refused))) from None
+        said_why, others = group.split(StartFailed)
+        if said_why is not None:
+            raise Failure(str(first_of(said_why))) from None
         assert others is not None
         if isinstance(cause := first_of(others), KeyboardInterrupt):
             raise cause from None
+        if isinstance(cause, OSError) and cause.errno in WORLDS_FAULT:
+            raise Failure(refused(cause, str(paths.root))) from None
+        if isinstance(cause, ApiError) and not record.ready:  # the server's own: it tells of its store
+            raise Failure(f"{cause.message}\nnext: mend that, then kubesvc up") from None
         logging.getLogger("kubesvc").error("a part of the control process failed", exc_info=others)
         said = f"{type(cause).__name__}: {cause}"
         raise Failure(f"a part of the control process failed: {said}\nnext: see {paths.log}, kubesvc up") from None
     finally:
-        end_instance_quietly(paths)
+        end_rest(paths)
         lock.close()
 
 
@@ -420,19 +443,34 @@ def warn_of_reach(options: UpOptions) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def end_instance_quietly(paths: InstancePaths) -> None:
-    """Forget this process in the record and end what may be left of its nodes."""
+def end_rest(paths: InstancePaths) -> None:
+    """End what may be left of the nodes of an instance whose control process, this one, ends."""
     from kubesvc.instance.leftovers import end_instance
 
     record = read_record(paths.record)
     if record is not None and record.processes():
-        record.control = None
-        write_record(paths.record, record)
         end_instance(paths)
 
 
+class LogFile(logging.FileHandler):
+    """The log, which says once on the terminal that it cannot be written, and goes on when it can."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="w")
+        self.failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            more = f"\nnext: {WORLDS_FAULT[error.errno]}" if error.errno in WORLDS_FAULT else ""
+            print(f"kubesvc up: {self.baseFilename}: {error.strerror}{more}", file=sys.stderr, flush=True)
+
+
 def log_to(path: Path, *, verbose: bool) -> None:
-    handlers: list[logging.Handler] = [logging.FileHandler(path, mode="w")]
+    handlers: list[logging.Handler] = [LogFile(path)]
     if verbose:
         handlers.append(logging.StreamHandler())
     logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -483,10 +521,14 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
         process.terminate()
         process.wait(DETACHED_PATIENCE_SECONDS)
         raise
-    if line:
+    told = json.loads(line) if line else {}
+    if "ready" in told:
         print(errors.read_text(errors="replace"), end="", file=sys.stderr)
-        print(json.loads(line)["ready"])
+        print(told["ready"])
         return 0
     status = process.wait(DETACHED_PATIENCE_SECONDS)
+    if "failed" in told:
+        raise Failure(told["failed"], status=told["status"])
     said = errors.read_text(errors="replace").strip()
-    raise Failure(said.removeprefix("kubesvc up: ") or f"it ended with status {status}; see {paths.log}")
+    ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    raise Failure(said.removeprefix("kubesvc up: ") or f"it {ended} before it was ready\nnext: see {paths.log}")

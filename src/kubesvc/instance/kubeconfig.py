@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from kubesvc.client.kubeconfig import Access, render_kubeconfig
 
 from .pki import Pki
+from .wholefile import replace_file
 
 
 def admin_kubeconfig(name: str, server: str, pki: Pki) -> str:
@@ -22,13 +22,5 @@ def admin_kubeconfig(name: str, server: str, pki: Pki) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    """Write a file that only its owner may read, whole or not at all. Raises OSError, which names it."""
+    replace_file(path, text.encode(), private=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -29,18 +30,19 @@ REMOVAL = "import sys, pathlib; from kubesvc.kernel.trees import remove_tree; re
 
 
 def end_instance(paths: InstancePaths) -> list[ProcessId]:
-    """End everything of an instance: politely its control process, then by force whatever is left.
+    """End everything of an instance: politely its control process, then by force whatever is left; never the process
+    that asks for it, which may be the control process itself.
 
     Returns what would not end (nothing, unless the kernel holds it). The store and the certificates stay.
     """
     record = read_record(paths.record) or InstanceRecord()
-    control = record.control
-    if control is not None and control.alive():
+    control, me = record.control, os.getpid()
+    if control is not None and control.pid != me and control.alive():
         control.kill(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         while control.alive() and time.monotonic() < deadline:
             time.sleep(0.02)
-    left = end_processes([p for p in record.processes() if p.alive()])
+    left = end_processes([p for p in record.processes() if p.pid != me and p.alive()])
     left += end_processes(ground.marked_processes(paths.root))  # hosts outside, and what no record names
     remove_containers(paths)
     remove_groups(paths)
@@ -51,7 +53,7 @@ def end_instance(paths: InstancePaths) -> list[ProcessId]:
         ended = InstanceRecord(loopback=record.loopback, store=record.store)
         try:
             write_record(paths.record, ended)
-        except OSError:  # on a full disk there is no room for a second one beside it
+        except OSError:  # a file system that wants more room even for less
             paths.record.unlink()
             with contextlib.suppress(OSError):
                 write_record(paths.record, ended)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from .wholefile import replace_file
 
 LIFETIME = datetime.timedelta(days=3650)
 
@@ -83,7 +84,7 @@ def make_authority(pki: Pki, start: datetime.datetime) -> None:
         .sign(key, hashes.SHA256())
     )
     write_key(pki.ca_key, key)
-    pki.ca_cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    replace_file(pki.ca_cert, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def issue(
@@ -122,7 +123,7 @@ def issue(
         builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
     certificate = builder.sign(authority_key, hashes.SHA256())
     write_key(path.with_suffix(".key"), key)
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    replace_file(path, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -152,6 +153,4 @@ def covers(path: Path, wanted: list[x509.GeneralName]) -> bool:
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """The private key in PKCS 8 PEM; the file is 0600 from the first byte on."""
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+    replace_file(path, pem, private=True)

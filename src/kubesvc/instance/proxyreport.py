@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from .record import replace_file
+from .wholefile import replace_file
 
 PROXY_REPORT = "proxy.json"
 SERVICE_PORTS = "service-ports.json"

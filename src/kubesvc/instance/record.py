@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from .wholefile import FULL, overwrite_file, replace_file
+
 
 class ProcessId(msgspec.Struct, frozen=True):
     """A process that cannot be mistaken for a later one with the same pid."""
@@ -143,7 +145,15 @@ def read_record(path: Path) -> InstanceRecord | None:
 
 
 def write_record(path: Path, record: InstanceRecord) -> None:
-    replace_file(path, msgspec.json.encode(record))
+    """Raises OSError, which names the file. On a full disk it is written in the room that it has, so that what runs can
+    go on, and what ends is told of."""
+    content = msgspec.json.encode(record)
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno not in FULL or not path.exists():
+            raise
+        overwrite_file(path, content)
 
 
 def read_outside(path: Path) -> list[OutsideRecord]:
@@ -158,13 +168,6 @@ def read_outside(path: Path) -> list[OutsideRecord]:
 
 def write_outside(path: Path, hosts: list[OutsideRecord]) -> None:
     replace_file(path, msgspec.json.encode(hosts))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_suffix(".new")
-    draft.write_bytes(content)
-    os.replace(draft, path)
 
 
 def end_processes(processes: list[ProcessId], *, patience_seconds: float = 5.0) -> list[ProcessId]:

@@ -48,6 +48,8 @@ PRAGMA user_version = {FORMAT};
 
 FATAL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """After these the file can no longer be trusted to hold what it confirms; only a new start reads what is there."""
+SMALLEST_CHANGE_BYTES = 32_768
+"""What SQLite asks for at once beside the file: one segment of its index of the write-ahead log."""
 
 
 @dataclass(slots=True)
@@ -78,9 +80,20 @@ def advice(path: Path, error: sqlite3.Error | OSError) -> str:
         return f"{path}: cannot be opened ({error}): its directory must exist and be writable"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{path}: another program holds the file: end it (an open sqlite3 shell, perhaps), then try again"
+    if code == sqlite3.SQLITE_IOERR and no_room(path):  # SQLite met it while it made room beside the file
+        return f"{path}: the disk is full, nothing was written: free some space, then start again"
     if code == sqlite3.SQLITE_IOERR:
         return f"{path}: the disk does not do as told ({error}): look into the kernel log, then start again"
     return f"{path}: {error}"
+
+
+def no_room(path: Path) -> bool:
+    """Whether the disk of this file has no room for the smallest change."""
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < SMALLEST_CHANGE_BYTES
 
 
 class Database:
