@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from pathlib import Path
 
 import pytest
 
+from kubesvc.cli.cluster import Cluster
 from kubesvc.cli.sights import flow_text, refusal
-from kubesvc.cli.staging import to_file
+from kubesvc.cli.staging import Stage, StageFailed, to_file
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import SERVICE_PORTS, ProxyReport
 from kubesvc.instance.record import NodeRecord
@@ -25,6 +27,15 @@ def test_a_suggested_patch_is_done_to_the_file_of_its_object(tmp_path: Path) -> 
     words = shlex.split(first)
     assert words[:5] == ["kubectl", "patch", "--local", "-f", file] and patch in words
     assert shlex.split(last) == ["mv", words[-1], file]
+
+
+def test_a_command_that_takes_too_long_ends_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell has started holds its pipe: to kill the shell alone would be to wait for that for ever."""
+    monkeypatch.setattr("kubesvc.cli.staging.COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(Stage, "environment", lambda *_: {"PATH": "/usr/bin:/bin"})
+    stage = Stage(Cluster.__new__(Cluster))
+    with pytest.raises(StageFailed, match=r"sleep 600; true: took more than"):
+        asyncio.run(asyncio.wait_for(stage.execute("sleep 600; true", {}), 120))
 
 
 LISTED = b"""{"fronts": [

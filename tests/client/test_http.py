@@ -309,6 +309,14 @@ def test_exec_plugin() -> None:
         asyncio.run(run_plugin(missing))
 
 
+def test_a_plugin_that_never_answers_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plugin has started holds its pipes: to kill the plugin alone would be to wait for that for ever."""
+    monkeypatch.setattr("kubesvc.client.http.PLUGIN_SECONDS", 1.0)
+    code = "import subprocess; subprocess.run(['sleep', '600'])"
+    with pytest.raises(KubeconfigError, match="no answer in 1 s"):
+        asyncio.run(asyncio.wait_for(run_plugin(plugin(code)), 120))
+
+
 def test_plugin_is_asked_once_and_again_after_401(tmp_path: Path) -> None:
     """The plugin counts its calls in a file; the server takes every token but the first.
 

@@ -331,18 +331,18 @@ class Stage:
         process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", command,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env=self.environment(words),
+            env=self.environment(words), start_new_session=True,
         )  # fmt: skip
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 said, _ = await process.communicate()
-        except TimeoutError:
-            raise StageFailed(f"{command}: took more than {COMMAND_SECONDS:.0f} s") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):  # with all that the shell started, which holds its pipe open
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            if isinstance(error, TimeoutError):
+                raise StageFailed(f"{command}: took more than {COMMAND_SECONDS:.0f} s") from None
+            raise
         if process.returncode != 0:
             raise StageFailed(f"{command}: {said.decode(errors='replace').strip() or f'status {process.returncode}'}")
 

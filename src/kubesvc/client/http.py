@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -510,6 +511,7 @@ async def run_plugin(plugin: ExecPlugin, now: Callable[[], float] | None = None)
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         hint = f"; {plugin.install_hint}" if plugin.install_hint else ""
@@ -517,12 +519,14 @@ async def run_plugin(plugin: ExecPlugin, now: Callable[[], float] | None = None)
     try:
         async with asyncio.timeout(PLUGIN_SECONDS):
             out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
+    except BaseException as error:
+        with suppress(ProcessLookupError):  # with all that it started, which holds its pipes open
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        raise KubeconfigError(
-            f"{plugin.where}.command: {plugin.command}: no answer in {PLUGIN_SECONDS:.0f} s"
-        ) from None
+        if isinstance(error, TimeoutError):
+            words = f"no answer in {PLUGIN_SECONDS:.0f} s"
+            raise KubeconfigError(f"{plugin.where}.command: {plugin.command}: {words}") from None
+        raise
     if process.returncode:
         words = " ".join(err.decode(errors="replace").split())[-500:]
         raise KubeconfigError(f"{plugin.where}.command: {plugin.command}: exit status {process.returncode}: {words}")
