@@ -28,8 +28,10 @@ from .harness import Instance, running_instance
 pytestmark = pytest.mark.e2e
 
 AT_ONCE = 10
-SLOW = frozenset({"old-flow", "nobody-listens", "nobody-there", "flapping"})
+SLOW = frozenset({"nobody-listens", "nobody-there", "flapping"})
 """They begin first, since they take longest."""
+DELICATE = frozenset({"old-flow"})
+"""What is planted is swept away, as it should be, by the next change of any other Service's UDP port."""
 SLICELESS = ("endpointslice-controller",)
 OTHERS = ("deployment-controller", "endpoints-controller", "endpointslice-mirroring-controller", "cluster-dns")
 
@@ -43,9 +45,12 @@ SIMULATED = ("--nodes", "0", "--simulated-nodes", "1")
 GROUNDS: dict[str, tuple[tuple[str, ...], list[Scenario]]] = {
     "many": (
         ("--nodes", "2", "--zones", "a,b", "--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112"),
-        sorted((s for s in SCENARIOS if not s.needs and not s.alone), key=lambda s: s.name not in SLOW),
+        sorted(
+            (s for s in SCENARIOS if not s.needs and not s.alone and s.name not in DELICATE),
+            key=lambda s: s.name not in SLOW,
+        ),
     ),
-    "disturbed": (("--nodes", "2"), [s for s in SCENARIOS if not s.needs and s.alone]),
+    "disturbed": (("--nodes", "2"), [s for s in SCENARIOS if not s.needs and (s.alone or s.name in DELICATE)]),
     "sliceless": (
         (*SIMULATED, *less(SLICELESS)),
         [s for s in SCENARIOS if s.without == SLICELESS],
