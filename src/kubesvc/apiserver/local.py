@@ -18,7 +18,7 @@ from .apply import Applied, apply_patch
 from .negotiation import PLAIN
 from .options import DeleteOptions, ListOptions, WriteOptions, selectors
 from .patches import patch_object
-from .registry import Registry
+from .registry import Change, Registry
 from .results import Written, base_of, render
 from .routing import NO_METHOD, NO_RESOURCE
 from .storage import shown
@@ -207,7 +207,8 @@ class LocalClient(Client):
                 raise BadRequest(f"the name of the object does not match the name on the URL ({name})")
             return kind.to_stored(patched) if kind.stored else patched
 
-        written = await registry.change(kind, namespace, name, edit, options, [], subresource=subresource, copies=True)
+        change = Change(kind, namespace, name, edit, options, subresource, copies=True)
+        written = await registry.change(change, [])
         return answered(written)
 
     async def delete(

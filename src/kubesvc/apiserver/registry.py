@@ -56,6 +56,7 @@ class Change:
     """A change of one stored object that is asked for.
 
     view:      the kind as it is asked for; `kind` is the one that is stored
+    edit:      makes the wanted object of the stored one
     applying:  the edit is an apply and has already written managedFields
     check:     whether the kind's update rules and validation apply (subresources that change one field by their own
                rules, such as binding, are exempt)
@@ -63,15 +64,18 @@ class Change:
     """
 
     view: Kind
-    kind: Kind
     namespace: str
     name: str
     edit: Edit
     options: WriteOptions
-    subresource: str
-    applying: bool
-    check: bool
-    copies: bool
+    subresource: str = ""
+    applying: bool = False
+    check: bool = True
+    copies: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return base_of(self.view)
 
     @property
     def key(self) -> str:
@@ -270,10 +274,8 @@ class Registry(Reading):
             result: Object = wanted
             return result
 
-        return await self.change(
-            view, namespace, name, edit, options, warnings,
-            subresource=subresource, tries=1 if sent_version else TRIES, copies=True, current=True,
-        )  # fmt: skip
+        change = Change(view, namespace, name, edit, options, subresource, copies=True)
+        return await self.change(change, warnings, tries=1 if sent_version else TRIES, current=True)
 
     async def _absent(self, kind: Kind, namespace: str, name: str) -> bool:
         """Whether an object that the cache lacks is missing in the store too."""
@@ -281,32 +283,20 @@ class Registry(Reading):
         return self.of(kind).get(namespace, name) is None
 
     async def change(
-        self,
-        kind: Kind,
-        namespace: str,
-        name: str,
-        edit: Edit,
-        options: WriteOptions,
-        warnings: list[str],
-        *,
-        subresource: str = "",
-        applying: bool = False,
-        tries: int = TRIES,
-        check: bool = True,
-        copies: bool = False,
-        current: bool = False,
+        self, change: Change, warnings: list[str], *, tries: int = TRIES, current: bool = False
     ) -> Written:
-        """Change a stored object by `edit`, again on its newest state when others changed it meanwhile.
+        """Change a stored object, again on its newest state when others changed it meanwhile.
 
-        applying, check, copies: see `Change`; current: the caller has waited for `current` already
+        warnings: what is to be said about it is added here
+        current:  the caller has waited for `current` already
         """
         if not current:
             await self.current()
-        asked = Change(kind, base_of(kind), namespace, name, edit, options, subresource, applying, check, copies)
+        kind, namespace, name, key = change.view, change.namespace, change.name, change.key
         item = self.of(kind).get(namespace, name)
         value, revision = (item.value, item.revision) if item is not None else (None, 0)
         if value is None:
-            entry = await self.store.get(asked.key)
+            entry = await self.store.get(key)
             if entry is None:
                 raise refusals.not_found(kind, name)
             value, revision = entry.value, entry.modified
@@ -315,11 +305,11 @@ class Registry(Reading):
         while attempt <= tries and names <= NAME_TRIES:
             collected = []
             try:
-                written = await self._change_once(asked, value, revision, collected)
+                written = await self._change_once(change, value, revision, collected)
                 warn(warnings, collected)
                 return written
             except Moved as e:
-                if e.key != asked.key:
+                if e.key != key:
                     names += 1  # a companion's name was taken: allocate another
                     continue
                 if e.found is None:
@@ -477,9 +467,8 @@ class Registry(Reading):
             warn(warnings, applied.warnings)
             return applied.obj
 
-        return await self.change(
-            view, namespace, name, edit, options, warnings, subresource=subresource, applying=True, current=True
-        )
+        change = Change(view, namespace, name, edit, options, subresource, applying=True)
+        return await self.change(change, warnings, current=True)
 
     # ------------------------------------------------------------------ deleting
 

@@ -25,7 +25,7 @@ from .negotiation import negotiate
 from .options import DeleteOptions, delete_options, first, list_options, patch_options, write_options
 from .patches import MEDIA_TYPES, NO_STRATEGIC, Patched, patch_object
 from .rbac import API_GROUP
-from .registry import Registry
+from .registry import Change, Registry
 from .results import Deleted, ListPage, Written, base_of, render, render_item
 from .routing import kind_of
 from .storage import decode, list_chunks
@@ -229,9 +229,8 @@ class Resources:
             self.authorizer.refuse_escalation(call.user, kind, namespace, patched.obj, live)
             return kind.to_stored(patched.obj) if kind.stored else patched.obj
 
-        result = await registry.change(
-            kind, namespace, target.name, edit, options, call.warnings, subresource=target.subresource, copies=True
-        )
+        change = Change(kind, namespace, target.name, edit, options, target.subresource, copies=True)
+        result = await registry.change(change, call.warnings)
         call.warnings += warned
         return self.written(call, kind, result)
 

@@ -37,7 +37,7 @@ from .bodies import read_body
 from .calls import Call
 from .options import DeleteOptions, WriteOptions, delete_options, first, patch_options, write_options
 from .patches import MEDIA_TYPES, patch_object
-from .registry import Registry
+from .registry import Change, Registry
 from .results import Written
 from .storage import decode, seen
 from .tables import check_include, partial, scale_table
@@ -175,7 +175,7 @@ class Subresources:
                 raise refusals.uid_conflict(kind, namespace, name, meta["uid"], old["metadata"]["uid"])
             return scaled(old, body, name, kind)
 
-        written = await self.registry.change(kind, namespace, name, edit, options, warnings, subresource="scale")
+        written = await self.registry.change(Change(kind, namespace, name, edit, options, "scale"), warnings)
         return scale_of(written.object(), kind)
 
     async def patch_scale(
@@ -198,7 +198,7 @@ class Subresources:
                 raise refusals.conflict(kind, name)
             return scaled(old, patched.obj, name, kind)
 
-        written = await self.registry.change(kind, namespace, name, edit, options, warnings, subresource="scale")
+        written = await self.registry.change(Change(kind, namespace, name, edit, options, "scale"), warnings)
         return scale_of(written.object(), kind)
 
     async def apply_scale(
@@ -272,7 +272,8 @@ class Subresources:
             status["conditions"] = [*others, condition]
             return pod
 
-        await self.registry.change(kind, namespace, name, edit, options, warnings, subresource="binding", check=False)
+        change = Change(kind, namespace, name, edit, options, "binding", check=False)
+        await self.registry.change(change, warnings)
         return {**SUCCESS, "code": 201}
 
     def topology(self, meta: Object, node_name: str) -> None:
@@ -348,10 +349,10 @@ class Subresources:
             current["disruptedPods"] = {**(current.get("disruptedPods") or {}), name: now}
             return old
 
+        options = WriteOptions("kube-apiserver")
         await self.registry.change(
-            budget_kind, namespace, budget_name, edit, WriteOptions("kube-apiserver"), [], subresource="status",
-            check=False,
-        )  # fmt: skip
+            Change(budget_kind, namespace, budget_name, edit, options, "status", check=False), []
+        )
 
     async def partial_update(self, call: Call, kind: Kind) -> web.Response:
         """PUT or PATCH of a pod's ephemeral containers or resources."""
@@ -392,9 +393,8 @@ class Subresources:
                 raise fields.invalid_object(kind.group, kind.name, target.name, errors)
             return old
 
-        written = await self.registry.change(
-            kind, target.namespace, target.name, edit, options, call.warnings, subresource=part, check=False
-        )
+        change = Change(kind, target.namespace, target.name, edit, options, part, check=False)
+        written = await self.registry.change(change, call.warnings)
         return call.answer(written.body())
 
     def check_resize_node(self, name: str, spec: Object) -> None:
@@ -417,7 +417,7 @@ class Subresources:
             old["spec"] = {k: v for k, v in (body.get("spec") or {}).items() if k == "finalizers" and v}
             return old
 
-        return await self.registry.change(kind, "", name, edit, options, warnings, subresource="finalize", check=False)
+        return await self.registry.change(Change(kind, "", name, edit, options, "finalize", check=False), warnings)
 
     async def token(self, kind: Kind, namespace: str, name: str, body: Object, warnings: list[str]) -> Object:
         """POST of a TokenRequest (AUTH-6)."""
