@@ -1,10 +1,12 @@
 """Answers probes of every kind as a file says, inside a Pod. Standard library only.
 
-    answering.py DIRECTORY [CERTIFICATE]
+    answering.py DIRECTORY CERTIFICATE
 
 For each kind of probe, the word in DIRECTORY/KIND decides: `ok` succeeds, `fail` fails, `slow` takes longer than any
 probe waits, `flap` succeeds and fails in turn. `http` is asked at port 8000 (GET /start with certain headers, which
-redirects), `https` at 8001, `tcp` at 8002, `grpc` at 8003; `exec` runs `answering.py DIRECTORY exec`.
+redirects), `https` at 8001, `tcp` at 8002, `grpc` at 8003; `exec` runs the shell script EXEC. Each question that is not
+answered well adds a line to DIRECTORY/KIND.asked (of `tcp` the kernel tells how many it refused); one to
+DIRECTORY/tcp.late says that a flap refused more than one in a row, since this program was not given the time.
 """
 
 from __future__ import annotations
@@ -33,10 +35,16 @@ class Words:
     def of(self, kind: str) -> str:
         """`ok`, `fail` or `slow`; a flap turns with every question."""
         word = (self.directory / kind).read_text().strip()
-        if word != "flap":
-            return word
-        self.turn[kind] = not self.turn.get(kind, False)
-        return "ok" if self.turn[kind] else "fail"
+        if word == "flap":
+            self.turn[kind] = not self.turn.get(kind, False)
+            word = "ok" if self.turn[kind] else "fail"
+        if word != "ok":
+            self.note(f"{kind}.asked")
+        return word
+
+    def note(self, name: str) -> None:
+        with (self.directory / name).open("a") as file:
+            file.write(".\n")
 
 
 def handler(words: Words, kind: str) -> type[http.server.BaseHTTPRequestHandler]:
@@ -69,10 +77,18 @@ def serve_http(words: Words, kind: str, port: int, certificate: str = "") -> Non
     server.serve_forever()
 
 
+def refusals() -> int:
+    """How many connections to this Pod were refused, or broken off."""
+    lines = [line.split() for line in pathlib.Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Tcp:"]
+    return int(dict(zip(*lines, strict=True))["OutRsts"])
+
+
 def serve_tcp(words: Words, port: int) -> None:
-    """A listener that is there, is not, or has no room for one more connection."""
+    """A listener that is there, is not, or has no room for one more connection. In a flap it is away until one
+    connection was refused."""
+    word_now, refused = (words.directory / "tcp").read_text, 0
     while True:
-        word = (words.directory / "tcp").read_text().strip()
+        word = word_now().strip()
         if word == "fail":
             time.sleep(0.02)
             continue
@@ -80,13 +96,15 @@ def serve_tcp(words: Words, port: int) -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("", port))
             listener.listen(0 if word == "slow" else 16)
+            if word == "flap" and refused and refusals() > refused:
+                words.note("tcp.late")
             listener.settimeout(0.02)
             if word == "slow":
                 for _ in range(4):  # what more than these asks is not answered at all
                     waiting = stuck.enter_context(socket.socket())
                     waiting.setblocking(False)
                     waiting.connect_ex(("127.0.0.1", port))
-            while (words.directory / "tcp").read_text().strip() == word:
+            while word_now().strip() == word:
                 if word == "slow":
                     time.sleep(0.02)
                     continue
@@ -94,8 +112,9 @@ def serve_tcp(words: Words, port: int) -> None:
                     listener.accept()[0].close()
                     if word == "flap":
                         break
-        if word == "flap":
-            time.sleep(1.5)
+        refused = refusals() + 1
+        while word == "flap" and refusals() < refused and word_now().strip() == word:
+            time.sleep(0.005)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -120,25 +139,19 @@ def serve_grpc(words: Words, port: int) -> None:
         threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
 
-def execute(words: Words) -> int:
-    """The exec probe, a process each time: its turn is kept in a file."""
-    word = (words.directory / "exec").read_text().strip()
-    if word == "slow":
-        time.sleep(SLOW_SECONDS)
-    if word == "flap":
-        turn = pathlib.Path("/tmp/turn")
-        if turn.exists():
-            turn.unlink()
-            return 1
-        turn.touch()
-        return 0
-    return 0 if word == "ok" else 1
+EXEC = """
+case $(cat /answering/exec) in
+ok) exit 0;;
+slow) echo . >> /answering/exec.asked; sleep 30;;
+flap) if ! rm /tmp/turn 2>/dev/null; then touch /tmp/turn; exit 0; fi;;
+esac
+echo . >> /answering/exec.asked
+exit 1
+"""
 
 
 def main() -> None:
     words = Words(sys.argv[1])
-    if sys.argv[2:] == ["exec"]:
-        sys.exit(execute(words))
     for serve in (
         lambda: serve_http(words, "http", 8000),
         lambda: serve_http(words, "https", 8001, sys.argv[2]),

@@ -17,28 +17,32 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .answering import HOST
+from .answering import EXEC, HOST
 from .harness import Instance, UnixConnection, eventually, running_instance
 
 pytestmark = pytest.mark.e2e
 
 PERIOD, TIMEOUT, FAILURES = 1.0, 1.0, 2
-SLACK_SECONDS = 2.0
-"""What a busy machine may add to what the probes' fields give."""
+SLACK_SECONDS = 12.0
+"""What a busy machine may add to what the probes' fields give; without them it would be longer still."""
+TRIES = 5
+LATE = ("deadline exceeded", "timed out", "i/o timeout")
+"""The words of probes that got no answer in their time."""
 HEADERS = [{"name": "Host", "value": HOST}, {"name": "X-Probe", "value": "yes"}]
 HANDLERS: dict[str, dict[str, Any]] = {
     "http": {"httpGet": {"port": "web", "path": "/start", "httpHeaders": HEADERS}},
     "https": {"httpGet": {"port": 8001, "scheme": "HTTPS"}},
     "tcp": {"tcpSocket": {"port": 8002}},
     "grpc": {"grpc": {"port": 8003}},
-    "exec": {"exec": {"command": ["python3", "/answering/answering.py", "/answering", "exec"]}},
+    "exec": {"exec": {"command": ["sh", "-c", EXEC]}},
 }
 
 
 class Seen(NamedTuple):
-    """One state of an endpoint, as the watch brought it."""
+    """One state of an endpoint, as the watch brought it; how many questions had then not been answered well."""
 
     at: float
+    asked: int
     ready: bool
     serving: bool
     terminating: bool
@@ -51,11 +55,13 @@ class Table:
         self.instance = instance
         self.directory = directory
         self.seen: dict[str, list[Seen]] = {kind: [] for kind in HANDLERS}
-        self.gone: dict[str, float] = {}
+        self.gone: set[str] = set()
+        self.before = dict.fromkeys(HANDLERS, 0)
 
     def say(self, word: str) -> float:
         """Let every kind answer so from now on; when that was."""
         for kind in HANDLERS:
+            self.before[kind] = self.lines(f"{kind}.asked")
             draft = self.directory / f".{kind}"
             draft.write_text(word)
             draft.replace(self.directory / kind)
@@ -71,19 +77,32 @@ class Table:
             for endpoint in json.loads(line)["object"].get("endpoints") or ():
                 kind, conditions = endpoint["targetRef"]["name"], endpoint["conditions"]
                 there.add(kind)
-                state = Seen(now, conditions["ready"], conditions["serving"], conditions["terminating"])
-                if not self.seen[kind] or self.seen[kind][-1][1:] != state[1:]:
+                asked = self.lines(f"{kind}.asked") - self.before[kind]
+                state = Seen(now, asked, conditions["ready"], conditions["serving"], conditions["terminating"])
+                if not self.seen[kind] or self.seen[kind][-1][2:] != state[2:]:
                     self.seen[kind].append(state)
-            for kind in HANDLERS:
-                if kind not in there and self.seen[kind]:
-                    self.gone.setdefault(kind, now)
+            self.gone |= {kind for kind in HANDLERS if kind not in there and self.seen[kind]}
+
+    def lines(self, name: str) -> int:
+        path = self.directory / name
+        return path.read_text().count("\n") if path.exists() else 0
+
+    def unhealthy(self, kind: str, *words: str) -> int:
+        """How many probes of this kind failed, or failed with one of these words."""
+        about = f"involvedObject.name={kind},reason=Unhealthy"
+        told = self.instance.get("events", "--field-selector", about)["items"]
+        return sum(e["count"] for e in told if not words or any(w in e["message"] for w in words))
+
+    def late(self, kind: str) -> int:
+        """How many probes failed because this machine, and not what was said, let them."""
+        return self.unhealthy(kind, *LATE) + (self.lines("tcp.late") if kind == "tcp" else 0)
 
     def ready(self, kind: str) -> bool:
         return bool(self.seen[kind]) and self.seen[kind][-1].ready
 
     def turned(self, since: float, *, ready: bool) -> dict[str, float]:
         """Seconds after `since` at which each kind's endpoint became so; waits until all have."""
-        eventually(lambda: all(self.ready(kind) == ready for kind in HANDLERS), 20)
+        eventually(lambda: all(self.ready(kind) == ready for kind in HANDLERS))
         return {kind: self.seen[kind][-1].at - since for kind in HANDLERS}
 
 
@@ -96,7 +115,9 @@ def pod(kind: str, directory: Path) -> dict[str, Any]:
         "ports": [{"name": "web", "containerPort": 8000}],
         "volumeMounts": [{"name": "answering", "mountPath": "/answering"}],
         "readinessProbe": probe,
-        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+        "lifecycle": {
+            "preStop": {"exec": {"command": ["sh", "-c", "until [ -e /answering/go ]; do sleep 0.05; done"]}}
+        },
     }
     volumes = [{"name": "answering", "hostPath": {"path": str(directory)}}]
     metadata = {"name": kind, "labels": {"app": "probed"}}
@@ -104,7 +125,7 @@ def pod(kind: str, directory: Path) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata,
-        "spec": {"containers": [container], "volumes": volumes},
+        "spec": {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 300},
     }
 
 
@@ -130,36 +151,46 @@ def table(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 @pytest.mark.parametrize("trouble", ["fail", "slow"])
 def test_trouble_and_its_end(table: Table, trouble: str) -> None:
     """Unready at the second failure in a row, or the second timeout (NODE-33); ready at the first success."""
+    late = {kind: table.late(kind) for kind in HANDLERS}
     took = table.turned(table.say(trouble), ready=False)
-    least = PERIOD * (FAILURES - 1) + (TIMEOUT if trouble == "slow" else 0.0)
+    most = PERIOD * FAILURES + TIMEOUT * FAILURES + SLACK_SECONDS
     for kind, seconds in took.items():
-        assert least - 0.1 <= seconds <= least + PERIOD + TIMEOUT + SLACK_SECONDS, (kind, seconds, took)
+        asked = table.seen[kind][-1].asked
+        if trouble == "fail" and kind != "tcp" and asked < FAILURES:  # one more may have failed by itself before
+            eventually(lambda k=kind, n=asked: n + table.late(k) - late[k] >= FAILURES, 10)  # type: ignore[misc]
+        assert seconds <= most, (kind, seconds, took)
     took = table.turned(table.say("ok"), ready=True)
     for kind, seconds in took.items():
         assert seconds <= PERIOD + TIMEOUT + SLACK_SECONDS, (kind, seconds, took)
 
 
 def test_a_flap_below_the_threshold_changes_nothing(table: Table) -> None:
-    before = {kind: len(states) for kind, states in table.seen.items()}
-    assert all(map(table.ready, HANDLERS))
-    table.say("flap")
-    time.sleep(4)
-    assert {kind: len(states) for kind, states in table.seen.items()} == before
-    told = {kind: [e["reason"] for e in events(table, kind)] for kind in HANDLERS}
-    assert all("Unhealthy" in reasons for reasons in told.values()), "that it failed now and then is said"
-    table.say("ok")
-
-
-def events(table: Table, kind: str) -> list[Any]:
-    found: list[Any] = table.instance.get("events", "--field-selector", f"involvedObject.name={kind}")["items"]
-    return found
+    for _ in range(TRIES):
+        eventually(lambda: all(map(table.ready, HANDLERS)))
+        before = {kind: len(states) for kind, states in table.seen.items()}
+        failed = {kind: table.unhealthy(kind) for kind in HANDLERS}
+        late = {kind: table.late(kind) for kind in HANDLERS}
+        table.say("flap")
+        # that it failed now and then is said
+        eventually(lambda: all(table.unhealthy(kind) >= failed[kind] + 2 for kind in HANDLERS), every=0.3)  # noqa: B023
+        changed = [kind for kind, states in table.seen.items() if len(states) != before[kind]]
+        table.say("ok")
+        if not changed:
+            return
+        # Two in a row only because the machine stood still meanwhile are above the threshold.
+        eventually(lambda: all(table.late(kind) > late[kind] for kind in changed), 10)  # noqa: B023
+    raise AssertionError(f"{TRIES} times the machine stood still for a second: no flap was below the threshold")
 
 
 def test_deletion_turns_the_slice_and_not_the_pod(table: Table) -> None:
     """NODE-63, NODE-64, NODE-44, BUG-26: at once unready and terminating, serving until its containers have stopped."""
+    eventually(lambda: all(map(table.ready, HANDLERS)))
     table.instance.kubectl("delete", "pods", "-l", "app=probed", "--wait=false")
-    eventually(lambda: len(table.gone) == len(HANDLERS), 20)
+    eventually(lambda: all(states[-1].terminating for states in table.seen.values()))
     for kind, states in table.seen.items():
         first = next(s for s in states if s.terminating)
         assert (first.ready, first.serving) == (False, True), (kind, states)
-        assert table.gone[kind] - first.at >= 1.0, "it stays listed while its hook sleeps"
+    time.sleep(0.5)
+    assert not table.gone, "it stays listed while its hook runs"
+    (table.directory / "go").touch()
+    eventually(lambda: len(table.gone) == len(HANDLERS))
