@@ -69,6 +69,9 @@ class Still:
     def in_namespace(self, namespace: str) -> list[Any]:
         return [o for o in self.objects if o.namespace == namespace]
 
+    def count(self, namespace: str) -> int:
+        return len(self.in_namespace(namespace))
+
     def index(self, name: str, of: Any) -> Any:
         from kubesvc.why.snapshot import _StillIndex
 
