@@ -15,41 +15,32 @@ import socket
 import sys
 import time
 
-SETTLED_SECONDS = 1.0
-"""How long a Pod has been told to be ready before another one may lean on it."""
 FLIP_CHANCE = 0.85
 
 
 class Steering:
-    """Which Pods are ready: they flip at nearly every probe, but one that has settled always stays."""
+    """Which Pods are ready: they flip at nearly every probe."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.ready_since: dict[str, float] = {}
+        self.unready: set[str] = set()
         self.flipping = False
 
-    def verdict(self, pod: str, now: float) -> bool:
+    def verdict(self, pod: str) -> bool:
         """What this probe of the Pod is answered."""
-        if not self.flipping:
-            self.ready_since.setdefault(pod, now)
-            return True
-        if self.random.random() > FLIP_CHANCE:
-            return pod in self.ready_since
-        if pod not in self.ready_since:
-            self.ready_since[pod] = now
-        elif any(now - since > SETTLED_SECONDS for other, since in self.ready_since.items() if other != pod):
-            del self.ready_since[pod]
-        return pod in self.ready_since
+        if self.flipping and self.random.random() <= FLIP_CHANCE:
+            self.unready ^= {pod}
+        return pod not in self.unready
 
 
 def steer(address: str, port: int, seed: int) -> None:
-    """Answer probes until killed. GET /begin starts the flipping, GET /end makes every Pod ready again."""
+    """Answer probes until killed. GET /begin starts the flipping."""
     steering = Steering(seed)
     listener = socket.create_server((address, port), backlog=256)
     while True:
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(2)
+            connection.settimeout(30)
             try:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -58,11 +49,10 @@ def steer(address: str, port: int, seed: int) -> None:
                         break
                     head += piece
                 word = head.split(b" ")[1].decode().strip("/")
-                if word in ("begin", "end"):
-                    steering.flipping = word == "begin"
-                    ready = True
+                if word == "begin":
+                    steering.flipping = ready = True
                 else:
-                    ready = steering.verdict(word, time.monotonic())
+                    ready = steering.verdict(word)
                     print(json.dumps([time.monotonic(), word, ready]), flush=True)
                 status = b"200 OK" if ready else b"503 Service Unavailable"
                 connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -84,7 +74,7 @@ def connect(host: str, port: int, rate: float, seconds: float) -> None:
         started = time.monotonic()
         connected, who, failed = 0.0, "", ""
         try:
-            with socket.create_connection((host, port), 3) as connection:
+            with socket.create_connection((host, port), 30) as connection:
                 connected = time.monotonic()
                 connection.sendall(request)
                 answer = b""
