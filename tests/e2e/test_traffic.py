@@ -242,8 +242,9 @@ def follow(least_flips: int, least_connections: int) -> None:
         lags = [o.lag_seconds * 1e3 for o in found]
         report = (
             f"{len(changes)} flips, {len(connections)} connections in {taken:.0f} s; {len(found)} landed after Ready "
-            f"turned False, {len(late)} of them after {WINDOW_SECONDS * 1e3:.0f} ms: median "
-            f"{percentile(lags, 0.5):.1f} ms, p99 {percentile(lags, 0.99):.1f} ms, longest {max(lags, default=0.0):.1f} ms; refused: 0"
+            f"turned False, {len(late)} of them after {WINDOW_SECONDS * 1e3:.0f} ms: "
+            f"median {percentile(lags, 0.5):.1f} ms, p99 {percentile(lags, 0.99):.1f} ms, "
+            f"longest {max(lags, default=0.0):.1f} ms; refused: 0"
         )
         print(report)
         if path := os.environ.get("KUBESVC_TRAFFIC_REPORT"):
