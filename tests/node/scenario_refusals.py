@@ -34,8 +34,8 @@ async def no_other_groups(world: World) -> None:
     assert container_status(pod)["state"]["waiting"]["message"].startswith(f"{NO_SUCH_USER}1000"), pod["status"]
     pod = await world.until("group", lambda p: "conditions" in p["status"], "looked at")
     assert condition(pod, "Ready") == "False"
-    told = [m for r, m in await world.events("group") if r == "FailedMount"]
-    assert told and NO_SUCH_GROUP + "2000" in told[0], told
+    words = NO_SUCH_GROUP + "2000"
+    await world.told("group", lambda es: any(e["reason"] == "FailedMount" and words in e["message"] for e in es), words)
 
 
 async def no_users_of_images(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from kubesvc.api.kinds import EVENT, LEASE, NODE, POD
 from kubesvc.api.meta import Object
 
-from .scenarios import FOREVER, TCP_PROBE, WEB, execute, shell
+from .scenarios import FOREVER, TCP_PROBE, WEB, execute, inside, shell
 from .world import NODE_ADDRESS, World, condition, container_status, is_ready
 
 LISTENER = """
@@ -58,7 +58,7 @@ async def hooks_run_and_fail(world: World) -> None:
     await world.vanished("stubborn")
     assert ("FailedPreStopHook", "PreStopHook failed") in await world.events("stubborn")
     await world.vanished("asks")
-    assert 1.0 <= loop.time() - began < 12, "a hook that sleeps takes its time out of the grace"
+    assert 1.0 <= loop.time() - began < 25, "a hook that sleeps takes its time out of the grace"
 
 
 async def a_pod_serves_until_it_has_stopped(world: World) -> None:
@@ -70,13 +70,13 @@ async def a_pod_serves_until_it_has_stopped(world: World) -> None:
     alive = {"exec": {"command": ["sh", "-c", "echo x >> /tmp/alive"]}, "periodSeconds": 1}
     await world.create("web", {**WEB, "readinessProbe": TCP_PROBE})
     other = (await world.ready("web"))["status"]["podIP"]
-    hook = {"preStop": {"sleep": {"seconds": 4}}}
+    hook = {"preStop": {"exec": {"command": ["sleep", "1000"]}}}
     await world.create("leaver", {**server, "readinessProbe": ready, "livenessProbe": alive, "lifecycle": hook})
     pod = await world.ready("leaver")
     address = pod["status"]["podIP"]
-    await asyncio.sleep(1.2)
-    await world.delete("leaver", grace_seconds=6)
-    await asyncio.sleep(0.2)
+    await inside(world, "leaver", "sh", "-c", "until [ -e /tmp/alive ]; do sleep 0.1; done")
+    await world.delete("leaver", grace_seconds=1000)
+    await asyncio.sleep(1)  # one that was asked just before has been answered
     code, asked, _ = await execute(world, "leaver", ["cat", "/tmp/alive"])
     assert code == 0 and asked
     reader, writer = await asyncio.open_connection(address, 8080)
@@ -87,11 +87,12 @@ async def a_pod_serves_until_it_has_stopped(world: World) -> None:
     assert (code, out) == (0, b"200\n"), err
     assert is_ready(await world.get("leaver"))
     await execute(world, "leaver", ["touch", "/tmp/unready"])
-    pod = await world.until("leaver", lambda p: not is_ready(p), "unready while it terminates", 3)
+    pod = await world.until("leaver", lambda p: not is_ready(p), "unready while it terminates")
     assert "deletionTimestamp" in pod["metadata"] and "running" in container_status(pod)["state"]
     _, later, _ = await execute(world, "leaver", ["cat", "/tmp/alive"])
     assert later == asked, "liveness was asked although the Pod terminates"
-    await world.vanished("leaver", 12)
+    await world.delete("leaver", grace_seconds=1)  # NODE-62: less time than it was given at first
+    await world.vanished("leaver")
 
 
 async def what_happened_is_told(world: World) -> None:
@@ -116,7 +117,6 @@ async def what_happened_is_told(world: World) -> None:
     assert ended["status"]["podIP"] and ended["status"]["podIPs"] == [{"ip": ended["status"]["podIP"]}]
     host = await world.ready("host")
     assert host["status"]["podIP"] == NODE_ADDRESS == host["status"]["hostIP"]
-    await asyncio.sleep(3)
     for name, severity, reason, words in (
         ("twice", "Normal", "Created", "Container created"),
         ("twice", "Normal", "Started", "Container started"),
@@ -124,8 +124,11 @@ async def what_happened_is_told(world: World) -> None:
         ("unready", "Warning", "Unhealthy", "Readiness probe failed: dial tcp "),
         ("nowhere", "Warning", "FailedMount", 'MountVolume.SetUp failed for volume "v" : configmap "nope" not found'),
     ):
-        told = [e for e in await world.events_of(name) if e["reason"] == reason and e["message"].startswith(words)]
-        assert told, (name, reason, await world.events(name))
+
+        def fits(event: Object, reason: str = reason, words: str = words) -> bool:
+            return bool(event["reason"] == reason and event["message"].startswith(words))
+
+        told = [e for e in await world.told(name, lambda es: any(map(fits, es)), reason) if fits(e)]
         assert {e["type"] for e in told} == {severity}
         assert told[0]["source"] == {"component": "kubelet", "host": "n1"}
         assert told[0]["reportingComponent"] == "kubelet" and told[0]["reportingInstance"] == "n1"
@@ -133,10 +136,10 @@ async def what_happened_is_told(world: World) -> None:
         assert about["kind"] == "Pod" and about["uid"] == (await world.get(name))["metadata"]["uid"]
         if reason != "FailedMount":
             assert about["fieldPath"] == "spec.containers{c}"
-    repeated = [e for e in await world.events_of("unready") if e["reason"] == "Unhealthy"]
-    assert len(repeated) == 1 and repeated[0]["count"] >= 2, repeated
-    told = [json.loads(e)["reason"] for e in (await world.client.list_raw(EVENT, "default")).items]
-    assert {"Starting", "NodeReady"} <= set(told)
+    counted = await world.told("unready", lambda es: any(e["count"] >= 2 for e in es), "the same once more")
+    assert len([e for e in counted if e["reason"] == "Unhealthy"]) == 1, counted
+    reasons = [json.loads(e)["reason"] for e in (await world.client.list_raw(EVENT, "default")).items]
+    assert {"Starting", "NodeReady"} <= set(reasons)
     await world.delete("twice", grace_seconds=1)
     await world.delete("unready", grace_seconds=1)
     await world.vanished("unready")
@@ -150,13 +153,12 @@ async def floods_of_events_are_bounded(world: World) -> None:
     probe = {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1}
     await world.create("talker", shell(FOREVER, readinessProbe=probe))
     worker = None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while worker is None or "c" not in worker.runners or not worker.runners["c"].running:
             worker = world.agent.worker("default", "talker")
             await asyncio.sleep(0.01)
     for number in range(60):
         worker.runners["c"].event("Warning", "Unhealthy", f"Readiness probe failed: {number}")
-    await asyncio.sleep(0.5)
     told = [e for e in await world.events_of("talker") if e["reason"] == "Unhealthy"]
     combined = [e for e in told if e["message"].startswith("(combined from similar events): Readiness probe failed: ")]
     assert len(combined) == 1 and combined[0]["count"] > 1, told
@@ -170,7 +172,7 @@ async def probes_are_counted_and_leave_no_connections(world: World) -> None:
     probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
     await world.create("web", {**WEB, "readinessProbe": probe, "livenessProbe": {**TCP_PROBE, "failureThreshold": 99}})
     pod = await world.ready("web")
-    await asyncio.sleep(3.2)
+    await asyncio.sleep(2.2)
     waiting = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [w for w in waiting if w[3] == "06" and w[2].endswith(":0050")] == []
     worker = world.agent.worker("default", "web")
@@ -178,8 +180,8 @@ async def probes_are_counted_and_leave_no_connections(world: World) -> None:
     loop = asyncio.get_running_loop()
     worker.runners["c"].process.signal(19)  # SIGSTOP: it accepts connections and answers nothing
     began = loop.time()
-    await world.until("web", lambda p: not is_ready(p), "unready", 6)
-    assert loop.time() - began <= 1 * 2 + 1 + 0.9, "periodSeconds x failureThreshold + timeoutSeconds"
+    await world.until("web", lambda p: not is_ready(p), "unready")
+    assert 2 <= loop.time() - began <= 15, "2 timeouts; within periodSeconds x failureThreshold + timeoutSeconds"
     first, reader, _ = await world.ask("page /metrics/probes")
     assert first == {"ok": True}
     text = (await reader.read()).decode()
@@ -206,9 +208,13 @@ async def the_node_shows_itself(world: World) -> None:
     lease = await world.client.get(LEASE, "n1", "kube-node-lease")
     assert lease["spec"]["holderIdentity"] == "n1" and lease["spec"]["leaseDurationSeconds"] == 40
     node = await world.client.get(NODE, "n1")
-    await asyncio.sleep(0.7)
-    later = await world.client.get(LEASE, "n1", "kube-node-lease")
-    assert later["spec"]["renewTime"] > lease["spec"]["renewTime"]
+    for _ in range(3):  # some renewals, beside each of which the Node could have been written
+        before = lease["spec"]["renewTime"]
+        async with asyncio.timeout(10):
+            while lease["spec"]["renewTime"] == before:
+                await asyncio.sleep(0.05)
+                lease = await world.client.get(LEASE, "n1", "kube-node-lease")
+        assert lease["spec"]["renewTime"] > before
     assert (await world.client.get(NODE, "n1"))["metadata"]["resourceVersion"] == node["metadata"]["resourceVersion"]
     found = {c["type"]: (c["status"], c["reason"]) for c in node["status"]["conditions"]}
     assert found == {
@@ -220,9 +226,9 @@ async def the_node_shows_itself(world: World) -> None:
     addresses = [(a["type"], a["address"]) for a in node["status"]["addresses"]]
     assert addresses == [("InternalIP", NODE_ADDRESS), ("Hostname", "n1")]
     assert node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
-    for unschedulable in (True, None):
+    for unschedulable, reason in ((True, "NodeNotSchedulable"), (None, "NodeSchedulable")):
         await world.client.patch(NODE, "n1", "", {"spec": {"unschedulable": unschedulable}}, "merge")
-        await asyncio.sleep(0.2)
+        await world.told("n1", lambda es, r=reason: r in {e["reason"] for e in es}, reason)  # type: ignore[misc]
     events = await world.events_of("n1")
     told = [e["message"].removeprefix("Node n1 status is now: ") for e in events if e["reason"].startswith("Node")]
     assert told == [
@@ -263,7 +269,7 @@ async def gates_of_others_are_kept(world: World) -> None:
     """NODE-13, NODE-16, NODE-18, BUG-28: what another controller has written of a readiness gate counts at once, and
     no status that the agent writes takes it away."""
     gates = [{"conditionType": "example.org/balanced"}]
-    await world.create("gated", shell("sleep 1.5; exit 1"), readinessGates=gates)
+    await world.create("gated", shell("until [ -e /tmp/go ]; do sleep 0.1; done; exit 1"), readinessGates=gates)
     pod = await world.until("gated", lambda p: condition(p, "ContainersReady") == "True", "its containers ready")
     found = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")
     assert (found["status"], found["reason"]) == ("False", "ReadinessGatesNotReady")
@@ -274,12 +280,13 @@ async def gates_of_others_are_kept(world: World) -> None:
         await world.client.patch(POD, "gated", "default", patch, "strategic", subresource="status")
 
     await say("True")
-    await world.until("gated", is_ready, "ready", 1)
-    await world.until("gated", lambda p: container_status(p)["restartCount"] == 1, "restarted", 5)
-    pod = await world.ready("gated", 5)
+    await world.until("gated", is_ready, "ready")
+    await inside(world, "gated", "touch", "/tmp/go")
+    await world.until("gated", lambda p: container_status(p)["restartCount"] == 1, "restarted")
+    pod = await world.ready("gated")
     assert condition(pod, "example.org/balanced") == "True"
     await say("False")
-    pod = await world.until("gated", lambda p: not is_ready(p), "unready", 1)
+    pod = await world.until("gated", lambda p: not is_ready(p), "unready")
     found = next(c for c in pod["status"]["conditions"] if c["type"] == "Ready")
     assert found["message"] == 'the status of pod readiness gate "example.org/balanced" is not "True", but False'
     await world.delete("gated", grace_seconds=0)

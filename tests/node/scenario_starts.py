@@ -14,7 +14,7 @@ from kubesvc.node.imagestore import ImageStore
 from .imagemaking import docker_save
 from .scenario_images import small_layer
 from .scenarios import FOREVER, execute, inside, shell, waiting_for
-from .world import World, condition, container_status, is_ready, processes
+from .world import World, condition, container_status, holds, is_ready, processes
 
 STRICT = {"runAsNonRoot": True}
 
@@ -81,8 +81,7 @@ async def what_cannot_start_says_so(world: World) -> None:
     allowed = shell("pwd; " + FOREVER, workingDir="/no/such/place", securityContext={"runAsNonRoot": False})
     await world.create("allowed", allowed, securityContext=STRICT)
     pod = await world.ready("allowed")
-    await asyncio.sleep(0.1)
-    assert world.log_text(pod) == "/no/such/place\n"
+    await holds(lambda: world.log_text(pod) == "/no/such/place\n", "where it was told to be")
     for name in (*cases, "once", "allowed"):
         await world.delete(name, grace_seconds=0)
 
@@ -145,8 +144,7 @@ async def what_joined_a_container_does_not_hold_up_its_end(world: World) -> None
     await world.create("probed", {"image": "busybox", "command": program, "livenessProbe": probe})
     await world.ready("probed")
     asking = asyncio.create_task(execute(world, "probed", ["sh", "-c", "sleep 1000 & sleep 1000"]))
-    await asyncio.wait([asking], timeout=1.0)
-    assert len([c for c in processes() if c == "sleep 1000 "]) == 4
+    await holds(lambda: len([c for c in processes() if c == "sleep 1000 "]) == 4, "under way")
     asking.cancel()
     await asyncio.wait([asking])
     await world.delete("probed")
@@ -166,7 +164,7 @@ async def terminals_are_the_pods_own(world: World) -> None:
     for number in (1, 2):  # the container's own is the first, and an exec's number is given again when that has ended
         code, out, _ = await execute(world, "tty", ["sh", "-c", f"sleep 0.1; {named}"], tty=True)
         assert (code, out) == (0, b"/dev/pts/1\r\n"), (number, out)
-    assert world.log_text(pod) == "/dev/pts/0\n"
+    await holds(lambda: world.log_text(pod) == "/dev/pts/0\n", "the first")
     code, out, _ = await execute(world, "tty", ["ls", "/dev/pts"])
     assert out.split() == [b"0", b"ptmx"]
     await world.delete("tty", grace_seconds=0)

@@ -13,7 +13,7 @@ from typing import Any
 from kubesvc.api.kinds import CONFIG_MAP, NODE, POD, SECRET, SERVICE
 from kubesvc.kernel.links import NetlinkLinks
 
-from .world import World, condition, container_status, is_ready, processes
+from .world import World, condition, container_status, holds, is_ready, processes
 
 WEB = {"image": "httpd", "ports": [{"name": "http", "containerPort": 80}]}
 TCP_PROBE = {"tcpSocket": {"port": "http"}, "periodSeconds": 1}
@@ -26,7 +26,8 @@ def shell(script: str, **fields: Any) -> dict[str, Any]:
     return {"image": "busybox", "command": ["sh", "-c", f"trap 'exit 0' TERM; {script}"], **fields}
 
 
-FOREVER = "while true; do sleep 0.05; done"
+FOREVER = "while true; do sleep 9999 & wait $!; done"
+"""Computes nothing, and still hears a signal at once that the shell has a trap for."""
 
 
 async def web_server_becomes_ready_and_goes(world: World) -> None:
@@ -54,9 +55,9 @@ async def web_server_becomes_ready_and_goes(world: World) -> None:
         await world.vanished("web")
         assert ("Killing", "Stopping container c") in await world.events("web")
         assert not [r for r in links.routes() if r.destination == "10.244.1.2/32"]
-        async with asyncio.timeout(2):  # the kernel removes the link when it gets to it
-            while [link.name for link in links.links() if link.name.startswith("pod")]:
-                await asyncio.sleep(0.01)
+        await holds(
+            lambda: not [link for link in links.links() if link.name.startswith("pod")], "removed by the kernel"
+        )
     assert sorted(processes()) == before
     assert list((world.settings.state_dir / "pods").iterdir()) == []
 
@@ -128,7 +129,7 @@ async def init_containers_and_sidecars(world: World) -> None:
     await world.create("both", main, initContainers=init, volumes=[{"name": "d", "emptyDir": {}}])
     pod = await world.ready("both")
     order = world.settings.state_dir / "pods" / pod["metadata"]["uid"] / "volumes/d/order"
-    await asyncio.sleep(0.2)
+    await holds(lambda: "main" in order.read_text(), "begun")
     assert [line.split()[-1] for line in order.read_text().splitlines()] == ["first", "side", "second", "main"]
     shown = [(s["name"], s["ready"]) for s in pod["status"]["initContainerStatuses"]]
     assert shown == [("first", True), ("side", True), ("second", True)]
@@ -145,7 +146,7 @@ async def volumes_environment_and_names(world: World) -> None:
     port = {"name": "http", "port": 80, "targetPort": 8080}
     service = {"metadata": {"name": "my-svc"}, "spec": {"clusterIP": "10.96.7.7", "ports": [port]}}
     await world.client.create(SERVICE, service, "default")
-    await asyncio.sleep(0.1)
+    await holds(lambda: any(s.name == "my-svc" for s in world.agent.services.values()), "seen by the agent")
     script = "; ".join(
         (
             "cat /conf/a.txt", "echo", "cat /sec/key", "echo", "cat /down/labels", "echo", "cat /nest/deep.txt", "echo",
@@ -225,16 +226,14 @@ async def deletion_takes_the_grace_it_has(world: World) -> None:
     await world.until("polite", lambda p: "deletionTimestamp" in p["metadata"], "deleted")
     assert is_ready(await world.get("polite"))  # NODE-64
     await world.vanished("polite")
-    assert 0.3 <= loop.time() - began < 3
+    assert 0.3 <= loop.time() - began < 20, "its grace is 30 s"
     began = loop.time()
     await world.delete("forced", grace_seconds=0)
     await world.delete("deaf", grace_seconds=1)
-    await world.vanished("forced", 0.5)
+    await world.vanished("forced", 0.4)
     await world.vanished("deaf", 6)
-    assert 2 <= loop.time() - began < 4.5
-    async with asyncio.timeout(4):
-        while [c for c in processes() if "trap '' TERM" in c]:
-            await asyncio.sleep(0.05)
+    assert 2 <= loop.time() - began < 25
+    await holds(lambda: not [c for c in processes() if "trap '' TERM" in c], "ended")
 
 
 async def agent_comes_back(world: World) -> None:
@@ -295,8 +294,8 @@ async def door_lets_in(world: World) -> None:
     writer.close()
     first, _, _ = await world.ask(f"tcp {address} 9")
     assert first["error"].endswith("refused") or "refused" in first["error"].lower()
-    await world.ready("talk")
-    await asyncio.sleep(0.1)
+    talk = await world.ready("talk")
+    await holds(lambda: len(world.log_text(talk).split()) == 3, "said")
     first, reader, _ = await world.ask("log default talk c {}")
     assert sorted((await reader.read()).split()) == [b"one", b"three", b"two"]
     first, reader, _ = await world.ask('log default talk c {"stream":"Stderr","timestamps":true}')
@@ -353,8 +352,8 @@ async def floods_and_forks_are_bounded(world: World) -> None:
         began = loop.time()
         await asyncio.sleep(0.01)
         late.append(loop.time() - began - 0.01)
-    assert sorted(late)[10] < 0.1, late
-    assert len([c for c in processes() if c.startswith("sleep 1000")]) == 8
+    assert sorted(late)[10] < 0.5, late
+    await holds(lambda: len([c for c in processes() if c.startswith("sleep 1000")]) == 8, "forked")
     await world.delete("forks")
     await world.delete("flood", grace_seconds=1)
     await world.vanished("forks")
@@ -372,13 +371,13 @@ async def simulated_pods_follow_their_script(world: World) -> None:
     await asyncio.gather(*(world.create(f"p{n}", {"image": "x"}) for n in range(100)))
     pods = [await world.ready(f"p{n}") for n in range(100)]
     assert len({p["status"]["podIP"] for p in pods}) == 100
-    annotations = {key: "ready after 0.3s; fail after 0.2s"}
+    annotations = {key: "ready after 2s; fail after 2s"}
     gates = [{"conditionType": "example.org/gate"}]
     await world.create("gated", {"image": "x"}, readinessGates=gates)
     await world.ready("gated", 3)
     await world.create("late", {"image": "x"}, metadata={"annotations": annotations}, restartPolicy="Never")
     assert not is_ready(await world.until("late", lambda p: "podIP" in p["status"], "addressed"))
-    await world.ready("late", 2)
+    await world.ready("late")
     failed = await world.until("late", lambda p: p["status"]["phase"] == "Failed", "failed")
     assert condition(failed, "Ready") == "False"
     await world.delete("p0")

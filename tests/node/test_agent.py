@@ -1,16 +1,19 @@
-"""The agent with real processes in real namespaces: each scenario alone, as root and as an ordinary user."""
+"""The agent with real processes in real namespaces: each scenario alone, as root and as an ordinary user.
+
+They mostly wait, so they are no `e2e` tests, which run beside those that compute."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .world import Mode, run_inside
+from .mother import Mother
+from .world import Mode
 
 SCENARIOS = (
     "web_server_becomes_ready_and_goes",
@@ -61,18 +64,9 @@ REFUSALS: dict[tuple[str, str], str] = {
 """What cannot hold for an ordinary user, and the scenario that shows how it is refused there instead."""
 
 MODES: tuple[Mode, ...] = ("root", "one id", "subordinate ids")
-ALWAYS = ("web_server_becomes_ready_and_goes", "agent_comes_back", *(scenario for scenario, _ in REFUSALS))
-"""What is run as an ordinary user every time; the rest of the same suite in long runs."""
 PATH = Path(__file__)
-AT_ONCE = 2
+AT_ONCE = 4
 """Scenarios mostly wait: so many run beside each other, the next while the one before is looked at."""
-
-
-def cases() -> Iterator[Any]:
-    for mode in MODES:
-        for scenario in SCENARIOS:
-            marks = [pytest.mark.e2e] if mode == "root" or scenario in ALWAYS else [pytest.mark.e2e, pytest.mark.soak]
-            yield pytest.param(mode, scenario, marks=marks, id=f"{scenario} as {mode}")
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +74,19 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[tuple[Mode, str], Futu
     """All cases that are wanted, begun in their order."""
     params = [i.callspec.params for i in request.session.items if isinstance(i, pytest.Function) and i.path == PATH]
     wanted: list[tuple[Mode, str]] = [(p["mode"], p["scenario"]) for p in params]  # type: ignore[misc]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ExitStack() as stack:
+        mothers = {mode: stack.enter_context(closing(Mother(mode))) for mode in dict(wanted)}
+        pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
         yield {
-            (mode, scenario): pool.submit(run_inside, REFUSALS.get((scenario, mode), scenario), mode)
+            (mode, scenario): pool.submit(mothers[mode].run, REFUSALS.get((scenario, mode), scenario))
             for mode, scenario in wanted
         }
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize(("mode", "scenario"), list(cases()))
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: networks of their own, and other users to become")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("mode", MODES)
 def test_node(runs: dict[tuple[Mode, str], Future[None]], mode: Mode, scenario: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: a network namespace with forwarding of its own, and other users to become")
     runs[mode, scenario].result()

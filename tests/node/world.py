@@ -1,8 +1,6 @@
 """A node for tests, alone in namespaces of its own: API server, agent, and helpers to watch them.
 
-`run_inside(scenario)` starts this file again in new network, process and mount namespaces, where the named scenario
-of `tests.node.scenarios` runs with a `World`. Nothing outside is touched, and when the process ends the kernel removes
-everything that was made.
+`serve` runs a scenario with a `World`; `tests.node.mother` does so in new namespaces.
 """
 
 from __future__ import annotations
@@ -11,12 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
-import pwd
 import random
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -26,57 +19,17 @@ from kubesvc.api.kinds import CONFIG_MAP, EVENT, POD, SERVICE_ACCOUNT
 from kubesvc.api.meta import Object
 from kubesvc.apiserver import ApiServer, ApiServerSettings
 from kubesvc.clock import RealClock
-from kubesvc.kernel.cgroups import remove_recorded
 from kubesvc.kernel.links import NetlinkLinks
-from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.trees import remove_tree
 from kubesvc.node import NodeAgent, NodeSettings
 from kubesvc.store import MemoryStore
-from tests.e2e.harness import Instance, python_for
 
 NODE_ADDRESS = "172.30.0.11"
-LIMIT_SECONDS = 60
-
+PATIENCE = 4.0
+"""Whatever is waited for may take so many times as long: the machine is busy with other tests."""
 
 Mode = Literal["root", "one id", "subordinate ids"]
 """Who runs the node: root, or an ordinary user in a user namespace, without and with subordinate ids."""
-USER = "nobody"
-
-
-def run_inside(scenario: str, mode: Mode = "root") -> None:
-    """Run one scenario in namespaces of its own; AssertionError with its output if it fails."""
-    root = Path(__file__).parents[2]
-    python, paths = (sys.executable, (str(root / "src"),)) if mode == "root" else python_for(USER)
-    directory = tempfile.mkdtemp(prefix="kubesvc-test-", dir="/tmp")
-    flags = ("--new-net", "--new-pid", "--mount-proc")
-    words = nsexec_command(
-        *(flags if mode == "root" else ("--new-user", "--new-ipc", "--new-uts", *flags)),
-        program=(python, "-m", "tests.node.world", scenario),
-    )
-    command = ["timeout", "-s", "KILL", str(LIMIT_SECONDS), python, *words[1:]]
-    if mode != "root":
-        shutil.chown(directory, USER)
-        instance = Instance(Path(directory), user=USER)
-        who = ("--reuid", USER, "--regid", str(pwd.getpwnam(USER).pw_gid), "--clear-groups")
-        command = instance.granted(command) if mode == "subordinate ids" else ["setpriv", *who, *command]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*paths, str(root))), "KUBESVC_TEST_MODE": mode}
-    try:
-        groups = Path(directory) / "state" / "cgroups"
-        done = subprocess.run(
-            command,
-            cwd=root,
-            env={**environment, "KUBESVC_TEST_STATE": directory},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        stayed = remove_recorded(groups)  # Pods that still ran have ended with their process namespace
-    finally:
-        remove_tree(Path(directory))
-    assert not stayed, f"control groups in use: {stayed}"
-    assert done.returncode == 0, (
-        f"{scenario} as {mode}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-    )
 
 
 def mode_here() -> Mode:
@@ -157,12 +110,12 @@ class World:
         """The Pod once `true` holds for it; AssertionError with its status if that takes too long."""
         pod: Object = {}
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds * PATIENCE):
                 while True:
                     pod = await self.get(name)
                     if true(pod):
                         return pod
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             said = await self.events(name)
             raise AssertionError(f"{name} not {what}: {said} {json.dumps(pod.get('status'), indent=1)}") from None
@@ -172,13 +125,13 @@ class World:
 
     async def vanished(self, name: str, seconds: float = 10.0) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds * PATIENCE):
                 while True:
                     try:
                         await self.get(name)
                     except NotFound:
                         return
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"{name} has not vanished") from None
 
@@ -188,10 +141,27 @@ class World:
 
     async def events_of(self, name: str) -> list[Object]:
         """Every event about this Pod, or, by its name, the Node."""
-        await asyncio.sleep(0.05)
+        assert self.agent.context is not None
+        await asyncio.sleep(0.01)
+        for _ in range(400):  # where things happen all the while there is always one more
+            if not self.agent.context.events.waiting.is_set():
+                break
+            await asyncio.sleep(0.005)
         found = await self.client.list_raw(EVENT, "default")
         plain: list[Object] = [json.loads(item) for item in found.items]
         return [e for e in plain if e["involvedObject"]["name"] == name]
+
+    async def told(
+        self, name: str, true: Callable[[list[Object]], bool], what: str, seconds: float = 10.0
+    ) -> list[Object]:
+        """The events about this Pod or Node once `true` holds for them; AssertionError with them otherwise."""
+        found: list[Object] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds * PATIENCE):
+                while not true(found := await self.events_of(name)):
+                    await asyncio.sleep(0.02)
+                return found
+        raise AssertionError(f"{name}: not told {what}: {[(e['reason'], e['message']) for e in found]}")
 
     def log_text(self, pod: Object, container: str = "c", attempt: int = 0) -> str:
         """What a run of a container has written, times and marks cut off."""
@@ -205,6 +175,17 @@ class World:
         writer.write(request.encode() + b"\n")
         first: Object = json.loads(await reader.readline())
         return first, reader, writer
+
+
+async def holds(check: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Wait until `check` finds what it looks for: in a log, a file, the processes. AssertionError if that takes too
+    long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds * PATIENCE):
+            while not check():
+                await asyncio.sleep(0.02)
+            return
+    raise AssertionError(f"not {what}")
 
 
 def condition(pod: Object, name: str) -> str:
@@ -233,8 +214,8 @@ def processes() -> list[str]:
     return [command for command in found if command]
 
 
-async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str, Any]) -> None:
-    directory = Path(os.environ["KUBESVC_TEST_STATE"]) / "state"
+async def serve(scenario: Callable[[World], Awaitable[None]], directory: Path, options: dict[str, Any]) -> None:
+    """Run a scenario with a world of its own, whose state is kept in `directory`."""
     world = World(directory, **options)
     await world.start()
     try:
@@ -242,33 +223,3 @@ async def serve(scenario: Callable[[World], Awaitable[None]], options: dict[str,
     finally:
         await world.stop()
         remove_tree(directory / "pods")
-
-
-def main() -> None:
-    from tests.node import (
-        scenario_hostile,
-        scenario_images,
-        scenario_limits,
-        scenario_refusals,
-        scenario_rules,
-        scenario_sharing,
-        scenario_starts,
-        scenarios,
-    )
-
-    modules = (
-        scenarios,
-        scenario_limits,
-        scenario_sharing,
-        scenario_starts,
-        scenario_images,
-        scenario_hostile,
-        scenario_rules,
-        scenario_refusals,
-    )
-    scenario = next(found for m in modules if (found := getattr(m, sys.argv[1], None)))
-    asyncio.run(serve(scenario, getattr(scenario, "options", {})))
-
-
-if __name__ == "__main__":
-    main()
