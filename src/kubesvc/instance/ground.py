@@ -29,7 +29,7 @@ from .record import ProcessId, start_ticks
 from .wiring import Wiring
 
 MARK = "KUBESVC_INSTANCE"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class GroundFailed(RuntimeError):
@@ -74,10 +74,12 @@ def spawn(root: Path, command: Sequence[str], log: IO[bytes] | None = None) -> P
         os.close(read)
     pid = int(text) if text.strip().isdigit() else 0
     if DETACH in command or not pid:
-        status = process.wait(PATIENCE_SECONDS) if ready else None
+        if not ready:
+            process.kill()
+            raise GroundFailed(f"no answer within {PATIENCE_SECONDS:.0f} s")
+        status = process.wait()  # it has closed its report, or sent it, and has nothing left to do but end
         if status or not pid:
             said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            process.kill()
             raise GroundFailed(said.removeprefix("nsexec: ") or f"no process was made ({status})")
     ticks = start_ticks(pid)
     if ticks is None:
@@ -142,16 +144,19 @@ def wire(root: Path, fabric: ProcessId, wiring: Wiring) -> None:
     """Carry out a wiring inside the fabric. Raises GroundFailed."""
     program = [sys.executable, "-m", "kubesvc.instance.wiring"]
     command = nsexec_command(*inside_user(fabric), "--net", str(fabric.pid), program=program)
-    done = subprocess.run(
-        command,
-        input=msgspec.json.encode(wiring),
-        env=environment(root),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-        start_new_session=True,  # Ctrl-C is for the control process, which ends everything in order
-    )
+    try:
+        done = subprocess.run(
+            command,
+            input=msgspec.json.encode(wiring),
+            env=environment(root),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for the control process, which ends everything in order
+        )
+    except subprocess.TimeoutExpired:
+        raise GroundFailed(f"no end within {PATIENCE_SECONDS:.0f} s") from None
     if done.returncode != 0:
         raise GroundFailed(done.stdout.decode(errors="replace").strip() or f"exit status {done.returncode}")
 

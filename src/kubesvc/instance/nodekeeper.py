@@ -28,7 +28,8 @@ from .wiring import API_ADDRESS, Balanced, Host, Wiring
 
 log = logging.getLogger(__name__)
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
+"""How long nodes may take, which on a busy machine is long; one that never comes says why in its log."""
 RESTART_SECONDS = 1.0
 DOOR_SOCKET = "node.sock"
 API_SOCKET, API_TLS_SOCKET = "api.sock", "api-tls.sock"
@@ -145,8 +146,25 @@ class NodeKeeper:
         while True:
             await power.wait()
             assert node.ground is not None
-            node.agent = await asyncio.to_thread(self.spawn_agent, node, program, directory)
+            here = node.ground
+            try:
+                node.agent = await asyncio.to_thread(self.spawn_agent, node, program, directory)
+            except ground.GroundFailed as error:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RESTART_SECONDS):
+                        await ended(here)
+                if node.state != "stopped" and node.ground == here:
+                    if here.alive():
+                        raise
+                    # Somebody killed it. Such a node is as one without power, which `start` gives it again.
+                    log.warning("node %s: its namespaces are gone; next: kubesvc nodes start %s", node.name, node.name)
+                    log.info("node %s: %s", node.name, error)
+                    power.clear()
+                    self.become(node, "stopped")
+                continue
             self.save()
+            if node.state == "stopped" or node.ground != here:  # meanwhile; a process beside its ground outlives that
+                await asyncio.to_thread(end_processes, [node.agent])
             await ended(node.agent)
             if node.state == "stopped":
                 continue

@@ -170,7 +170,7 @@ def write_outside(path: Path, hosts: list[OutsideRecord]) -> None:
     replace_file(path, msgspec.json.encode(hosts))
 
 
-def end_processes(processes: list[ProcessId], *, patience_seconds: float = 5.0) -> list[ProcessId]:
+def end_processes(processes: list[ProcessId], *, patience_seconds: float = 30.0) -> list[ProcessId]:
     """Kill these processes and wait until they are gone; returns those that stayed."""
     for process in processes:
         with contextlib.suppress(PermissionError):

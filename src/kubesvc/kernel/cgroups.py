@@ -18,7 +18,7 @@ from pathlib import Path
 CONTROLLERS = ("cpu", "memory", "pids")
 PERIOD_MICROSECONDS = 100_000
 LEAST_QUOTA_MICROSECONDS = 1000
-TRIES, TRY_SECONDS = 200, 0.01
+TRIES, TRY_SECONDS = 1000, 0.01
 PREFIX = "kubesvc-"
 """How the names of our outermost groups begin."""
 
