@@ -72,8 +72,8 @@ class Mother:
             shutil.chown(self.home, USER)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join((*paths, str(ROOT))), "KUBESVC_TEST_MODE": mode}
         self.requests, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=far.fileno())
+        with far, open(self.home / "errors", "wb") as errors:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=far.fileno(), stderr=errors)
 
     def run(self, scenario: str) -> None:
         """One scenario in a directory of its own; AssertionError with its output if it fails."""
@@ -85,6 +85,8 @@ class Mother:
             with open(near, "rb") as answer:
                 try:
                     socket.send_fds(self.requests, [f"{scenario} {directory}".encode()], [far])
+                except BrokenPipeError:
+                    raise AssertionError(f"no scenarios as {self.mode}: {(self.home / 'errors').read_text()}") from None
                 finally:
                     os.close(far)
                 words, _, status = answer.read().decode(errors="replace").rpartition("\n")

@@ -65,7 +65,7 @@ REFUSALS: dict[tuple[str, str], str] = {
 
 MODES: tuple[Mode, ...] = ("root", "one id", "subordinate ids")
 PATH = Path(__file__)
-AT_ONCE = 4
+AT_ONCE = 6
 """Scenarios mostly wait: so many run beside each other, the next while the one before is looked at."""
 
 
