@@ -35,9 +35,9 @@ from kubesvc.lifetime import run_anywhere
 if TYPE_CHECKING:
     from kubesvc.why.routable import Stage
 
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
-COMMAND_SECONDS = 60.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
 
 _numbers = itertools.count(1)
 

@@ -70,8 +70,8 @@ def test_all_is_as_declared_afterwards(machine: None) -> None:
             instance.kubectl("set", "env", "deployment/grows", f"TURN={turn}")
             time.sleep(moments.random() * 0.6)
             kill_agent(instance)
-        ready_pods(instance, "app=grows", KILLS + 1, 60)
-        eventually(lambda: instance.get("pods", "-l", "app=shrinks")["items"] == [], 60)
+        ready_pods(instance, "app=grows", KILLS + 1)
+        eventually(lambda: instance.get("pods", "-l", "app=shrinks")["items"] == [])
         for pod in kept:
             now = instance.get("pod", pod["metadata"]["name"])
             assert now["metadata"]["uid"] == pod["metadata"]["uid"]

@@ -83,7 +83,7 @@ async def use_kubernetes_asyncio(path: str, namespace: str) -> None:
             watch: Any = kubernetes_asyncio.watch.Watch()
             since = listed.metadata.resource_version
             async with watch.stream(
-                core.list_namespaced_service, namespace, resource_version=since, timeout_seconds=20
+                core.list_namespaced_service, namespace, resource_version=since, timeout_seconds=120
             ) as stream:
                 async for event in stream:
                     service = event["object"]
@@ -159,12 +159,12 @@ async def use_kr8s(path: str, namespace: str) -> None:
     deployment: Any = await Deployment({"metadata": {"name": "d", "namespace": namespace}, "spec": spec}, api=api)
     await deployment.create()
     await deployment.scale(3)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while len(pods := [p async for p in api.get("pods", namespace=namespace)]) != 3:
             await asyncio.sleep(0.1)
     assert {p.metadata.ownerReferences[0].kind for p in pods} == {"ReplicaSet"}
     await deployment.delete(propagation_policy="Foreground")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while [p async for p in api.get("pods", namespace=namespace)] or await deployment.exists():
             await asyncio.sleep(0.1)
 
@@ -200,7 +200,7 @@ def test_lightkube(instance: Instance) -> None:
     client.replace(ConfigMap(metadata=ObjectMeta(name="c"), data={"x": "y"}))
     client.delete(ConfigMap, "c")
     events = []
-    for event, found in client.watch(ConfigMap, resource_version=since.resourceVersion, server_timeout=10):
+    for event, found in client.watch(ConfigMap, resource_version=since.resourceVersion, server_timeout=120):
         events.append((event, found.data))
         if event == "DELETED":
             break
@@ -234,7 +234,7 @@ def work_with_operator(instance: Instance, namespace: str) -> None:
     kubectl("patch", "service", "shop", "-n", namespace, "--type=json", "-p", patch)
     eventually(lambda: annotations().get("cards.example.com/port") == "8080")
     assert instance.get("configmap", "card-shop", "-n", namespace)["data"]["port"] == "8080"
-    kubectl("delete", "service", "shop", "-n", namespace, "--timeout=20s")
+    kubectl("delete", "service", "shop", "-n", namespace, "--timeout=120s")
     names = [c["metadata"]["name"] for c in instance.get("configmaps", "-n", namespace)["items"]]
     assert "card-shop" not in names
 
@@ -266,7 +266,7 @@ def test_an_informer_of_client_node(instance: Instance, node_client: Path) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == [

@@ -35,7 +35,7 @@ spec:
 def instance() -> Iterator[Instance]:
     with running_instance("--nodes", "0", "--store", "memory") as found:
         found.kubectl("apply", "-f", str(DEFINITIONS))
-        found.kubectl("wait", "--for", "condition=established", "crd", "--all", "--timeout=20s")
+        found.kubectl("wait", "--for", "condition=established", "crd", "--all", "--timeout=120s")
         yield found
 
 
@@ -91,7 +91,7 @@ def test_a_life(instance: Instance) -> None:
     assert one["spec"]["replicas"] == 3 and one["metadata"]["generation"] == 2
     status = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "replicas": 3}}
     made("patch", "gd", "one", "--subresource=status", "--type=merge", "-p", json.dumps(status))
-    made("wait", "gd/one", "--for", "condition=ready", "--timeout=10s")
+    made("wait", "gd/one", "--for", "condition=ready", "--timeout=120s")
     assert instance.get("gd", "one", "-n", namespace)["metadata"]["generation"] == 2
     assert made("get", "gadgets").splitlines()[1].split()[:4] == ["one", "red", "3", "True"]
     made("patch", "gd", "one", "--type=json", "-p", '[{"op":"replace","path":"/spec/colour","value":"blue"}]')
@@ -104,7 +104,7 @@ def test_a_life(instance: Instance) -> None:
     ports = instance.get("gd", "one", "-n", namespace)["spec"]["ports"]
     assert [p["name"] for p in ports] in (["web", "api"], ["api"])
     made("label", "gd", "one", "x=y")
-    made("delete", "gd", "-l", "x=y", "--timeout=20s")
+    made("delete", "gd", "-l", "x=y", "--timeout=120s")
     assert instance.get("gd", "-n", namespace)["items"] == []
 
 
@@ -189,7 +189,7 @@ def test_owners_quotas_and_the_end_of_a_namespace(instance: Instance) -> None:
     kubectl("delete", "gd", "one", "-n", namespace)
     eventually(lambda: "owned" not in kubectl("get", "cm", "-n", namespace, "-o", "name"))
     kubectl("apply", "-n", namespace, "-f", "-", stdin=GADGET)
-    kubectl("delete", "namespace", namespace, "--timeout=30s")
+    kubectl("delete", "namespace", namespace, "--timeout=120s")
 
 
 def test_the_end_of_a_definition(instance: Instance) -> None:
@@ -199,7 +199,7 @@ def test_the_end_of_a_definition(instance: Instance) -> None:
     other = text.replace("gadgets", "widgets").replace("gadget", "widget").replace("Gadget", "Widget")
     other = other.replace("[gd]", "[wd]").replace("[all, factory]", "[]")
     instance.kubectl("create", "-f", "-", stdin=other)
-    instance.kubectl("wait", "--for", "condition=established", "crd/widgets.factory.example.com", "--timeout=10s")
+    instance.kubectl("wait", "--for", "condition=established", "crd/widgets.factory.example.com", "--timeout=120s")
     body = GADGET.replace("Gadget", "Widget").replace("name: one", "name: one, finalizers: [example.com/wait]")
     instance.kubectl("create", "-n", namespace, "-f", "-", stdin=body)
     uid = instance.get("wd", "one", "-n", namespace)["metadata"]["uid"]
@@ -211,7 +211,7 @@ def test_the_end_of_a_definition(instance: Instance) -> None:
     text = refused(instance, "create", "-n", namespace, "-f", "-", stdin=body.replace("one", "two"))
     assert "create not allowed while custom resource definition is terminating" in text
     instance.kubectl("patch", "wd", "one", "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    instance.kubectl("wait", "--for=delete", "crd/widgets.factory.example.com", "--timeout=20s")
+    instance.kubectl("wait", "--for=delete", "crd/widgets.factory.example.com", "--timeout=120s")
     eventually(lambda: "owned" not in instance.kubectl("get", "cm", "-n", namespace, "-o", "name"))
     assert "could not find the requested resource" in refused(instance, "get", "widgets", "-n", namespace)
     assert "widgets" not in instance.kubectl("api-resources", "--api-group=factory.example.com")
@@ -272,5 +272,5 @@ def work_with_operator(instance: Instance, namespace: str) -> None:
     assert instance.get("cm", "paint-one", "-n", namespace)["data"] == {"colour": "red"}
     kubectl("scale", "gadget/one", "--replicas=2", "-n", namespace)
     eventually(lambda: one()["status"]["replicas"] == 2)
-    kubectl("delete", "gd", "one", "-n", namespace, "--timeout=20s")
+    kubectl("delete", "gd", "one", "-n", namespace, "--timeout=120s")
     eventually(lambda: "paint-one" not in kubectl("get", "cm", "-n", namespace, "-o", "name"))

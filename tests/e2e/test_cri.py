@@ -88,7 +88,7 @@ class Containerd:
                 [PROGRAMS[0] / "containerd", "-c", self.home / "config.toml"],
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
@@ -115,7 +115,7 @@ class Containerd:
     def ctr(self, *words: str) -> str:
         done = subprocess.run(
             [PROGRAMS[0] / "ctr", "-a", self.socket, "-n", "k8s.io", *words],
-            env=self.environment, capture_output=True, text=True, timeout=60, check=False,
+            env=self.environment, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"ctr {words}: {done.stdout} {done.stderr}"
         return done.stdout
@@ -160,7 +160,7 @@ def runtime(machine: None) -> Iterator[Containerd]:
     try:
         (home / "config.toml").write_text(CONFIGURATION.format(home=home, runc=PROGRAMS[1] / "runc"))
         write = [sys.executable, "-m", "kubesvc", "node", "--write-cni", f"{home}/cni/net.d", f"{home}/cni/bin"]
-        subprocess.run(write, check=True, capture_output=True, timeout=30)
+        subprocess.run(write, check=True, capture_output=True, timeout=180)
         found.start()
         layers = [small_layer(*python_libraries())]
         images: dict[str, dict[str, Any]] = {
@@ -383,11 +383,11 @@ def test_agent_and_runtime_may_come_back(instance: Instance, runtime: Containerd
     assert status_of(instance, "stays") == before
     runtime.stop()
     assert runtime.shims()
-    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "False", 45)
+    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "False")
     ready = next(c for c in instance.get("node", "n1")["status"]["conditions"] if c["type"] == "Ready")
     assert ready["reason"] == "KubeletNotReady" and "container runtime is down" in ready["message"]
     runtime.start()
-    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "True", 45)
+    eventually(lambda: condition(instance.get("node", "n1"), "Ready") == "True")
     eventually(lambda: runtime.containers() != [])
     eventually(lambda: instance.kubectl("logs", "stays", "--tail=1") != instance.kubectl("logs", "stays", "--tail=1"))
     assert status_of(instance, "stays") == before

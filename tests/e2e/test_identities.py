@@ -44,9 +44,9 @@ def test_a_pod_runs_and_is_found_without_anybody_being_admin(instance: Instance)
     spec = {"nodeName": "n1", "containers": [container]}
     instance.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
     instance.kubectl("expose", "pod", "web", "--port=80", "--target-port=80")
-    instance.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=30s")
+    instance.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
     eventually(lambda: "nginx" in instance.curl("http://web.default").stdout)
-    instance.kubectl("delete", "pod", "web", "--wait=true", "--timeout=30s")
+    instance.kubectl("delete", "pod", "web", "--wait=true", "--timeout=120s")
     seen = [e for e in events(instance) if e["user"]["username"] in (NODE, PROXY, DNS)]
     assert {e["user"]["username"] for e in seen} == {NODE, PROXY, DNS}
     refused = [(e["user"]["username"], e["verb"], e["requestURI"]) for e in seen if e["responseStatus"]["code"] == 403]

@@ -70,7 +70,7 @@ def inside(ground: int, *words: str) -> list[str]:
 
 
 def do(ground: int, *words: str) -> str:
-    done = subprocess.run(inside(ground, *words), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(inside(ground, *words), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: {done.returncode} {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -128,7 +128,7 @@ class Joiner:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """To its end, which is near for what is refused."""
         return subprocess.run(
-            self.command(*words), capture_output=True, text=True, env=self.environment, timeout=60, check=False
+            self.command(*words), capture_output=True, text=True, env=self.environment, timeout=180, check=False
         )
 
     def start(self, *words: str) -> None:

@@ -57,7 +57,7 @@ def looked(shared: Instance) -> Iterator[tuple[Instance, str]]:
             },
         },
     )  # fmt: skip
-    kubectl(shared, namespace, "rollout", "status", "deployment/looked", "--timeout=60s")
+    kubectl(shared, namespace, "rollout", "status", "deployment/looked", "--timeout=120s")
     yield shared, namespace
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
 
@@ -169,7 +169,7 @@ def test_drain_respects_budgets(looked: tuple[Instance, str]) -> None:
         assert "Cannot evict pod as it would violate the pod's disruption budget." in held.stderr, held.stderr
         assert len(ready_pods_of(instance, namespace)) == 2
         instance.apply({**budget, "spec": {**budget["spec"], "minAvailable": 1}})
-        said = instance.kubectl(*drain, "--timeout=60s")
+        said = instance.kubectl(*drain, "--timeout=120s")
         assert f"node/{node} drained" in said
         now = eventually(lambda: ready_pods_of(instance, namespace))
         assert node not in {p["spec"]["nodeName"] for p in now}

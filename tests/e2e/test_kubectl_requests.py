@@ -55,7 +55,7 @@ class Desk:
         self.recorder.take()
         text = stdin if isinstance(stdin, str) else json.dumps(stdin)
         done = subprocess.run(
-            self.command(*words), input=text, capture_output=True, text=True, timeout=30, env=self.environment,
+            self.command(*words), input=text, capture_output=True, text=True, timeout=180, env=self.environment,
             check=False,
         )  # fmt: skip
         assert done.returncode == code, (words, done.stdout, done.stderr)
@@ -301,7 +301,7 @@ def test_create_replace_edit_patch(desk: Desk) -> None:
     command, more = desk.command("edit", "configmap", "a"), {"KUBE_EDITOR": "sed -i s/w/edited/"}
     desk.recorder.take()
     edited = subprocess.run(
-        command, capture_output=True, text=True, env={**desk.environment, **more}, timeout=30, check=False
+        command, capture_output=True, text=True, env={**desk.environment, **more}, timeout=180, check=False
     )
     assert edited.stdout == "configmap/a edited\n", edited.stderr
     asked = desk.recorder.take()[-1]

@@ -45,7 +45,7 @@ def test_ctrl_c_while_starting(machine: None, more: tuple[str, ...], moments: tu
             )
             time.sleep(milliseconds / 1000)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=120)
             assert "Traceback" not in errors, errors
             assert instance.left_behind() == []
 
@@ -89,7 +89,7 @@ def bearer_of(instance: Instance, token: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     context = ssl.create_default_context(cafile=str(instance.root / "pki/ca.crt"))
     request = urllib.request.Request(url, json.dumps(review).encode(), headers)
-    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=context) as answer:
         found: dict[str, Any] = json.load(answer)["status"]["userInfo"]
     return found
 

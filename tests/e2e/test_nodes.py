@@ -39,7 +39,7 @@ def by_node(pods: list[dict[str, Any]]) -> dict[str, set[str]]:
 def test_power_and_network(machine: None) -> None:
     """NODE-85: silent for its grace a node is Unknown, its Pods unready and unlisted; they come back with it."""
     with fresh_instance() as instance:
-        instance.up("--nodes", "2", "--store", "memory", "--node-monitor-grace-period", "12s")
+        instance.up("--nodes", "2", "--store", "memory", "--node-monitor-grace-period", "20s")
         instance.apply(EXAMPLES / "web-deployment.yaml", EXAMPLES / "web-svc.yaml")
         pods = ready_pods(instance, "app=web", 3)
         where = by_node(pods)
@@ -56,7 +56,7 @@ def test_power_and_network(machine: None) -> None:
         again = instance.run("nodes", "partition", "n2", "--name", instance.name, check=False)
         assert again.returncode == 1 and "next: kubesvc nodes heal n2" in again.stderr
         # silent for its grace the node is Unknown, and its Pods leave the lists
-        eventually(lambda: condition(instance, "n2") == "Unknown", 30)
+        eventually(lambda: condition(instance, "n2") == "Unknown")
         eventually(lambda: ready_addresses(instance) == where["n1"])
         assert "nginx" in instance.curl("http://web-svc.default/").stdout
 

@@ -71,7 +71,7 @@ def test_a_tcp_node_port_answers_on_the_hosts_loopback(shared: Instance, pods: d
     url = f"http://{shared.record.loopback}:{node_port(shared, 'packets', 'TCP')}/hostname"
 
     def ask() -> str:
-        with urllib.request.urlopen(url, timeout=3) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return str(answer.read().decode())
 
     assert {eventually(ask) for _ in range(30)} <= set(pods)

@@ -31,7 +31,7 @@ PEER = ROOT / ".peers/usr/bin/prometheus"
 AGENT = ROOT / ".peers/usr/bin/vmagent"
 ROLES = ("endpointslice", "endpoints", "service", "pod", "node")
 NAMESPACE = "shop"
-PATIENCE_SECONDS = 40.0  # Prometheus looks at what it was told every 5 s
+PATIENCE_SECONDS = 160.0  # Prometheus looks at what it was told every 5 s
 META = "__meta_kubernetes_"
 
 Target = tuple[str, ...]
@@ -103,7 +103,7 @@ def prometheus(program: str, configuration: dict[str, Any], directory: Path) -> 
 def ask(address: str, path: str) -> Any:
     """The data of an answer of Prometheus' own API."""
     try:
-        with urllib.request.urlopen(address + path, timeout=5) as answer:
+        with urllib.request.urlopen(address + path, timeout=60) as answer:
             return json.load(answer)["data"]
     except urllib.error.URLError as error:
         raise AssertionError(f"{path}: {error}") from None

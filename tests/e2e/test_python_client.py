@@ -100,7 +100,7 @@ def test_a_watch_sees_everything_in_order(api: Any) -> None:
 
     def follow() -> None:
         events = watching().stream(
-            core.list_namespaced_config_map, NAMESPACE, resource_version=since, timeout_seconds=20
+            core.list_namespaced_config_map, NAMESPACE, resource_version=since, timeout_seconds=120
         )
         for event in events:
             name = event["object"].metadata.name

@@ -39,7 +39,7 @@ class Registry:
         return f"127.0.0.1:{self.port}"
 
     def ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/octet-stream") -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, {**self.headers, "Content-Type": kind})
             answer = connection.getresponse()
@@ -98,7 +98,7 @@ def registry(directory: Path, *, login: bool) -> Iterator[Registry]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

@@ -158,7 +158,7 @@ def test_a_rollout_that_lets_its_pods_finish_loses_no_request(shared: Instance) 
         client.start()
     time.sleep(1)
     shared.kubectl("rollout", "restart", "deployment/graceful")
-    shared.kubectl("rollout", "status", "deployment/graceful", "--timeout=60s")
+    shared.kubectl("rollout", "status", "deployment/graceful", "--timeout=120s")
     for client in clients:
         client.join()
     after = {p["metadata"]["name"] for p in ready_pods(shared, "app=graceful", 3)}

@@ -61,7 +61,7 @@ def test_wait_from_python(shared: Instance, namespace: str) -> None:
     with pytest.raises(kubesvc.NotRoutable, match="does not exist"):
         kubesvc.wait_routable("web", namespace, timeout=0.1, kubeconfig=kubeconfig)
     shared.apply(service(namespace), pod(namespace))
-    said = kubesvc.wait_routable("svc/web", namespace, timeout=20, kubeconfig=kubeconfig, stage="listed")
+    said = kubesvc.wait_routable("svc/web", namespace, timeout=120, kubeconfig=kubeconfig, stage="listed")
     assert said.startswith("listed: 10.244.")
     with pytest.raises(ValueError, match="must be one of listed, programmed, routable"):
         kubesvc.wait_routable("web", namespace, kubeconfig=kubeconfig, stage="ready")  # type: ignore[arg-type]
@@ -114,16 +114,16 @@ def test_a_rehearsal_finds_the_gap_and_its_suggestion_closes_it(shared: Instance
     )
     shared.run("wait", "svc/web", "--name", shared.name, "-n", namespace, "--timeout", "20")
     words = ("rehearse", "deployment/web", "--name", shared.name, "-n", namespace, "--rps", "100", "--json")
-    done = shared.run(*words, check=False, seconds=120)
+    done = shared.run(*words, check=False)
     found = json.loads(done.stdout)
     assert done.returncode == 1 and found["gaps"]["before ready"] > 10, found
     for suggestion in found["suggestions"]:
         shared.kubectl(*shlex.split(suggestion["command"])[1:])
-    shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=60s")
+    shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=120s")
     shared.kubectl("-n", namespace, "patch", "deployment", "web", "--type", "strategic", "-p", json.dumps(
         {"spec": {"template": {"spec": {"containers": [
             {"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}}}}
     ))  # fmt: skip
-    shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=60s")
-    again = json.loads(shared.run(*words, check=False, seconds=120).stdout)
+    shared.kubectl("-n", namespace, "rollout", "status", "deployment/web", "--timeout=120s")
+    again = json.loads(shared.run(*words, check=False).stdout)
     assert again["lost"] == 0 and again["sent"] > 100, again

@@ -28,7 +28,7 @@ def namespace(shared: Instance) -> Iterator[str]:
         spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
         shared.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
     eventually(lambda: len(shared.get("pods", "-n", name)["items"]) == 2)
-    shared.kubectl("-n", name, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=30s")
+    shared.kubectl("-n", name, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s")
     yield name
     shared.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -130,7 +130,7 @@ def test_fixtures(home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "kubesvc.pytest_plugin", "-p", "no:cacheprovider", "."]
     paths = os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=180
     )
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
     assert "- kubesvc why -" in done.stdout

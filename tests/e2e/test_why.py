@@ -114,7 +114,7 @@ def execute(instance: Instance, command: str) -> None:
         env={**instance.environment(), "PATH": path, "KUBECONFIG": str(instance.root / "kubeconfig")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, (command, done.stdout, done.stderr)

@@ -19,7 +19,7 @@ SWITCHES = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
 )  # fmt: skip
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014",
         "Down": "\ue015"}  # fmt: skip
@@ -66,7 +66,7 @@ class Browser:
         """A screenshot as PNG."""
         path.write_bytes(base64.b64decode(self.call("GET", "/screenshot")))
 
-    def until(self, script: str, *args: Any, seconds: float = 10.0) -> Any:
+    def until(self, script: str, *args: Any, seconds: float = 60.0) -> Any:
         """Wait until a function body returns something true; AssertionError with the page's text if not so."""
         deadline = time.monotonic() + seconds
         while True:
