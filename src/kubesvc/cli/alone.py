@@ -17,6 +17,7 @@ from .target import add_target, find_target
 
 if TYPE_CHECKING:
     from kubesvc.client import Client
+    from kubesvc.client.http import HttpClient
 
 Part = Callable[["Client", Clock, Random], Coroutine[Any, Any, None]]
 
@@ -44,9 +45,13 @@ def run_part(args: argparse.Namespace, manager: str, part: Part) -> int:
     return run_loop(until_stopped(client, part))
 
 
-async def until_stopped(client: Any, part: Part) -> int:
+async def until_stopped(client: HttpClient, part: Part) -> int:
+    from kubesvc.client.outage import Outage, PatientClient
+
     stop = stop_event()
-    running = asyncio.ensure_future(part(client, RealClock(), Random()))
+    clock, random = RealClock(), Random()
+    outage = Outage(client.reach, clock, random)
+    running = asyncio.ensure_future(part(PatientClient(client, outage), clock, random))
     waiting = asyncio.ensure_future(stop.wait())
     set_collector()  # the first lists of a large cluster otherwise spend half their time in collections
     try:
@@ -57,4 +62,5 @@ async def until_stopped(client: Any, part: Part) -> int:
     finally:
         waiting.cancel()
         await cancel([running])
+        await outage.close()
         await client.close()

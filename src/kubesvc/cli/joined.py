@@ -26,6 +26,7 @@ from . import WRONG_USAGE, Failure, first_of
 from .runtimes import checked_runtime
 
 if TYPE_CHECKING:
+    from kubesvc.client import Client
     from kubesvc.client.http import HttpClient
     from kubesvc.instance.joining import ClusterFacts, Identity
     from kubesvc.proxy import ProxySettings
@@ -128,6 +129,7 @@ async def live(args: argparse.Namespace, place: Place) -> int:
     """Get credentials, run the parts, renew the credentials."""
     from kubesvc.client.http import HttpClient
     from kubesvc.client.kubeconfig import KubeconfigError, load_kubeconfig
+    from kubesvc.client.outage import Outage, PatientClient
     from kubesvc.instance.joining import ClusterFacts, JoinFailed, own_address, read_facts
 
     stop, clock, random = stop_event(), RealClock(), Random()
@@ -152,12 +154,13 @@ async def live(args: argparse.Namespace, place: Place) -> int:
     if args.with_proxy and not args.simulated:
         reach_services(facts, addresses)
     client = HttpClient.from_access(access, "kubelet")
+    outage = Outage(client.reach, clock, random)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
                 group.create_task(part)
                 for part in (
-                    be_node(args, place, facts, addresses, client, clock, random),
+                    be_node(args, place, facts, addresses, PatientClient(client, outage), clock, random),
                     renew(place, identity, client, clock, random),
                 )
             ]
@@ -168,6 +171,7 @@ async def live(args: argparse.Namespace, place: Place) -> int:
         raise failure_of(failed) from None
     finally:
         stopping.cancel()
+        await outage.close()
         await client.close()
     tell(f"node {place.node} ended; its Pods go on running, and `kubesvc join` takes them up again (or --leave)")
     return 0
@@ -284,7 +288,7 @@ async def be_node(
     place: Place,
     facts: ClusterFacts,
     addresses: tuple[str, ...],
-    client: HttpClient,
+    client: Client,
     clock: Clock,
     random: Random,
 ) -> None:
@@ -343,13 +347,13 @@ async def open_door(place: Place, address: str) -> None:
         tell(f"no logs and no exec here: {address}:{AGENT_PORT} cannot be listened on: {error.strerror}")
 
 
-async def announce(ready: asyncio.Event, place: Place, address: str, client: HttpClient) -> None:
+async def announce(ready: asyncio.Event, place: Place, address: str, client: Client) -> None:
     await ready.wait()
     tell(f"node {place.node} ({address}) is ready; credentials in {place.kubeconfig}; Ctrl-C ends it")
 
 
 async def steer(
-    args: argparse.Namespace, place: Place, facts: ClusterFacts, client: HttpClient, clock: Clock, random: Random
+    args: argparse.Namespace, place: Place, facts: ClusterFacts, client: Client, clock: Clock, random: Random
 ) -> None:
     """The node's proxy. It changes no parameter of a kernel that it shares with others."""
     from kubesvc.proxy import Proxy
@@ -383,7 +387,7 @@ def proxy_settings(mode: str, facts: ClusterFacts) -> ProxySettings:
 
 
 async def answer_names(
-    facts: ClusterFacts, addresses: tuple[str, ...], client: HttpClient, clock: Clock, random: Random
+    facts: ClusterFacts, addresses: tuple[str, ...], client: Client, clock: Clock, random: Random
 ) -> None:
     """The node's DNS, at its own address."""
     from kubesvc.dns import DnsServer, DnsSettings

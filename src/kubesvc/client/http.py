@@ -268,6 +268,15 @@ class HttpClient:
     async def close(self) -> None:
         await self._connection.close()
 
+    async def reach(self) -> None:
+        """Return when the server answers anything at all; Unreachable when it does not."""
+        try:
+            await self._send("GET", "/version")
+        except ApiError:
+            pass
+        except KubeconfigError as error:
+            raise Unreachable(str(error)) from None
+
     # ---------------------------------------------------------------- reads
 
     async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Object:

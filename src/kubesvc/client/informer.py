@@ -35,7 +35,7 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Struct, Typed
 from kubesvc.clock import Clock, Random
 
-from .interface import Client, RawList, Unreachable
+from .interface import Client, RawList, Unreachable, loudness
 from .salvage import salvage
 from .sharing import Sharing
 from .workqueue import Key, key_text
@@ -253,6 +253,7 @@ class Informer(Generic[T]):
         """List and watch until cancelled. Never raises but for cancellation; trouble is logged and waited out."""
         failures = 0
         while True:
+            level = logging.WARNING
             progress = (self.resource_version, self.lists)
             try:
                 if not self.resource_version:
@@ -271,7 +272,7 @@ class Informer(Generic[T]):
                     log.info("%s: %s; listing again", self.kind.plural, trouble)
                     continue
             except Unreachable as error:
-                trouble = f"server not reachable: {error}"
+                trouble, level = f"server not reachable: {error}", loudness(error)
             except ApiError as error:
                 trouble = f"{error.status_code} {error.status_reason}: {error}"
                 if error.status_code not in (429, 500, 503, 504):
@@ -287,7 +288,7 @@ class Informer(Generic[T]):
             wait = self._back_off(failures)
             failures += 1
             log.log(
-                logging.WARNING if failures > 3 else logging.DEBUG,
+                level if failures > 3 else logging.DEBUG,
                 "%s: %s; again in %.1f s",
                 self.kind.plural,
                 trouble,

@@ -7,6 +7,7 @@ those only `Unreachable` (below) for a server that cannot be reached or ends the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -19,7 +20,17 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class Unreachable(Exception):
-    """The server could not be reached, or the connection ended early; a write may or may not have happened."""
+    """The server could not be reached, or the connection ended early; a write may or may not have happened.
+
+    told: users know already that the server is away; to log it again helps nobody
+    """
+
+    told = False
+
+
+def loudness(error: Exception) -> int:
+    """The level to log a request's failure at: a warning, unless it only repeats that the server is away."""
+    return logging.DEBUG if isinstance(error, Unreachable) and error.told else logging.WARNING
 
 
 class WatchEvent(NamedTuple):

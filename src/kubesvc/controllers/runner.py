@@ -40,7 +40,7 @@ from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Typed
 from kubesvc.client.events import EventRecorder
 from kubesvc.client.informer import InformerFactory
-from kubesvc.client.interface import Client, Unreachable
+from kubesvc.client.interface import Client, Unreachable, loudness
 from kubesvc.client.metrics import Metrics
 from kubesvc.client.workqueue import Key, RetryPolicy, WorkQueue, key_text
 from kubesvc.clock import Clock, Random
@@ -225,7 +225,7 @@ def _report(controller: Controller, key: Key, error: Exception) -> None:
     if isinstance(error, (Conflict, StaleCache)):
         log.debug(text, controller.name, key_text(key), error)
     elif isinstance(error, (ApiError, Unreachable, ExpectedFailure)):
-        log.warning(text, controller.name, key_text(key), error)
+        log.log(loudness(error), text, controller.name, key_text(key), error)
     else:
         log.exception(text, controller.name, key_text(key), error)
 

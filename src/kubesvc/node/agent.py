@@ -14,7 +14,7 @@ from kubesvc.api.kinds import NODE, POD, SERVICE
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
 from kubesvc.api.service import Service
-from kubesvc.client import Client, Informer, Unreachable
+from kubesvc.client import Client, Informer, Unreachable, loudness
 from kubesvc.clock import Clock, Random
 from kubesvc.kernel.cgroups import Cgroups, explain_limits, find_hierarchies
 from kubesvc.kernel.ids import read_ids
@@ -220,7 +220,7 @@ class NodeAgent:
                 await keeper.register()
                 return
             except (ApiError, Unreachable) as error:
-                log.warning("node %s not registered: %s", self.settings.node_name, error)
+                log.log(loudness(error), "node %s not registered: %s", self.settings.node_name, error)
             await asyncio.sleep(REGISTER_RETRY_SECONDS)
 
     async def open_network(self, context: NodeContext, keeper: NodeKeeper) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from kubesvc.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kubesvc.api.kinds import LEASE, NODE
 from kubesvc.api.meta import Object
-from kubesvc.client import Client, Unreachable
+from kubesvc.client import Client, Unreachable, loudness
 from kubesvc.clock import Clock, rfc3339, rfc3339_micro
 
 from .settings import NodeSettings
@@ -251,8 +251,8 @@ class NodeKeeper:
                 try:
                     await self.register()
                 except (ApiError, Unreachable) as error:
-                    log.warning("node %s not registered: %s", self.settings.node_name, error)
+                    log.log(loudness(error), "node %s not registered: %s", self.settings.node_name, error)
             except Conflict:
                 pass
             except (ApiError, Unreachable) as error:
-                log.warning("%s of node %s not written: %s", what, self.settings.node_name, error)
+                log.log(loudness(error), "%s of node %s not written: %s", what, self.settings.node_name, error)
