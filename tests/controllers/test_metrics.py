@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import socket
 
 import msgspec
 
@@ -15,6 +14,7 @@ from kubesvc.client.metrics import Metrics, exponential
 from kubesvc.clock import LoopClock
 from kubesvc.controllers import ControllerSettings, run_controllers
 from kubesvc.controllers.metrics import reply, serve_metrics
+from tests.freeports import free_port
 
 from .house import House, in_house
 
@@ -126,8 +126,7 @@ def test_a_port_answers_scrapes() -> None:
     async def story() -> None:
         metrics = Metrics()
         metrics.gauge("up", "Up.").set(1)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         server = asyncio.create_task(serve_metrics(metrics.render, port))
         for path in ("/metrics", "/metrics?x", "/healthz"):
             for _ in range(50):

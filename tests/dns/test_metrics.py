@@ -25,6 +25,7 @@ from kubesvc.dns.listeners import AT_ONCE, SHARE, WAITING_SHARE, TcpListener, Ud
 from kubesvc.dns.metrics import DnsMetrics, Programming
 from kubesvc.dns.records import Zone
 from kubesvc.dns.responder import Answered, Responder
+from tests.freeports import free_port
 
 from .cluster import HTTP, SHOP, ListWatchClient, endpoint, endpoint_slice, headless, service, snapshot_of
 from .test_server import S, serving, udp
@@ -148,12 +149,6 @@ def test_promtool_has_nothing_to_say() -> None:
     check = [str(PROMTOOL), "check", "metrics"]
     said = subprocess.run(check, input=metrics.text(), capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def get(port: int, path: str) -> tuple[int, str]:

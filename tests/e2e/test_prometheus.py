@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.freeports import free_port
 
 from .harness import ROOT, Instance, eventually, running_instance
 
@@ -41,13 +42,6 @@ Target = tuple[str, ...]
 def instance() -> Iterator[Instance]:
     with running_instance("--nodes", "0", "--store", "memory") as found:
         yield found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def candidates() -> list[str]:

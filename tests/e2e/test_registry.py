@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.freeports import free_port
 from tests.node.imagemaking import oci_files
 from tests.node.scenario_images import small_layer
 
@@ -76,9 +77,7 @@ class Registry:
 @contextmanager
 def registry(directory: Path, *, login: bool) -> Iterator[Registry]:
     """A registry on a free port, ended with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     directory.mkdir()
     config: dict[str, Any] = {
         "version": "0.1",

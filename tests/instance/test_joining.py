@@ -47,6 +47,7 @@ from kubesvc.instance.joining import (
 from kubesvc.instance.pki import Pki, ensure_pki
 from kubesvc.instance.remotedoor import RemoteDoors, serve_door
 from kubesvc.kernel.links import Route
+from tests.freeports import free_port
 
 NOW = RealClock().now()
 FACTS = ClusterFacts("10.97.0.10", "x.local", ("10.245.0.0/16",), ("10.97.0.0/16",))
@@ -211,8 +212,7 @@ async def door_of(pki: Pki, node: str, directory: Path) -> AsyncIterator[int]:
 
     held = identity(pki, node)
     access = Access(SERVER, ca=pki.ca_cert.read_bytes(), client_certificate=held.certificate, client_key=held.key)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     agent = await asyncio.start_unix_server(answer, directory / "node.sock")
     task = asyncio.create_task(serve_door("127.0.0.1", port, directory / "node.sock", lambda: access))
     await asyncio.sleep(0.05)

@@ -21,6 +21,7 @@ from kubesvc.proxy.health import (
     service_answer,
 )
 from kubesvc.proxy.traffic import PortTraffic, ServicePortName
+from tests.freeports import free_port
 
 from .objects import service
 
@@ -123,15 +124,6 @@ async def get(port: int, path: str = "/anything") -> tuple[int, bytes]:
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), body
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        number: int = s.getsockname()[1]
-        return number
 
 
 def test_listeners_come_and_go() -> None:

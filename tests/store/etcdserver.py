@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.freeports import free_port
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 20.0
 
@@ -26,16 +28,6 @@ def binary() -> str:
     return str(beside) if beside.exists() else shutil.which("etcd") or ""
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports: list[int] = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 class EtcdServer:
     """One etcd process, which may be killed and started again over the same data."""
 
@@ -43,7 +35,7 @@ class EtcdServer:
         if not binary():
             pytest.skip("no etcd: `python tools/bootstrap.py` fetches one beside the checkout")
         self.directory = directory
-        self.port, self.peer_port = free_ports(2)
+        self.port, self.peer_port = free_port(), free_port()
         self.options = options
         self.scheme = "https" if tls else "http"
         self.process: subprocess.Popen[bytes] | None = None

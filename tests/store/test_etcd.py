@@ -28,8 +28,9 @@ from kubesvc.store import (
 from kubesvc.store.etcd import EtcdStore
 from kubesvc.store.etcdaddress import EtcdAddress, parse_address
 from kubesvc.store.etcdcalls import meaning
+from tests.freeports import free_port
 
-from .etcdserver import EtcdServer, free_ports, shared_etcd
+from .etcdserver import EtcdServer, shared_etcd
 
 prefixes = itertools.count()
 
@@ -121,7 +122,7 @@ def test_an_etcd_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(etcdcalls, "CALL_SECONDS", 0.3)
 
     async def main() -> None:
-        store = open_store(f"etcd://127.0.0.1:{free_ports(1)[0]}")
+        store = open_store(f"etcd://127.0.0.1:{free_port()}")
         with pytest.raises(Unavailable, match=r"etcd at 127.0.0.1:\d+ cannot be reached"):
             await store.start()
         await store.close()
@@ -142,7 +143,7 @@ def test_a_certificate_that_is_not_there_is_named() -> None:
 
 def test_the_next_member_serves_when_one_is_away() -> None:
     async def main() -> None:
-        dead = free_ports(1)[0]
+        dead = free_port()
         store = open_store(f"etcd://127.0.0.1:{dead},{shared_etcd().endpoint}/own-{next(prefixes)}")
         await store.start()
         await store.commit(Put("a", b""))
