@@ -369,6 +369,52 @@ def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Contain
     eventually(lambda: runtime.containers() == [])
 
 
+def test_a_lost_sandbox_is_made_anew(instance: Instance, runtime: Containerd) -> None:
+    """NODE-10, NODE-92: the process that holds a Pod's namespaces is killed. What may run again does, in a sandbox with
+    another address, its init containers included; the rest has ended, and nothing stays of what was before."""
+    script = "trap 'exit 0' TERM; touch /tmp/set; while :; do sleep 0.1; done"
+    again = pod("again", script, readinessProbe={"exec": {"command": ["ls", "/tmp/set"]}, "periodSeconds": 1})
+    first = {"name": "first", "image": "localhost/shop:1", "imagePullPolicy": "Never", "args": ["echo first"]}
+    again["spec"] |= {"initContainers": [first], "terminationGracePeriodSeconds": 30}
+    together = pod("together", script)
+    together["spec"] |= {"shareProcessNamespace": True}
+    over = pod("over", script)
+    over["spec"] |= {"restartPolicy": "Never", "terminationGracePeriodSeconds": 30}
+    names = ("again", "together", "over")
+    instance.apply(again, together, over)
+    eventually(lambda: all(condition(instance.get("pod", n), "Ready") == "True" for n in names))
+    before = {n: instance.get("pod", n) for n in names}
+    known = {status_of(instance, n)["containerID"].removeprefix("containerd://") for n in names}
+    known.add(before["again"]["status"]["initContainerStatuses"][0]["containerID"].removeprefix("containerd://"))
+    tasks = [line.split() for line in runtime.ctr("tasks", "list").splitlines()[1:]]
+    held = {id: int(pid) for id, pid, _ in tasks if id not in known}
+    assert len(held) == len(names), tasks
+    for pid in held.values():
+        os.kill(pid, signal.SIGKILL)
+    for name in ("again", "together"):
+        eventually(
+            lambda name=name: (
+                status_of(instance, name)["restartCount"] == 1
+                and condition(instance.get("pod", name), "Ready") == "True"
+            )
+        )
+    found = instance.get("pod", "again")["status"]
+    assert found["podIP"] != before["again"]["status"]["podIP"] and found["podIPs"] == [{"ip": found["podIP"]}]
+    assert found["initContainerStatuses"][0]["restartCount"] == 1
+    end = status_of(instance, "again")["lastState"]["terminated"]
+    assert (end["exitCode"], end["reason"]) == (0, "Completed"), end  # it was given its time
+    end = status_of(instance, "together")["lastState"]["terminated"]
+    assert end["exitCode"] == 137, end  # the sandbox's process was the first of its own
+    hosts = instance.kubectl("exec", "again", "--", "cat", "/etc/hosts")
+    assert f"{found['podIP']}\tagain" in hosts and before["again"]["status"]["podIP"] not in hosts
+    assert "Pod sandbox changed, it will be killed and re-created." in instance.kubectl("events", "--for", "pod/again")
+    eventually(lambda: instance.get("pod", "over")["status"]["phase"] == "Succeeded")
+    assert "SandboxChanged" not in instance.kubectl("events", "--for", "pod/over")
+    eventually(lambda: held.keys().isdisjoint(runtime.containers()))
+    instance.kubectl("delete", "pods", "--all", "--now")
+    eventually(lambda: runtime.containers() == [])
+
+
 @pytest.mark.soak
 def test_agent_and_runtime_may_come_back(instance: Instance, runtime: Containerd) -> None:
     """The agent's process and containerd are ended in turn: containers run on, and are known again."""
