@@ -15,6 +15,7 @@ import contextlib
 import http.server
 import os
 import pathlib
+import signal
 import socket
 import ssl
 import sys
@@ -152,6 +153,7 @@ exit 1
 
 def main() -> None:
     words = Words(sys.argv[1])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for all threads: one of them might be given it
     for serve in (
         lambda: serve_http(words, "http", 8000),
         lambda: serve_http(words, "https", 8001, sys.argv[2]),
@@ -159,11 +161,8 @@ def main() -> None:
         lambda: serve_grpc(words, 8003),
     ):
         threading.Thread(target=serve, daemon=True).start()
-    if os.getpid() == 1:
-        import signal
-
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    threading.Event().wait()
+    signal.sigwait({signal.SIGTERM})
+    os._exit(0)
 
 
 if __name__ == "__main__":
