@@ -61,6 +61,7 @@ async def until_stopped(client: HttpClient, part: Part) -> int:
         return 0
     finally:
         waiting.cancel()
-        await cancel([running])
+        if not running.done():  # what it failed with is told once, by who runs the command
+            await cancel([running])
         await outage.close()
         await client.close()

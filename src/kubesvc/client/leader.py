@@ -19,7 +19,7 @@ from kubesvc.api.lease import LEASE, Lease, LeaseSpec
 from kubesvc.api.meta import Object, typed
 from kubesvc.clock import Clock, Random, rfc3339_micro
 
-from .interface import Client, Unreachable
+from .interface import Client, Unreachable, loudness
 
 log = logging.getLogger(__name__)
 
@@ -177,4 +177,4 @@ class LeaderElector:
             await self.client.update(LEASE, plain)
             self.leader = ""
         except (ApiError, Unreachable) as error:
-            log.warning("Lease %s/%s was not given back: %s", settings.namespace, settings.name, error)
+            log.log(loudness(error), "Lease %s/%s was not given back: %s", settings.namespace, settings.name, error)
