@@ -191,11 +191,12 @@ FIELDS: dict[str, Callable[[Event], str]] = {  # SEL-3
     "source": lambda e: e.source.component or e.reporting_component,
     "type": lambda e: e.type,
 }  # fmt: skip
-NEW_FIELDS = {
-    name.replace("involvedObject", "regarding").replace("reportingComponent", "reportingController"): read
-    for name, read in FIELDS.items()
+NEW_NAMES = {
+    name.replace("involvedObject", "regarding").replace("reportingComponent", "reportingController"): name
+    for name in FIELDS
     if name != "source"
 }
+"""Fields by which Events of the new group are selected, and what core Events call them."""
 
 
 EVENT = Kind(
@@ -225,9 +226,10 @@ EVENTS_EVENT = Kind(
     schema="io.k8s.api.events.v1.Event",
     short_names=("ev",),
     columns=COLUMNS,
-    fields=NEW_FIELDS,
+    fields={new: FIELDS[name] for new, name in NEW_NAMES.items()},
     create_on_put=True,
     stored=EVENT,
+    stored_fields=NEW_NAMES,
     to_stored=to_core,
     from_stored=from_core,
 )

@@ -170,6 +170,8 @@ class Kind:
     """The kind whose stored objects these are in another form (events.k8s.io over core events; EVENT-2); None: its
     own. A server stores, watches and counts only `stored`, whose default, prepare and validate apply; bodies pass
     through the two functions below. Columns and fields of this kind read the typed object of `stored`."""
+    stored_fields: Mapping[str, str] = field(default_factory=dict)
+    """What `stored` calls the fields that this kind's selectors have other names for."""
     to_stored: Callable[[Object], Object] = same
     """A body of this kind as an object of `stored`: apiVersion and kind included; a new object."""
     from_stored: Callable[[Object], Object] = same

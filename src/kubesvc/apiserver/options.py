@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -90,7 +90,10 @@ class ListOptions:
 
 
 def selectors(kind: Kind, label_text: str, field_text: str) -> tuple[LabelSelector, FieldSelector]:
-    """Both selectors, parsed and known to the kind; BadRequest in the words of SEL-1 and SEL-2."""
+    """Both selectors, parsed and known to the kind; BadRequest in the words of SEL-1 and SEL-2.
+
+    Fields bear the names that the stored kind has for them.
+    """
     try:
         labels = parse_label_selector(label_text)
         found = parse_field_selector(field_text)
@@ -98,6 +101,8 @@ def selectors(kind: Kind, label_text: str, field_text: str) -> tuple[LabelSelect
         raise BadRequest(str(e)) from None
     if unknown := unknown_field(found, kind.fields):
         raise BadRequest(unknown)
+    if names := kind.stored_fields:
+        found = FieldSelector(tuple(replace(r, field=names.get(r.field, r.field)) for r in found.requirements))
     return labels, found
 
 

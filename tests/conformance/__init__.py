@@ -1,0 +1,1 @@
+"""Upstream's conformance cases that exercise only the API, step by step."""
