@@ -87,6 +87,27 @@ def test_a_large_answer_is_truncated_and_whole_over_tcp() -> None:
     serving(body, client)
 
 
+def test_what_takes_its_time_after_the_lists_comes_before_the_first_answer() -> None:
+    told: list[tuple[bool, int]] = []
+
+    async def main() -> None:
+        client = cast(Client, ListWatchClient(*SHOP))
+        chosen = DnsSettings(addresses=HERE)
+        server = DnsServer(
+            client, chosen, RealClock(), random.Random(1),
+            settled=lambda: told.append((server.ready, len(server.snapshot.services))),
+        )  # fmt: skip
+        running = asyncio.create_task(server.run())
+        await asyncio.wait_for(server.listening.wait(), 30)
+        assert addresses(await udp(server, f"web.{S}")) == ["10.96.1.2"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+    services = sum(type(obj).__name__ == "Service" for obj in SHOP)
+    assert told == [(False, services)], "once, with all lists in, and nothing answered yet"
+
+
 def test_changes_are_followed() -> None:
     """DNS-1, DNS-29."""
 

@@ -48,7 +48,9 @@ Unreadable = Callable[[Kind, Typed, Sequence[str]], None]
 log = logging.getLogger(__name__)
 
 PAGE = 1000
-"""Objects of one list request; between pages the loop serves others."""
+"""Objects of one list request."""
+TURN = 100
+"""Objects of a list that are read before the loop serves others: who answers names, say, answers meanwhile."""
 BACK_OFF_BASE_SECONDS = 0.1
 BACK_OFF_CAP_SECONDS = 5.0
 """Longest wait for a server that is away, give or take half: traffic should follow soon after it is back."""
@@ -314,11 +316,12 @@ class Informer(Generic[T]):
                     raise
                 found.clear()  # the list took longer than the server remembers: all in one answer then
                 page = await self._page("", 0)
-            self._decode_page(page.items, found)
+            for at in range(0, len(page.items), TURN):
+                self._decode_page(page.items[at : at + TURN], found)
+                await asyncio.sleep(0)
             token = page.continue_token
             if not token:
                 break
-            await asyncio.sleep(0)
         await self._replace(found)
         self.resource_version = page.resource_version
         self.synced.set()
@@ -347,7 +350,7 @@ class Informer(Generic[T]):
             self._move(key, None)
         for turn, (key, obj) in enumerate(found.items(), 1):
             self._move(key, obj)
-            if turn % PAGE == 0:
+            if turn % TURN == 0:
                 await asyncio.sleep(0)
 
     async def _watch(self) -> None:
