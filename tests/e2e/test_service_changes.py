@@ -62,9 +62,7 @@ def test_the_type_and_the_affinity_change(shared: Instance, namespace: str) -> N
     at_node = f"http://{node}:{spec['ports'][0]['nodePort']}"
     eventually(lambda: names(shared, at_node, 6) == both)
     patched(shared, namespace, sessionAffinity="ClientIP")
-    eventually(lambda: len(names(shared, at_address, 8)) == 1)
-    (one,) = names(shared, at_address, 8)
-    assert names(shared, at_address, 8) == {one}
+    eventually(lambda: len(names(shared, at_address, 20)) == 1)  # without it, by chance once in half a million
     patched(shared, namespace, sessionAffinity="None")
     eventually(lambda: names(shared, at_address, 8) == both)
     patched(shared, namespace, type="ExternalName", externalName="elsewhere.example")

@@ -188,7 +188,7 @@ class Lab:
         """A socket in the namespace of a pod, node or host."""
         return self.inside(HOMES[name], lambda: socket.socket(AF[family], kind))
 
-    def ask(self, sender: str, family: Family, to: str, port: int, protocol: str, *, seconds: float = 0.3) -> str:
+    def ask(self, sender: str, family: Family, to: str, port: int, protocol: str, *, seconds: float = 10.0) -> str:
         """Connect or send once: `who address-they-saw`, "refused", or "dropped" after a while without answer."""
         kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
         with self.open(sender, family, kind) as s:
@@ -197,7 +197,7 @@ class Lab:
             return self.ask_by(s, to, port, seconds=seconds)
 
     @staticmethod
-    def ask_by(s: socket.socket, to: str, port: int, *, seconds: float = 0.3) -> str:
+    def ask_by(s: socket.socket, to: str, port: int, *, seconds: float = 10.0) -> str:
         """The same with a socket that stays the caller's."""
         s.settimeout(seconds)
         try:
@@ -230,7 +230,7 @@ class Servers:
     def _listen(self, lab: Lab, who: str, family: Family, port: int, kind: socket.SocketKind) -> None:
         s = lab.open(who, family, kind)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 60
         while True:
             try:
                 s.bind((ADDRESSES[family][who], port))

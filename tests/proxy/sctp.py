@@ -81,7 +81,7 @@ def ask_sctp(lab: Lab, sender: str, family: Family, to: str, port: int, *, secon
         s = lab.inside(sender, lambda: socket.socket(kind, socket.SOCK_RAW, IPPROTO_SCTP))
         with s:
             s.connect((to, 0))
-            s.settimeout(0.05)
+            s.settimeout(max(seconds, 0.2))
             s.send(init_packet(source_port, port, tag))
             heard = ears.hear(tag, seconds)
             if heard is not None:

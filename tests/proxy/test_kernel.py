@@ -98,7 +98,7 @@ class Kernel:
 
 
 def ask(
-    lab: Lab, sender: str, family: Family, to: str, port: int, protocol: str = "TCP", *, seconds: float = 0.3
+    lab: Lab, sender: str, family: Family, to: str, port: int, protocol: str = "TCP", *, seconds: float = 10.0
 ) -> str:
     """What becomes of a connection, in the words of the packet table."""
     answer = lab.ask(sender, family, to, port, protocol, seconds=seconds)
@@ -112,7 +112,7 @@ def check_packet(lab: Lab, case: Case, family: Family, fate: AbstractSet[str]) -
     wanted = {f.removesuffix(M) for f in fate} if case.sender == HERE else set(fate)
     found = set()
     for _ in range(1 if len(wanted) == 1 or "affinity" in case.tags else MOST_TRIES):
-        patience = 0.12 if wanted <= {DROPPED, PASSED} else 1.0
+        patience = 0.12 if wanted <= {DROPPED, PASSED} else 10.0
         found.add(ask(lab, case.sender, family, case.to(family), case.port, case.protocol, seconds=patience))
         if found == wanted:
             break
@@ -260,19 +260,22 @@ def test_nft_lists_and_reloads(kernel: Kernel, family: Family, spec: dict[str, o
 
 
 def test_a_record_that_ran_out_frees_the_client(kernel: Kernel) -> None:
-    """PROXY-60, 66: after the timeout, and no sooner, a client is balanced anew; ten tries are enough to see it."""
-    config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}
-    ruleset = rules(plain(ready(B, C), sessionAffinity="ClientIP", **config), "IPv4")
-    kernel.apply(ruleset)
-    seen = []
-    for _ in range(10):
-        first = kernel.ask(A, "IPv4", vip("IPv4"), 80)
-        assert {kernel.ask(A, "IPv4", vip("IPv4"), 80) for _ in range(3)} == {first}, "within the timeout"
-        seen.append(first)
-        if len(set(seen)) == 2:
-            break
-        time.sleep(1.3)
-    assert set(seen) == {B, C}
+    """PROXY-60, 66: after the timeout, and no sooner, a client is balanced anew."""
+
+    def hold(seconds: int) -> None:
+        config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}
+        kernel.apply(rules(plain(ready(B, C), sessionAffinity="ClientIP", **config), "IPv4"))
+
+    hold(600)
+    first = kernel.ask(A, "IPv4", vip("IPv4"), 80)
+    assert {kernel.ask(A, "IPv4", vip("IPv4"), 80) for _ in range(20)} == {first}, "within the timeout"
+    hold(1)
+    first = kernel.ask(A, "IPv4", vip("IPv4"), 80)
+    for _ in range(40):  # one of two every time
+        time.sleep(1.1)
+        if kernel.ask(A, "IPv4", vip("IPv4"), 80) != first:
+            return
+    raise AssertionError(f"always {first}")
 
 
 def test_a_refused_transaction_changes_nothing(kernel: Kernel) -> None:
@@ -318,7 +321,7 @@ def test_whatever_strangers_did_is_repaired(kernel: Kernel) -> None:
     ruleset = rules(plain(ready(A)), "IPv4")
     kernel.apply(ruleset)
     kernel.nft_tool("-f", "-", input=STRANGERS)
-    assert kernel.ask(B, "IPv4", vip("IPv4"), 80) == "dropped"
+    assert ask(kernel.lab, B, "IPv4", vip("IPv4"), 80, seconds=0.3) == "dropped"
     kernel.apply(ruleset)
     found = kernel.table(ruleset)
     assert found and static_part(found) == static_part(ruleset.table())
@@ -382,7 +385,7 @@ def test_the_whole_loop_on_the_real_kernel(kernel: Kernel) -> None:
                 answer = await asyncio.to_thread(kernel.ask, A, "IPv4", vip("IPv4"), 80)
                 if answer == wanted:
                     break
-                assert time.perf_counter() - started < 5, answer
+                assert time.perf_counter() - started < 60, answer
             lags.append(time.perf_counter() - started)
         assert await asyncio.to_thread(kernel.ask, OUTSIDE, "IPv4", here, 30080) == C + M
         task.cancel()
@@ -411,8 +414,8 @@ def test_connections_while_endpoints_change_as_fast_as_they_can(kernel: Kernel) 
     threads = [threading.Thread(target=connect) for _ in range(3)]
     for thread in threads:
         thread.start()
-    changes, deadline = 0, time.monotonic() + 2.0
-    while time.monotonic() < deadline:
+    changes, deadline = 0, time.monotonic() + 120
+    while (changes < 1000 or answers.total() < 300) and time.monotonic() < deadline:
         delta = ruleset.change(states[changes % len(states)])
         for transaction in ruleset.transactions(delta):
             kernel.nft.run_now(transaction)
@@ -422,7 +425,7 @@ def test_connections_while_endpoints_change_as_fast_as_they_can(kernel: Kernel) 
     for thread in threads:
         thread.join()
     assert set(answers) <= {A, B, C}, answers
-    assert changes > 200 and answers.total() > 200, (changes, answers)
+    assert changes >= 1000 and answers.total() >= 300, (changes, answers)
 
 
 LISTS = ((A, B), (B,), (A, B, C), (C,), (A, C), (B, C), (A,))

@@ -141,7 +141,7 @@ class House:
                 return int(entry.at.rpartition(":")[2])
         return 0
 
-    async def ask(self, to: str, port: int, protocol: str = "TCP", *, seconds: float = 1.0) -> str:
+    async def ask(self, to: str, port: int, protocol: str = "TCP", *, seconds: float = 10.0) -> str:
         number = self.at(to, port, protocol)
         if not number:
             return named(to, self.family)
@@ -171,7 +171,7 @@ async def ask_udp(address: str, port: int, seconds: float) -> str:
         return await ask_by(s, seconds)
 
 
-async def ask_by(s: socket.socket, seconds: float = 1.0) -> str:
+async def ask_by(s: socket.socket, seconds: float = 10.0) -> str:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(seconds):
@@ -208,7 +208,7 @@ def test_packet(case: Case, family: Family) -> None:
             h.sender = case.sender
             await h.backend.change(planned(case, family))
             found = set()
-            seconds = 0.05 if wanted == {DROPPED} else 1.0
+            seconds = 0.05 if wanted == {DROPPED} else 10.0
             for _ in range(1 if len(wanted) == 1 or "affinity" in case.tags else TRIES):
                 found.add(await h.ask(case.to(family), case.port, case.protocol, seconds=seconds))
                 if found == wanted:
@@ -298,7 +298,7 @@ def test_udp_flows_are_bounded_and_end_when_idle() -> None:
             await h.show(udp(ready(A, B)))
             number = h.at(vip("IPv4"), 53, "UDP")
             for _ in range(20):
-                assert await ask_udp("127.0.0.1", number, 1.0) in (A, B)
+                assert await ask_udp("127.0.0.1", number, 10.0) in (A, B)
             assert len(limits.flows) == 5
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
                 s.setblocking(False)
@@ -346,7 +346,7 @@ def test_connections_are_bounded() -> None:
             number = h.at(vip("IPv4"), 80, "TCP")
             kept = [await asyncio.open_connection("127.0.0.1", number) for _ in range(2)]
             await asyncio.sleep(0.05)
-            assert await ask_tcp("127.0.0.1", number, 1.0) in (REFUSED, "nothing")
+            assert await ask_tcp("127.0.0.1", number, 10.0) in (REFUSED, "nothing")
             for _, writer in kept:
                 writer.transport.abort()
             await asyncio.sleep(0.05)
