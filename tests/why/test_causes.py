@@ -54,11 +54,21 @@ class Planted:
 
 SINCE = f"since {CHANGED} (5m)"
 PROBE = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10, "failureThreshold": 3}
+HOST_PORT = {"containerPort": 8080, "hostPort": 18080}
 EXEC = {"exec": {"command": ["test", "-e", "/tmp/ready"]}}
 
 
 def waiting(reason: str, message: str = "", **more: Any) -> Object:
     return pod(ready=False, phase="Pending", ip="", state={"waiting": {"reason": reason, "message": message}}, **more)
+
+
+def members(governor: str = "wbe", **more: Any) -> tuple[Object, ...]:
+    """A StatefulSet with two Pods whose names of their own are below `governor`."""
+    named: dict[str, Any] = {"subdomain": governor, **more} if governor else more
+    pods = (
+        pod(f"web-{i}", owner="StatefulSet/web", ip=f"10.244.1.{i + 2}", hostname=f"web-{i}", **named) for i in (0, 1)
+    )
+    return (workload("web", "StatefulSet", serviceName=governor), *pods)
 
 
 def quota() -> Object:
@@ -591,6 +601,31 @@ PLANTED = (
         "node(s) didn't have free ports for the requested pod ports.",
     ),
     Planted(
+        "who has the host port is named, of any namespace, and only where the Pod could be",
+        "EP315",
+        [
+            service(),
+            node("n1"),
+            node("n2"),
+            node("n3", unschedulable=True),
+            pod(ready=False, phase="Pending", node="", ip="", ports=[HOST_PORT]),
+            pod("gate", {"app": "gate"}, namespace="edge", ports=[HOST_PORT]),
+            pod("gate-2", {"app": "gate"}, node="n2", ip="10.244.2.3", ports=[{**HOST_PORT, "hostIP": "10.0.0.1"}]),
+            pod("gate-3", {"app": "gate"}, node="n3", ip="10.244.3.3", ports=[HOST_PORT]),
+            pod("ended", {"app": "gate"}, phase="Succeeded", ports=[HOST_PORT]),
+            pod("other", {"app": "gate"}, node="n2", ip="10.244.2.4", ports=[{**HOST_PORT, "protocol": "UDP"}]),
+            event(
+                "Pod/web-1",
+                "FailedScheduling",
+                "0/3 nodes are available: 2 node(s) didn't have free ports for the "
+                "requested pod ports, 1 node(s) were unschedulable.",
+            ),
+        ],
+        "svc/web does not route: pod/web-1 finds no node on which its host ports are free: 18080/TCP of node n1 is "
+        "held by pod/gate in namespace edge, 18080/TCP of node n2 is held by pod/gate-2",
+        "kubectl -n edge get pod gate -o wide",
+    ),
+    Planted(
         "not ready, and nobody says why",
         "EP316",
         [service(), pod(ready=False, status={"containerStatuses": []})],
@@ -1033,6 +1068,109 @@ PLANTED = (
         [service(), pod()],
         "wbe.shop: there is no such name: there is no Service shop/wbe; did you mean web.shop?",
         ask="wbe.shop",
+    ),
+    Planted(
+        "a StatefulSet whose serviceName is misspelt: the Service works, the Pods have no names",
+        "EP708",
+        [service(clusterIP="None"), *members()],
+        "svc/web routes to 2 Pods; the names web-0.web, web-1.web do not resolve: statefulset/web names wbe as its "
+        "governing Service, which does not exist; did you mean web?",
+        "kubectl -n shop get statefulset web -o yaml | sed 's/^  serviceName: wbe$/  serviceName: web/' | "
+        "kubectl -n shop replace --force --cascade=orphan -f - && kubectl -n shop rollout restart statefulset/web",
+        status="degraded",
+    ),
+    Planted(
+        "the same, asked by the name that was meant",
+        "EP708",
+        [service(clusterIP="None"), *members()],
+        "web-0.web.shop: the name web-0.web does not resolve: statefulset/web names wbe as its governing Service, "
+        "which does not exist; did you mean web?",
+        ask="web-0.web.shop",
+    ),
+    Planted(
+        "the same, asked by the name that the Pod says it has",
+        "EP708",
+        [service(clusterIP="None"), *members()],
+        "web-0.wbe.shop: pod/web-0 has this name as its own, and there is no Service wbe in namespace shop; did you "
+        "mean web-0.web?",
+        ask="web-0.wbe.shop",
+    ),
+    Planted(
+        "a governing Service that nobody made: it is made, since the Pods name it already",
+        "EP708",
+        [service(clusterIP="None"), *members("members")],
+        "svc/web routes to 2 Pods; the names web-0.web, web-1.web do not resolve: statefulset/web names members as its "
+        "governing Service, which does not exist",
+        'echo \'{"apiVersion":"v1","kind":"Service","metadata":{"name":"members","namespace":"shop"},"spec":{'
+        '"selector":{"app":"web"},"ports":[{"port":80,"protocol":"TCP","targetPort":8080}],"clusterIP":"None"}}\' | '
+        "kubectl apply -f -",
+        status="degraded",
+    ),
+    Planted(
+        "serviceName is right by now, and the Pods are from before",
+        "EP708",
+        [service(clusterIP="None"), *members(), workload("web", "StatefulSet", serviceName="web")],
+        "svc/web routes to 2 Pods; the names web-0.web, web-1.web do not resolve: they were made when statefulset/web "
+        "still named wbe",
+        "kubectl -n shop rollout restart statefulset/web",
+        status="degraded",
+    ),
+    Planted(
+        "a set that replaces no Pod by itself",
+        "EP708",
+        [
+            service(clusterIP="None"),
+            *members(),
+            workload("web", "StatefulSet", serviceName="web", updateStrategy={"type": "OnDelete"}),
+        ],
+        "svc/web routes to 2 Pods; the names web-0.web, web-1.web do not resolve: they were made when statefulset/web "
+        "still named wbe",
+        "kubectl -n shop delete pod web-0 web-1",
+        status="degraded",
+    ),
+    Planted(
+        "a name of a Pod that has none",
+        "EP704",
+        [service(clusterIP="None"), pod()],
+        "web-1.web.shop: there is no such name: pod/web-1 has no name of its own: it has no hostname",
+        ask="web-1.web.shop",
+    ),
+    Planted(
+        "a name of a set without a governing Service",
+        "EP704",
+        [service(clusterIP="None"), *members("")],
+        "web-0.web.shop: there is no such name: pod/web-0 has no name of its own: it has no subdomain, since "
+        "statefulset/web names no governing Service",
+        ask="web-0.web.shop",
+    ),
+    Planted(
+        "a name of nobody",
+        "EP704",
+        [service(clusterIP="None"), *members("web")],
+        "web-7.web.shop: there is no such name: Service shop/web has no ready endpoint web-7 (2 of 2 endpoints ready)",
+        ask="web-7.web.shop",
+    ),
+    Planted(
+        "a name that is below another Service",
+        "EP704",
+        [service(clusterIP="None"), service("members", {"app": "web"}, clusterIP="None"), *members("members")],
+        "web-0.web.shop: there is no such name: the name of pod/web-0 is web-0.members.shop, below the Service that "
+        "its subdomain names",
+        ask="web-0.web.shop",
+    ),
+    Planted(
+        "a name whose Pod is not ready: the Pod is what is wrong",
+        "EP316",
+        [service(clusterIP="None"), *members("web", ready=False, status={"containerStatuses": []})],
+        f"svc/web does not lead to pod/web-0: pod/web-0 is not Ready {SINCE}: no reason given",
+        ask="web-0.web.shop",
+    ),
+    Planted(
+        "a name whose Pod the Service does not select",
+        "EP805",
+        [service(clusterIP="None"), pod("web-0", {"app": "wbe"}, hostname="web-0", subdomain="web")],
+        "svc/web does not select pod/web-0: the Pod lacks the label app=web",
+        ask="web-0.web.shop",
     ),
     Planted(
         "an alias to a Service that is not there",

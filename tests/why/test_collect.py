@@ -100,6 +100,31 @@ def asking(
     return asyncio.run(main())
 
 
+def ported(name: str, namespace: str, node: str = "") -> Object:
+    """A Pod with a host port, on a node or waiting for one."""
+    made = pod(name, {"app": name.partition("-")[0]}, namespace)
+    made["spec"]["containers"][0]["ports"] = [{"containerPort": 80, "hostPort": 8000}]
+    return {**made, "spec": {**made["spec"], **({"nodeName": node} if node else {})}}
+
+
+@pytest.mark.parametrize("words", ["svc/web", "pod/web-1"])
+def test_pods_with_host_ports_are_read_where_one_finds_its_own_nowhere_free(words: str) -> None:
+    waiting = {
+        "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": "FailedScheduling",
+        "metadata": {"name": "e", "namespace": SHOP},
+        "involvedObject": {"kind": "Pod", "namespace": SHOP, "name": "web-1"},
+        "message": "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
+    }  # fmt: skip
+    objects = [service({"app": "web"}), ported("web-1", SHOP), waiting]
+    others = [ported("gate-1", "prod", "n1"), pod("plain", {}, "prod"), ported("idle", "prod")]
+    snapshot, found, asked = asking([*objects, *others], words)
+    assert found.code == "EP315" and "8000/TCP of node n1 is held by pod/gate-1 in namespace prod" in found.verdict
+    assert [p.name for p in snapshot.neighbours] == ["gate-1"]
+    assert (POD, "", "spec.nodeName!=", 1) in asked
+    _, _, asked = asking([service({"app": "web"}), ported("web-1", SHOP, "n1"), *others], words)
+    assert not [a for a in asked if a[0] is POD and a[1] == ""]
+
+
 def test_a_typo_is_found_and_other_namespaces_are_asked_by_selector_only() -> None:
     objects = [service({"app": "wbe"}), *(pod(f"web-{i}", {"app": "web"}) for i in range(3)), pod("x", {}, "prod")]
     _, found, asked = asking(objects, "svc/web")

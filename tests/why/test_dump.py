@@ -51,9 +51,31 @@ def test_a_dump_as_kubectl_makes_it(tmp_path: Path) -> None:
     found = diagnose(parse_subject(["svc/web"]), read_dump(tmp_path), SHOP)
     assert (found.status, found.verdict) == (
         "unknown",
-        "svc/web should route to 1 Pod, but endpointslices.discovery.k8s.io could not be read",
+        "svc/web should route to 1 Pod, but the dump holds no EndpointSlices",
     )
-    assert "endpointslices are not in the dump" in found.gaps
+    assert next(link.text for link in found.chain if link.name == "slices") == (
+        "not in the dump; should be 1 slice with 1 endpoint, 1 ready"
+    )
+    assert found.gaps[0].startswith(
+        "daemonsets, deployments, endpoints, endpointslices, replicasets are not in the dump (kubectl cluster-info "
+        "dump leaves them out); with a file beside it of what `kubectl get"
+    )
+    (tmp_path / "slices.json").write_text(json.dumps(as_list("Endpoints")))
+    (tmp_path / "more.json").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": [endpoint_slice("web-1", "web", at("10.244.1.2"))]})
+    )
+    found = diagnose(parse_subject(["svc/web"]), read_dump(tmp_path), SHOP)
+    assert (found.status, found.verdict) == ("healthy", "svc/web routes to 1 Pod")
+
+
+def test_a_dump_without_services_says_so_and_how_to_get_them(tmp_path: Path) -> None:
+    """EP807 of a dump is about the dump, not about permissions."""
+    (tmp_path / "pods.json").write_text(json.dumps(as_list("Pod", pod())))
+    found = diagnose(parse_subject(["svc/web"]), read_dump(tmp_path), SHOP)
+    assert (found.code, found.status, found.verdict) == (
+        "EP807", "unknown", "svc/web: cannot tell: the dump holds no Services"
+    )  # fmt: skip
+    assert found.command == "kubectl get services -A -o json"
 
 
 FLOW = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}],}}"
@@ -188,6 +210,13 @@ MANIFESTS = (
     ("a named port that is not there", [fresh(ports=[{"port": 80, "targetPort": "htp"}]), made()], "broken",
      "svc/web would not route: port 80/TCP goes to the target port named htp, which no container has; they have "
      "http=80/TCP; did you mean http?"),
+    ("a headless Service", [fresh(clusterIP="None"), made()], "healthy", "svc/web would route to 1 Pod"),
+    ("an address of one's own choice", [fresh(clusterIP="10.96.0.7"), made()], "healthy",
+     "svc/web would route to 1 Pod"),
+    ("a governing Service that is misspelt", [fresh(clusterIP="None"), {**made(), "kind": "StatefulSet", "spec": {
+        **made()["spec"], "serviceName": "wbe"}}], "degraded",
+     "svc/web would route to 1 Pod; the name web-0.web would not resolve: statefulset/web names wbe as its governing "
+     "Service, which does not exist; did you mean web?"),
     ("no workload at all", [fresh()], "broken",
      "svc/web would not route: nothing in namespace shop has the label app=web; there are no Pods"),
     ("a port that nobody declares", [fresh(ports=[{"port": 81}]), made()], "unknown",
@@ -213,6 +242,21 @@ def test_manifests_are_laid_over_the_cluster(tmp_path: Path) -> None:
     base = cluster(service("db"), pod("db-1", {"app": "db"}), workload("web"), pod("web-1"))
     asked = fresh(ports=[{"port": 80, "targetPort": "http"}])
     found = diagnose_all(manifests(tmp_path, asked, base=base))
+    assert [(d.subject, d.status) for d in found] == [("svc/web in namespace shop", "healthy")]
+
+
+def test_a_service_of_the_cluster_counts_though_it_is_not_asked_about(tmp_path: Path) -> None:
+    """EP705 and EP708: an alias or a governing Service may lead to what is there already."""
+    alias = {**fresh(), "spec": {"type": "ExternalName", "externalName": "db.shop.svc.cluster.local"}}
+    members = {**made(), "kind": "StatefulSet", "spec": {**made()["spec"], "serviceName": "db"}}
+    found = diagnose_all(manifests(tmp_path, alias, base=cluster(service("db"))))
+    assert [(d.subject, d.status) for d in found] == [("svc/web in namespace shop", "healthy")]
+    found = diagnose_all(manifests(tmp_path, fresh(clusterIP="None"), members, base=cluster(service("db"))))
+    assert [(d.subject, d.status) for d in found] == [("svc/web in namespace shop", "healthy")]
+
+
+def test_a_workload_that_is_new_to_the_cluster_runs_on_one_of_its_nodes(tmp_path: Path) -> None:
+    found = diagnose_all(manifests(tmp_path, fresh(), made(), base=cluster(service("db"))))
     assert [(d.subject, d.status) for d in found] == [("svc/web in namespace shop", "healthy")]
 
 

@@ -13,11 +13,12 @@ from kubesvc.api.pod import POD, Pod
 from kubesvc.api.selectors import equality_selector
 from kubesvc.api.service import SERVICE, Service, ServicePort
 from kubesvc.controllers.pod_endpoints import selects
+from kubesvc.dns.explain import Step
 from kubesvc.proxy.traffic import canonical
 
-from . import commands, naming
+from . import commands, governing, naming
 from .commands import selector_text, some
-from .diagnose import diagnose_service, report_pod
+from .diagnose import absences, diagnose_service, report_pod
 from .diagnosis import WORST, Diagnosis, Finding, Link, sorted_findings
 from .listing import list_service
 from .nearest import nearest
@@ -61,16 +62,16 @@ def diagnose_all(snapshot: Snapshot, node: str = "") -> list[Diagnosis]:
 
 def unknown(subject: str, snapshot: Snapshot, *kinds: Kind) -> Diagnosis:
     """EP807: a kind that the answer hangs on was not read."""
-    missing = ", ".join(k.resource for k in kinds if not snapshot.knows(k))
+    missing = snapshot.unread(*kinds)
     who = next((m[1] for g in snapshot.gaps if (m := REFUSED_USER.search(g.reason))), "")
     grant = ("--grant", who) if who else ()
     command = f"{shlex.join(('kubesvc', 'why', '--print-role', *grant))} | kubectl apply -f -"
-    seen = tuple(map(str, snapshot.gaps))[:4]
-    finding = Finding("EP807", "suspect", f"{missing} could not be read", command, bool(who), seen)
-    return Diagnosis(
-        subject, "unknown", f"{subject}: cannot tell: {missing} could not be read", (finding,), (), (),
-        tuple(map(str, snapshot.gaps)),
-    )  # fmt: skip
+    if snapshot.absent and not snapshot.gaps:
+        lacking = ",".join(k.plural for k in kinds if not snapshot.knows(k))
+        command = commands.kubectl("", "get", lacking, "-A", "-o", "json")
+    gaps = (*map(str, snapshot.gaps), *absences(snapshot))
+    finding = Finding("EP807", "suspect", missing, command, bool(who), gaps[:4])
+    return Diagnosis(subject, "unknown", f"{subject}: cannot tell: {missing}", (finding,), (), (), gaps)
 
 
 def alone(subject: str, finding: Finding, snapshot: Snapshot, chain: Sequence[Link] = ()) -> Diagnosis:
@@ -409,11 +410,15 @@ def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node
                 service = snapshot.services[key]
                 break
     if service is not None:
+        if (lost := name_below(name, service, steps, tried, snapshot)) is not None:
+            return lost
         whole = diagnose_port(service, port, f"{name}:{port}", snapshot, node)
         gone = [s for s in tried if s.state == "ok"] or tried[-1:]
         about = f"{name}, which is svc/{service.name} in namespace {service.namespace}"
         return replace(whole, subject=about, chain=(*gone, *whole.chain))
     if last.outcome == "ELSEWHERE":
+        if (lost := name_below_none(name, namespace, tried, snapshot)) is not None:
+            return lost
         text = f"{name} is not a name of this cluster: other resolvers are asked"
         labels = name.rstrip(".").split(".")
         if len(labels) == 1 or (len(labels) == 2 and labels[1] in snapshot.namespaces):
@@ -422,6 +427,48 @@ def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node
     if any(s.records for s in steps):
         return Diagnosis(name, "healthy", f"{name} resolves: {', '.join(last.records)}", (), tuple(tried))
     return name_missing(name, namespace, tried, last.reason, snapshot)
+
+
+def name_below(
+    name: str, service: Service, steps: Sequence[Step], tried: Sequence[Link], snapshot: Snapshot
+) -> Diagnosis | None:
+    """A name below an existing Service, such as `web-0.web`, that does not resolve; None for others."""
+    step = next((s for s in steps if service_key(s.name) == (service.namespace, service.name)), None)
+    below = labels_below(step.name) if step is not None else []
+    if step is None or not below or step.outcome != "NXDOMAIN":
+        return None
+    subject = f"{name}, below svc/{service.name} in namespace {service.namespace}"
+    host, asked = below[-1], [t for s, t in zip(steps, tried, strict=True) if s is step]
+    finding = governing.unnamed(host, service, snapshot, step.reason) if len(below) == 1 else None
+    if finding is None and (service.namespace, host) in snapshot.pods and len(below) == 1:
+        found = diagnose_pair(host, service.name, snapshot, service.namespace)
+        if found.status != "healthy":
+            return replace(found, subject=subject, chain=(*asked, *found.chain))
+    finding = finding or governing.no_such_name(service, step.reason)
+    return replace(alone(name, finding, snapshot, asked), subject=subject)
+
+
+def name_below_none(name: str, namespace: str, tried: Sequence[Link], snapshot: Snapshot) -> Diagnosis | None:
+    """EP708 for a name that a Pod would have if the Service existed that its subdomain names; None for others."""
+    labels = name.rstrip(".").removesuffix(f".svc.{naming.ZONE.text}").removesuffix(".svc").split(".")
+    if len(labels) not in (2, 3) or not snapshot.knows(SERVICE):
+        return None
+    host, governor, where = labels if len(labels) == 3 else (*labels, namespace)
+    key = (where, governor)
+    pod = next(
+        (p for p in snapshot.in_namespace(POD, where) if (p.spec.hostname, p.spec.subdomain) == (host, governor)), None
+    )
+    if pod is None or snapshot.has_service(key):
+        return None
+    services = [s for s in services_of(pod, snapshot) if s.headless]
+    meant = nearest(governor, [s.name for s in services])
+    service = next((s for s in services if s.name == meant), services[0] if services else None)
+    if service is None:
+        return None
+    found = governing.no_names(service, [pod], snapshot, "broken")
+    hint = f"; did you mean {host}.{meant}?" if meant else ""
+    text = f"pod/{pod.name} has this name as its own, and there is no Service {governor} in namespace {where}{hint}"
+    return alone(name, replace(found, text=text), snapshot, tried[:2])
 
 
 def name_missing(name: str, namespace: str, tried: Sequence[Link], reason: str, snapshot: Snapshot) -> Diagnosis:
@@ -438,6 +485,12 @@ def name_missing(name: str, namespace: str, tried: Sequence[Link], reason: str, 
     command = commands.kubectl(where, "get", "service", meant) if meant else commands.kubectl(where, "get", "services")
     finding = Finding("EP704", "broken", f"there is no such name: {reason}{hint}", command)
     return alone(name, finding, snapshot, tried)
+
+
+def labels_below(name: str) -> list[str]:
+    """What stands left of the Service in a full name."""
+    labels = name.rstrip(".").split(".")
+    return labels[: -len(["svc", *naming.ZONE.text.split(".")]) - 2]
 
 
 def service_key(name: str) -> tuple[str, str] | None:

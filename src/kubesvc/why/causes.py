@@ -552,6 +552,16 @@ CAUSES: tuple[Cause, ...] = (
         "look at the node's log.",
     ),
     Cause(
+        "EP708",
+        "The Pods' governing Service does not exist",
+        "A Pod has a name of its own, such as `web-0.web`, if its subdomain is the name of a headless Service that "
+        "selects it. A StatefulSet gives its Pods the subdomain that its `serviceName` says; nothing checks whether "
+        "there is such a Service, and all else works without.",
+        "If the name is misspelt, make the StatefulSet anew with the right one: `serviceName` cannot be changed. The "
+        "suggested command does so beside the running Pods, keeps them and their claims, and replaces the Pods one by "
+        "one. If the Service was forgotten, make it.",
+    ),
+    Cause(
         "EP801",
         "There is no such Service",
         "No Service has this name in this namespace.",

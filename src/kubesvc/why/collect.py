@@ -28,6 +28,7 @@ from kubesvc.client import Client
 from kubesvc.clock import Clock
 from kubesvc.controllers import mirroring_plan, slice_plan
 from kubesvc.controllers.pod_endpoints import selects
+from kubesvc.controllers.scheduler_plan import host_ports
 
 from .commands import selector_text
 from .naming import named_service
@@ -152,7 +153,9 @@ async def read_namespace(client: Client, clock: Clock, namespace: str) -> Snapsh
     reader = Reader(client)
     places = [(kind, namespace if kind.namespaced else "") for kind in READ if kind is not NAMESPACE]
     found = await lists(reader, places)
-    return reader.snapshot([*found, *await read_system(reader, namespace)], clock.now(), namespace)
+    neighbours = await port_holders(reader, [o for _, o in found if isinstance(o, Pod)])
+    snapshot = reader.snapshot([*found, *await read_system(reader, namespace)], clock.now(), namespace)
+    return dataclasses.replace(snapshot, neighbours=neighbours)
 
 
 async def read_system(reader: Reader, namespace: str) -> list[Found]:
@@ -209,9 +212,21 @@ async def read_service(client: Client, clock: Clock, name: str, namespace: str) 
         also = frozenset({there[0]} - {ns for kind, ns in reader.refused if kind is SERVICE})
     asked = named_only(found, namespace)
     found += await pods_by_name(reader, namespace, asked)
+    neighbours = await port_holders(reader, [p for p in pods if isinstance(p, Pod)])
     snapshot = reader.snapshot(found, clock.now(), namespace)
     known = frozenset((namespace, n) for n in asked) if snapshot.knows(POD) else frozenset()
-    return dataclasses.replace(snapshot, elsewhere=tuple(elsewhere), also=also, narrow=True, asked=known)
+    return dataclasses.replace(
+        snapshot, elsewhere=tuple(elsewhere), neighbours=neighbours, also=also, narrow=True, asked=known
+    )
+
+
+async def port_holders(reader: Reader, pods: Sequence[Pod]) -> tuple[Pod, ...]:
+    """The Pods of the cluster that hold host ports, if one of these wants some and has no node yet; () otherwise, or
+    where that may not be read."""
+    if not any(host_ports(p) and not p.spec.node_name for p in pods):
+        return ()
+    found = await reader.read(POD, fields="spec.nodeName!=", needed=False)
+    return tuple(o for _, o in found if isinstance(o, Pod) and host_ports(o))
 
 
 def named_only(found: Sequence[Found], namespace: str) -> list[str]:

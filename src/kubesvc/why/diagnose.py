@@ -16,7 +16,7 @@ from kubesvc.api.pod import POD, Pod
 from kubesvc.api.service import Service
 from kubesvc.controllers.endpoint_cache import Candidate
 
-from . import commands, manual, naming, ports, reach, witness
+from . import commands, governing, manual, naming, ports, reach, witness
 from .commands import count, selector_text, some
 from .diagnosis import Diagnosis, Finding, Link, LinkState, PodReport, Status, sorted_findings
 from .listing import Listing, list_service
@@ -87,6 +87,7 @@ def with_selector(service: Service, snapshot: Snapshot) -> manual.Course:
     findings += ports.undeclared(service, [p for p in listing.pods if p.ready])
     findings += ports.other_protocol(service, [p for p in listing.pods if p.ready])
     findings += ports.untranslated(service, snapshot)
+    findings += governing.nameless(service, listing.pods, snapshot)
     slices = slices_for(listing, snapshot)
     stale = manual.stale(service, listing, snapshot, STALE_AFTER_SECONDS)
     findings += stale
@@ -273,21 +274,34 @@ def slice_link(course: manual.Course, snapshot: Snapshot) -> Link:
     if course.stale:
         text += "; out of date"
     if not snapshot.knows(ENDPOINT_SLICE):
-        return Link("slices", "unknown", f"could not be read; should be {text}")
+        why = "not in the dump" if ENDPOINT_SLICE.plural in snapshot.absent else "could not be read"
+        return Link("slices", "unknown", f"{why}; should be {text}")
     return Link("slices", state, text)
 
 
-def gaps_of(snapshot: Snapshot, kinds: Sequence[Kind]) -> list[str]:
-    return [k.resource for k in kinds if not snapshot.knows(k)]
+def gaps_of(snapshot: Snapshot, kinds: Sequence[Kind]) -> list[Kind]:
+    return [k for k in kinds if not snapshot.knows(k)]
 
 
 def absences(snapshot: Snapshot) -> list[str]:
-    if snapshot.source != "dump":
+    """What a dump does not hold, and how it would."""
+    if not snapshot.absent:
         return []
-    return [f"{plural} are not in the dump" for plural in sorted(snapshot.absent)]
+    listed = sorted(snapshot.absent)
+    left_out = " (kubectl cluster-info dump leaves them out)" if LEFT_OUT & snapshot.absent else ""
+    return [
+        f"{', '.join(listed)} are not in the dump{left_out}; with a file beside it of what "
+        f"`kubectl get {','.join(listed)} -A -o json` prints they are"
+    ]
 
 
-def status_of(findings: Sequence[Finding], chain: Sequence[Link], gaps: Sequence[str], course: manual.Course) -> Status:
+LEFT_OUT = frozenset({"endpoints", "endpointslices"})
+"""What `kubectl cluster-info dump` never writes, of all that a diagnosis asks for."""
+
+
+def status_of(
+    findings: Sequence[Finding], chain: Sequence[Link], gaps: Sequence[Kind], course: manual.Course
+) -> Status:
     if any_broken(findings):
         return "broken"
     if gaps or any(f.severity == "suspect" for f in findings):
@@ -306,7 +320,7 @@ def verdict_of(
     chain: Sequence[Link],
     course: manual.Course,
     rules: reach.Rules,
-    gaps: Sequence[str],
+    gaps: Sequence[Kind],
     snapshot: Snapshot,
 ) -> str:
     """The first line: the state and its one reason."""
@@ -322,11 +336,12 @@ def verdict_of(
             word = "would route only in part" if partly else "would not route"
         return f"{ref} {word}: {first.text}"
     if status == "unknown":
-        if gaps == [ENDPOINT_SLICE.resource] and rules.some_port_works:
+        if gaps == [ENDPOINT_SLICE] and rules.some_port_works:
             taking = sum(r.takes_traffic for r in course.pods)
-            return f"{ref} should route to {count(taking, 'Pod')}, but {gaps[0]} could not be read"
+            besides = f"; {first.text}" if first is not None and first.severity == "warning" else ""
+            return f"{ref} should route to {count(taking, 'Pod')}, but {snapshot.unread(*gaps)}{besides}"
         if gaps:
-            return f"{ref}: cannot tell: {', '.join(gaps)} could not be read"
+            return f"{ref}: cannot tell: {snapshot.unread(*gaps)}"
         assert first is not None
         return f"{ref} may not work: {first.text}"
     taking = sum(r.takes_traffic for r in course.pods)

@@ -177,7 +177,7 @@ def to_nowhere(service: Service, snapshot: Snapshot) -> Finding | None:
     key = named_service(service)
     if key is None or not snapshot.knows(SERVICE):
         return None
-    if key in snapshot.services or (key[0] != service.namespace and key[0] not in snapshot.namespaces_read):
+    if snapshot.has_service(key) or (key[0] != service.namespace and key[0] not in snapshot.namespaces_read):
         return None
     meant = nearest(key[1], [n for ns, n in snapshot.services if ns == key[0]])
     right = f"{meant}.{key[0]}.svc.{ZONE.text}"

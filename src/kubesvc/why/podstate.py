@@ -17,6 +17,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.api.replicaset import REPLICA_SET
 from kubesvc.clock import parse_rfc3339
 from kubesvc.controllers.podclaims import claim_names
+from kubesvc.controllers.scheduler_plan import clash, host_ports, obstacles
 
 from . import commands
 from .commands import some
@@ -135,10 +136,7 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
         gates = ", ".join(g.name for g in pod.spec.scheduling_gates)
         return Finding("EP319", "broken", f"pod/{pod.name} is held by scheduling gates: {gates}", describe, False, seen)
     if "free ports for the requested pod ports" in said:
-        return Finding(
-            "EP315", "broken", f"pod/{pod.name} finds no node on which its host ports are free: {said}", describe,
-            False, seen,
-        )  # fmt: skip
+        return taken_port(pod, snapshot, said, seen)
     claims = claim_names(pod)
     if claims and (not said or VOLUMES.search(said)):
         return without_volumes(pod, snapshot, claims, said, seen)
@@ -151,6 +149,47 @@ def not_scheduled(pod: Pod, snapshot: Snapshot) -> Finding:
         bool(repair),
         seen,
     )
+
+
+def taken_port(pod: Pod, snapshot: Snapshot, said: str, seen: tuple[str, ...]) -> Finding:
+    """EP315, with the Pods that have the ports, where those could be read."""
+    holders = port_holders(pod, snapshot)
+    if not holders:
+        return Finding(
+            "EP315", "broken", f"pod/{pod.name} finds no node on which its host ports are free: {said}",
+            commands.kubectl(pod.namespace, "describe", "pod", pod.name), False, seen,
+        )  # fmt: skip
+    taken = [
+        f"{port}/{protocol} of node {other.spec.node_name} is held by pod/{other.name}"
+        + (f" in namespace {other.namespace}" if other.namespace != pod.namespace else "")
+        for other, protocol, port in holders
+    ]
+    first = holders[0][0]
+    return Finding(
+        "EP315",
+        "broken",
+        f"pod/{pod.name} finds no node on which its host ports are free: {some(taken)}",
+        commands.kubectl(first.namespace, "get", "pod", first.name, "-o", "wide"),
+        False,
+        (*seen, *(f"host port of pod/{o.name} on node {o.spec.node_name}: {n}/{p}" for o, p, n in holders[:3])),
+    )
+
+
+def port_holders(pod: Pod, snapshot: Snapshot) -> list[tuple[Pod, str, int]]:
+    """The Pods that have a host port which this one wants, on nodes where nothing else is in its way: each with the
+    protocol and the port, in order of nodes and names."""
+    wanted = host_ports(pod)
+    known = {(p.namespace, p.name): p for p in (*snapshot.neighbours, *snapshot.pods.values())}
+    nodes = list(snapshot.nodes.values())
+    closed = {n.name for n in nodes if obstacles(pod, n, (), nodes, {})}
+    found = [
+        (other, mine[1], mine[2])
+        for other in known.values()
+        if other.spec.node_name and other.spec.node_name not in closed and not other.terminal
+        for mine in wanted
+        if any(clash(mine, theirs) for theirs in host_ports(other))
+    ]
+    return sorted(found, key=lambda f: (f[0].spec.node_name, f[0].namespace, f[0].name, f[2]))
 
 
 def without_volumes(pod: Pod, snapshot: Snapshot, claims: list[str], said: str, seen: tuple[str, ...]) -> Finding:

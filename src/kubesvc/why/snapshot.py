@@ -112,6 +112,10 @@ class Snapshot:
     """The one namespace that was read (beside parts of kube-system); "" for all."""
     also: frozenset[str] = field(default=frozenset())
     """Other namespaces of which the Services were read."""
+    standing: frozenset[Key] = field(default=frozenset())
+    """Services that exist beside those to ask about: of the cluster, where manifests are laid over it."""
+    neighbours: Sequence[Pod] = ()
+    """Pods of any namespace that hold host ports, where a Pod that was read finds its own nowhere free."""
     narrow: bool = False
     """Whether of the scope's Pods only those of one Service were read, and those in `asked`."""
     asked: frozenset[Key] = field(default=frozenset())
@@ -122,6 +126,18 @@ class Snapshot:
     def knows(self, kind: Kind) -> bool:
         """Whether what is not here does not exist."""
         return kind.plural not in self.absent and all(g.kind is not kind for g in self.gaps)
+
+    def unread(self, *kinds: Kind) -> str:
+        """In words, which of these kinds are not known: `the dump holds no Pods`, `pods could not be read`; "" if all
+        are."""
+        absent = [f"{k.name}s" for k in kinds if k.plural in self.absent]
+        refused = [k.resource for k in kinds if k.plural not in self.absent and not self.knows(k)]
+        parts = [f"the dump holds no {' and no '.join(absent)}"] if absent else []
+        return "; ".join([*parts, *([f"{', '.join(refused)} could not be read"] if refused else [])])
+
+    def has_service(self, key: Key) -> bool:
+        """Whether a Service of this namespace and name exists, or will once the manifests are applied."""
+        return key in self.services or key in self.standing
 
     def _all(self, kind: Kind) -> Sequence[Any]:
         return self.objects.get(kind, ())

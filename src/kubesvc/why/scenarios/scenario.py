@@ -118,6 +118,12 @@ def deployment(
     }
 
 
+def stateful_set(governor: str, name: str = "web") -> Object:
+    """A StatefulSet of one web server labelled app=web, whose governing Service is said to be `governor`."""
+    made = deployment(name=name)
+    return {**made, "kind": "StatefulSet", "spec": {**made["spec"], "serviceName": governor}}
+
+
 def pod(
     name: str = "web-1", *, labels: Mapping[str, str] | None = None, meta: Object | None = None, **spec: Any
 ) -> Object:

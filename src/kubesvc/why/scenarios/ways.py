@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .scenario import Scenario, by_hand, container, deployment, patch, pod, run, service
+from .scenario import Scenario, by_hand, container, deployment, patch, pod, run, service, stateful_set
 
 BALANCED = patch(
     "service", "web", '{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"}]}}}', "merge", "--subresource=status"
@@ -259,6 +259,13 @@ NAMES = (
             ROLLED_OUT,
         ),
         undo=HEAL,
+    ),
+    Scenario(
+        name="governing-service", code="EP708", status="degraded",
+        story="The Service's name leads to all its Pods. Each Pod of a StatefulSet has a name of its own below it: "
+        "web-0.web. Ask for that one. Who says what stands behind the dot?",
+        objects=(service(clusterIP="None", ports=[{"port": 8080}]), stateful_set("wbe")),
+        steps=("kubectl -n $NAMESPACE rollout status statefulset/web --timeout=30s",),
     ),
 )  # fmt: skip
 
