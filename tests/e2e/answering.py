@@ -5,7 +5,7 @@
 For each kind of probe, the word in DIRECTORY/KIND decides: `ok` succeeds, `fail` fails, `slow` takes longer than any
 probe waits, `flap` succeeds and fails in turn. `http` is asked at port 8000 (GET /start with certain headers, which
 redirects), `https` at 8001, `tcp` at 8002, `grpc` at 8003; `exec` runs the shell script EXEC. Each question that is not
-answered well adds a line to DIRECTORY/KIND.asked (of `tcp` the kernel tells how many it refused); one to
+answered well adds a line to DIRECTORY/KIND.asked (of `tcp` the kernel tells in a flap how many it refused); one to
 DIRECTORY/tcp.late says that a flap refused more than one in a row, since this program was not given the time.
 """
 
@@ -116,6 +116,8 @@ def serve_tcp(words: Words, port: int) -> None:
         refused = refusals() + 1
         while word == "flap" and refusals() < refused and word_now().strip() == word:
             time.sleep(0.005)
+        for _ in range(refused - 1, refusals()):
+            words.note("tcp.asked")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
