@@ -10,8 +10,8 @@ from typing import Any
 from kubesvc.api.kinds import EVENT, LEASE, NODE, POD
 from kubesvc.api.meta import Object
 
-from .scenarios import FOREVER, TCP_PROBE, WEB, execute, inside, shell
-from .world import NODE_ADDRESS, World, condition, container_status, is_ready
+from .scenarios import FOREVER, TCP_PROBE, WEB, execute, inside, shell, waiting_for
+from .world import NODE_ADDRESS, World, condition, container_status, holds, is_ready, processes
 
 LISTENER = """
 import http.server
@@ -59,6 +59,32 @@ async def hooks_run_and_fail(world: World) -> None:
     assert ("FailedPreStopHook", "PreStopHook failed") in await world.events("stubborn")
     await world.vanished("asks")
     assert 1.0 <= loop.time() - began < 25, "a hook that sleeps takes its time out of the grace"
+
+
+async def hooks_end_with_their_container(world: World) -> None:
+    """NODE-29, NODE-62, NODE-67: a container is not called running before its postStart hook is over; and no hook holds
+    up the end of what it is for, wherever its own processes live."""
+    endless = {"exec": {"command": ["sleep", "1234"]}}
+    hooked = shell("touch /tmp/runs; " + FOREVER, lifecycle={"postStart": endless})
+    slow = shell(FOREVER, lifecycle={"preStop": {"sleep": {"seconds": 500}}})
+    await world.create("own", hooked)
+    await world.create("shared", hooked, shareProcessNamespace=True)
+    await world.create("slow", slow, terminationGracePeriodSeconds=600)
+    await world.ready("slow")
+    for name in ("own", "shared"):
+        await world.told(name, lambda es: "Started" in {e["reason"] for e in es}, "started")
+        await inside(world, name, "sh", "-c", "until [ -e /tmp/runs ]; do sleep 0.1; done")
+    await holds(lambda: processes().count("sleep 1234 ") == 2, "under way")
+    for name in ("own", "shared"):
+        pod = await world.get(name)
+        assert waiting_for("ContainerCreating")(pod) and not is_ready(pod), pod["status"]
+    await world.delete("slow")
+    await world.until("slow", lambda p: "deletionTimestamp" in p["metadata"], "deleted")
+    for name in ("own", "shared", "slow"):
+        await world.delete(name, grace_seconds=1)
+    for name in ("own", "shared", "slow"):
+        await world.vanished(name)
+    assert not [c for c in processes() if "sleep 1234" in c]
 
 
 async def a_pod_serves_until_it_has_stopped(world: World) -> None:

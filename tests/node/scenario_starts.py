@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from typing import Any
@@ -138,17 +139,29 @@ async def a_lost_sandbox_is_made_anew(world: World) -> None:
 
 async def what_joined_a_container_does_not_hold_up_its_end(world: World) -> None:
     """NODE-52, NODE-65: a probe and an exec are under way when their container is told to end. The first process of a
-    namespace ends last of all that is in it; and here nobody reaps what lost its parent."""
+    namespace, be it the container's or the Pod's, ends last of all that is in it; and here nobody reaps what lost its
+    parent. What an exec has started ends also when its client leaves."""
     probe = {"exec": {"command": ["sh", "-c", "sleep 1000 & sleep 1000"]}, "timeoutSeconds": 1000}
     program = ["sh", "-c", f"trap 'exit 0' TERM; {FOREVER}"]
     await world.create("probed", {"image": "busybox", "command": program, "livenessProbe": probe})
-    await world.ready("probed")
-    asking = asyncio.create_task(execute(world, "probed", ["sh", "-c", "sleep 1000 & sleep 1000"]))
-    await holds(lambda: len([c for c in processes() if c == "sleep 1000 "]) == 4, "under way")
-    asking.cancel()
-    await asyncio.wait([asking])
-    await world.delete("probed")
-    await world.vanished("probed", 4.0)
+    await world.create("together", {"image": "busybox", "command": program}, shareProcessNamespace=True)
+    for name in ("probed", "together"):
+        await world.ready(name)
+    talks = ["sh", "-c", "sleep 1000 & sleep 1000"], ["sh", "-c", "setsid sleep 1000 & sleep 1000"]
+    both = [asyncio.create_task(execute(world, n, c)) for n, c in zip(("probed", "together"), talks, strict=True)]
+    wanted = {"namespace": "default", "pod": "probed", "container": "c", "command": ["sh", "-c", "sleep 2000; true"]}
+    first, _, writer = await world.ask("exec " + json.dumps(wanted))
+    assert first == {"ok": True}
+    await holds(lambda: processes().count("sleep 1000 ") == 6 and "sleep 2000 " in processes(), "under way")
+    writer.close()
+    await holds(lambda: not [c for c in processes() if "sleep 2000" in c], "ended with its client")
+    for asking in both:
+        asking.cancel()
+    await asyncio.wait(both)
+    for name in ("probed", "together"):
+        await world.delete(name)
+    for name in ("probed", "together"):
+        await world.vanished(name, 4.0)
     assert not [c for c in processes() if "sleep 1000" in c]
 
 

@@ -39,6 +39,7 @@ SCENARIOS = (
     "bombs_and_floods",
     "links_lead_nowhere_else",
     "hooks_run_and_fail",
+    "hooks_end_with_their_container",
     "a_pod_serves_until_it_has_stopped",
     "what_happened_is_told",
     "floods_of_events_are_bounded",

@@ -13,7 +13,7 @@ and quick (about 10 ms); start it by `kubesvc.kernel.namespaces.nsexec_command`,
     --capabilities N keep no capability outside this bit mask
     --cgroup P:P…    enter control groups first, by the paths of their cgroup.procs
     --ctty           in a session of its own, with stdin as its terminal
-    --own-group      in a process group of its own (with --ctty it leads one anyway), which END sends SIGKILL
+    --own-group      in a process group of its own (with --ctty it leads one anyway); it hears SIGHUP and END as a whole
     --report FD      write the program's process id (as the caller sees it) and a newline to this descriptor
     --status FD      when a step fails write "step: words" to this descriptor instead; a successful exec closes it
     --detach         with a new or joined process namespace: do not wait for the program
@@ -311,12 +311,10 @@ def wait_for(pid: int, own_group: bool) -> NoReturn:
             if ended:
                 code = os.waitstatus_to_exitcode(status)
                 os._exit(code if code >= 0 else 128 - code)
-        elif number == END:
-            send(os.kill, pid, signal.SIGKILL)
-            if own_group:
-                send(os.killpg, pid, signal.SIGKILL)
         else:
-            send(os.kill, pid, number)
+            send(os.kill, pid, signal.SIGKILL if number == END else number)
+            if own_group and number in (END, signal.SIGHUP):
+                send(os.killpg, pid, signal.SIGKILL if number == END else number)
 
 
 def send(kill: Any, pid: int, number: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from . import syscalls
 from .namespaces import Namespaces, nsexec_command
-from .nsexec import KINDS
+from .nsexec import END, KINDS
 from .rootfs import Step
 
 T = TypeVar("T")
@@ -233,7 +233,8 @@ class Spawner:
                     syscalls.setns(self.home.fds[kind], KINDS[kind])
 
     async def spawn(self, spawn: Spawn) -> WatchedProcess:
-        """Start a process in a session of its own, all other descriptors closed. OSError if it cannot start."""
+        """Start a process in a session of its own, all other descriptors closed. OSError if it cannot start. One that
+        nobody waits for any more when it has started is ended."""
 
         def start() -> tuple[subprocess.Popen[bytes], int]:
             child = subprocess.Popen(
@@ -252,7 +253,17 @@ class Spawner:
             )
             return child, os.pidfd_open(child.pid)
 
-        child, pidfd = await self.call(start, inside=spawn.inside, kinds=spawn.kinds, new=spawn.new)
+        def abandon(starting: asyncio.Task[tuple[subprocess.Popen[bytes], int]]) -> None:
+            if not starting.cancelled() and starting.exception() is None:
+                child, pidfd = starting.result()
+                WatchedProcess(child.pid, pidfd, child).signal(END)
+
+        starting = asyncio.create_task(self.call(start, inside=spawn.inside, kinds=spawn.kinds, new=spawn.new))
+        try:
+            child, pidfd = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(abandon)
+            raise
         return WatchedProcess(child.pid, pidfd, child)
 
     async def prepare_container(self, spawn: Spawn, spec: Mapping[str, Any], steps: Sequence[Step] | None) -> Prepared:
@@ -287,8 +298,15 @@ class Spawner:
             raise
         for fd in (spec_read, go_read, status_write):
             os.close(fd)
-        await asyncio.get_running_loop().run_in_executor(None, write_all, spec_write, marshal.dumps(wire))
-        return Prepared(process, go_write, status_read)
+        prepared = Prepared(process, go_write, status_read)
+        writing = asyncio.get_running_loop().run_in_executor(None, write_all, spec_write, marshal.dumps(wire))
+        try:
+            await asyncio.shield(writing)
+        except BaseException:
+            prepared.close()
+            process.signal(signal.SIGKILL)
+            raise
+        return prepared
 
     def close(self) -> None:
         self.thread.shutdown(wait=True)
@@ -335,6 +353,16 @@ def mount_namespace(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
         return ""
+
+
+def is_door(pid: int) -> bool:
+    """Whether a process, itself in this process namespace, has its children in another one: such as `nsexec` when it
+    waits for the end of what it has started there."""
+    try:
+        children, own = (os.readlink(f"/proc/{pid}/ns/{name}") for name in ("pid_for_children", "pid"))
+        return children != own
+    except OSError:
+        return False
 
 
 def processes_that_see(namespace: str) -> list[int]:

@@ -52,6 +52,8 @@ CONFIG_RETRY_SECONDS = 2.0
 CONFIG_EVENT_SECONDS = 10.0
 """A container that cannot be configured is looked at often, and said to be so as often as a kubelet would."""
 SETTLE_SECONDS = 0.05
+HOOK_SECONDS = 0.5
+"""How long a hook is waited for when its container has ended: its processes have ended as well, or outlive it."""
 SHOWN_SECONDS = 1.0
 """How long an ended container is shown as terminated before it is shown as waiting for its back-off."""
 
@@ -111,6 +113,8 @@ class ContainerRunner:
         self.finished_at = 0.0
         self.hook_trouble = ""
         """What the present run's postStart hook has failed with."""
+        self.held: ContainerStatus | None = None
+        """What is shown while the postStart hook is under way: a container is not called running before it is over."""
         self.back_off: BackOff | None = None
         self.prober = Prober(self)
         self.output = self.node.runtime.output(self.directory, container)
@@ -145,7 +149,7 @@ class ContainerRunner:
 
     @property
     def started(self) -> bool:
-        return self.running and self.prober.started
+        return self.running and self.held is None and self.prober.started
 
     @property
     def ready(self) -> bool:
@@ -153,11 +157,13 @@ class ContainerRunner:
             return self.completed
         if self.container.readiness_probe is None and steered(self.view.pod) == "off":
             return False
-        return self.running and self.prober.ready
+        return self.running and self.held is None and self.prober.ready
 
     @property
     def status(self) -> ContainerStatus:
         """NODE-19 to NODE-22."""
+        if self.held is not None:
+            return self.held
         return ContainerStatus(
             name=self.name,
             state=self.state,
@@ -343,7 +349,9 @@ class ContainerRunner:
         return f'(pod: "{pod.name}_{pod.namespace}({pod.metadata.uid})", container: {self.name})'
 
     def begin(self) -> None:
-        """Show it as running and forget what the last run's probes found."""
+        """Show it as running, unless a hook comes first, and forget what the last run's probes found."""
+        if self.container.lifecycle is not None and self.container.lifecycle.post_start is not None:
+            self.held = self.status
         self.container_id, self.restart_count = self.next_id, self.attempt
         if self.state.terminated is not None:
             self.last_state = ContainerState(terminated=self.state.terminated)
@@ -491,7 +499,7 @@ class ContainerRunner:
         if hook is not None and grace_seconds > 0:
             try:
                 async with asyncio.timeout(grace_seconds):
-                    await self.run_hook(hook)
+                    await self.run_hook_of(run, hook)
             except TimeoutError:
                 pass
             except HookFailed:
@@ -509,6 +517,20 @@ class ContainerRunner:
         if wanted and wanted in signal.Signals.__members__:
             return signal.Signals[wanted]
         return self.image.stop_signal if self.image is not None else signal.SIGTERM
+
+    async def run_hook_of(self, run: Execution, hook: LifecycleHandler) -> None:
+        """Do what a hook says, no longer than the run lasts that it is for. HookFailed if it fails."""
+        hooked, ended = asyncio.ensure_future(self.run_hook(hook)), asyncio.ensure_future(run.process.wait())
+        try:
+            await asyncio.wait({hooked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not hooked.done():
+                await asyncio.wait({hooked}, timeout=HOOK_SECONDS)
+            if hooked.done():
+                hooked.result()
+        finally:
+            for task in (hooked, ended):
+                task.cancel()
+            await asyncio.wait({hooked, ended})
 
     async def run_hook(self, hook: LifecycleHandler) -> None:
         """Do what a hook says (NODE-68). HookFailed if it fails."""
@@ -548,14 +570,17 @@ class ContainerRunner:
     async def post_start(self) -> None:
         """The hook after the start; its failure ends the container (NODE-67)."""
         hook = self.container.lifecycle.post_start if self.container.lifecycle is not None else None
-        if hook is None or self.process is None:
+        if hook is None or self.execution is None:
             return
         try:
-            await self.run_hook(hook)
+            await self.run_hook_of(self.execution, hook)
         except HookFailed as error:
             self.event("Warning", "FailedPostStartHook", "PostStartHook failed")
             self.hook_trouble = str(error)
             await self.terminate(float(self.grace_seconds), "FailedPostStartHook")
+        finally:
+            self.held = None
+            self.view.touch()
 
 
 class HookFailed(Exception):

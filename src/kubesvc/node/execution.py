@@ -18,6 +18,7 @@ from kubesvc.kernel.process import (
     Spawn,
     Spawner,
     WatchedProcess,
+    is_door,
     mount_namespace,
     processes_that_see,
     session_processes,
@@ -154,8 +155,8 @@ class Execution:
             if not left:
                 return
             for pid in left:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):  # what has joined is ended by its own parent's hand, which reaps it
+                    os.kill(pid, END if is_door(pid) else signal.SIGKILL)
 
 
 def read_environment(pid: int) -> dict[str, str]:

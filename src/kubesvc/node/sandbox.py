@@ -153,7 +153,11 @@ class LinuxSandboxes:
             socket.sethostname(hostname)
 
         process = await self.spawner.spawn(Spawn(argv=program, env=environment, new=new))
-        await self.spawner.call(name, inside=process.pid, kinds=("uts",))
+        try:
+            await self.spawner.call(name, inside=process.pid, kinds=("uts",))
+        except BaseException:  # no record names it yet
+            end(process)
+            raise
         return process
 
     async def connect(self, uid: str, pid: int, ips: Sequence[str]) -> str:
