@@ -74,6 +74,8 @@ WRONG = (
     (("up", "--service-account-max-token-expiration", "59m"), "must be from 1h to 2^32 seconds"),
     (("up", "--audit-log-maxsize", "-1"), "must be a whole number, 0 or more"),
     (("status", "--name", "No/Way"), "cannot be the name of an instance"),
+    (("status", "--name", ""), "is empty; leave it out for the instance `default`"),
+    (("node", "--address", "10.0.0.1,frob"), "--address: 'frob' does not appear to be an IPv4 or IPv6 address"),
     (("outside", "frob"), "invalid choice: 'frob'"),
     (("controllers", "--controllers", "nosuch"), "no controller 'nosuch'; there are "),
     (("dns", "--address", "here"), "must be IP:PORT"),
@@ -107,6 +109,27 @@ def test_a_map_of_images_is_read_before_anything_starts(capsys: pytest.CaptureFi
     path.write_text('[images."shop/*"]\ncomand = ["x"]\n')
     status, printed = said(capsys, "up", "--images-map", str(path))
     assert status == WRONG_USAGE and str(path) in printed and "comand" in printed
+
+
+MISTYPED = (
+    (("status", "--name", "shpo"), 1, "shpo: not running; did you mean 'shop'?\nnext: kubesvc up --name shpo"),
+    (("down", "--name", "shpo"), 0, "shpo: was not running; did you mean 'shop'?"),
+    (("down", "--name", "other"), 0, "other: was not running; there is 'shop'"),
+    (("down", "--name", "shop"), 0, "shop: was not running\n"),
+    (("why", "svc/x", "--name", "shpo"), 2, "no instance 'shpo' is running; did you mean 'shop'?\nnext: kubesvc up"),
+    (("image", "load", "/nowhere"), 1, "/nowhere: no such file\nnext: a file of"),
+    (("node", "--address", "10.0.0.1"), 1, "no instance 'default' is running; there is 'shop'"),
+)
+
+
+@pytest.mark.parametrize(("words", "status", "text"), MISTYPED, ids=[" ".join(m[0]) for m in MISTYPED])
+def test_what_is_mistyped_is_told_from_what_was_meant_and_makes_nothing(
+    words: tuple[str, ...], status: int, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "kubesvc" / "shop").mkdir(parents=True)
+    found, printed = said(capsys, *words)
+    assert found == status and text in printed
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["kubesvc", "kubesvc/shop"]
 
 
 @pytest.mark.parametrize("words", NOT_RUNNING, ids=lambda w: w[0])
@@ -174,9 +197,13 @@ def test_what_the_machine_refuses_is_told_without_a_traceback(
     assert code == 1 and text.startswith("kubesvc status: /there/it: No space left on device\nnext: free some space")
     with pytest.raises(OSError, match="ours"):
         main(("status",))
+    group = BaseExceptionGroup("parts", [OSError(errno.ENOSPC, "No space left on device")])
+    monkeypatch.setattr(status, "run", lambda args: raised(group))
+    code, text = said(capsys, "status")
+    assert code == 1 and text.startswith("kubesvc status: the output, or a file without a name: No space left")
 
 
-def raised(error: Exception) -> int:
+def raised(error: BaseException) -> int:
     raise error
 
 

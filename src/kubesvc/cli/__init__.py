@@ -183,10 +183,13 @@ def obey(words: list[str]) -> int:
     except KeyboardInterrupt:
         fall_silent()
         return 130
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno not in WORLDS_FAULT:
+    except (OSError, BaseExceptionGroup) as error:
+        cause = first_of(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(cause, BrokenPipeError):
+            raise cause from None
+        if not isinstance(cause, OSError) or cause.errno not in WORLDS_FAULT:
             raise
-        return report(name, Failure(refused(error)), told)
+        return report(name, Failure(refused(cause)), told)
 
 
 WORLDS_FAULT = {
@@ -204,8 +207,8 @@ WORLDS_FAULT = {
 def refused(error: OSError, place: str = "") -> str:
     """What a user is told of something in WORLDS_FAULT. place: where it must have been, if the error does not say"""
     assert error.errno is not None
-    where = error.filename or place
-    return (f"{where}: " if where else "") + f"{os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
+    where = error.filename or place or "the output, or a file without a name"
+    return f"{where}: {os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
 
 
 def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:

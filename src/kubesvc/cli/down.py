@@ -12,7 +12,7 @@ from kubesvc.instance.leftovers import end_instance, remove_files
 from kubesvc.instance.paths import all_instances
 
 from . import Failure
-from .target import add_instance, instance_paths, load_record
+from .target import add_instance, instance_paths, load_record, meant
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     for paths in all_instances() if args.all else [instance_paths(args.name, args.kubeconfig)]:
         record = load_record(paths)
+        there = "" if args.all else meant(paths)
         was = record is not None and bool(record.processes())
         left = end_instance(paths)
         if left:
@@ -37,5 +38,9 @@ def run(args: argparse.Namespace) -> int:
                     f"{error.filename or paths.root} cannot be removed: {error.strerror or error}\nnext: remove "
                     f"{paths.root} as whoever owns that file"
                 ) from None
-        print(f"{paths.name}: " + ("stopped" if was else "was not running") + (", files removed" if args.purge else ""))
+        print(
+            f"{paths.name}: "
+            + ("stopped" if was else f"was not running{there}")
+            + (", files removed" if args.purge else "")
+        )
     return 0

@@ -70,6 +70,9 @@ def load(store: ImageStore, files: list[Path], tags: tuple[str, ...]) -> int:
     from kubesvc.node.tarstream import BadArchive
 
     for file in files:
+        if not file.exists():  # before a store is made for it
+            raise Failure(f"{file}: no such file\n{LOADABLE}")
+    for file in files:
         try:
             loaded = store.load(file, tags)
         except BadArchive as error:

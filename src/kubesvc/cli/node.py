@@ -11,6 +11,7 @@ answer for Services and names too; `kubesvc join` does all of that.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import platform
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from . import WRONG_USAGE, Failure
 from .alone import add_part_arguments, run_part
 from .flags import comma
 from .runtimes import add_runtime, checked_runtime
+from .target import find_target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
             "next: --address IP; with --bootstrap-kubeconfig it is found out",
             status=64,
         )
+    for address in args.address:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise Failure(f"--address: {error}", status=WRONG_USAGE) from None
+    find_target(args)  # refuse before anything is made here
     if args.runtime is not None:
         print(f"kubesvc node: containers are made by {checked_runtime(args.runtime)}", file=sys.stderr)
     name = args.node or platform.node().lower()

@@ -12,7 +12,7 @@ from kubesvc.instance.paths import InstancePaths, all_instances
 from kubesvc.instance.proxyreport import read_ports, read_report
 from kubesvc.instance.record import InstanceRecord, read_outside
 
-from .target import add_instance, instance_paths, load_record
+from .target import add_instance, instance_paths, load_record, meant
 
 LEAST_ROOM_BYTES = 1 << 16
 
@@ -87,7 +87,7 @@ def render(report: dict[str, Any]) -> str:
     name, state = report["name"], report["state"]
     flag = "" if name == "default" else f" --name {name}"
     if state == "stopped":
-        return f"{name}: not running\nnext: kubesvc up{flag}"
+        return f"{name}: not running{meant(InstancePaths(Path(report['directory'])))}\nnext: kubesvc up{flag}"
     if state == "broken":
         return f"{name}: its control process is gone, but parts of it still run\nnext: kubesvc down{flag}"
     lines = [f"{name}: {state}, pid {report['pid']}", f"  API         {report['server']}"]

@@ -27,7 +27,14 @@ class Target:
 
 def add_name(parser: argparse.ArgumentParser) -> None:
     """The option that every command takes."""
-    parser.add_argument("--name", help="the instance (default: default)", metavar="NAME")
+    parser.add_argument("--name", type=given, help="the instance (default: default)", metavar="NAME")
+
+
+def given(name: str) -> str:
+    """A name that says something: an empty one, as from a variable that is not set, must not mean `default`."""
+    if not name:
+        raise argparse.ArgumentTypeError("is empty; leave it out for the instance `default`")
+    return name
 
 
 def add_instance(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +72,17 @@ def existing(name: str) -> InstancePaths:
     paths = instance_paths(name)
     if paths.root.is_dir():
         return paths
-    others = [i.name for i in all_instances()]
-    near = difflib.get_close_matches(name, others, n=1)
-    known = f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(map(repr, others))}" if others else ""
-    raise Failure(f"there is no instance {name!r}{known}\nnext: kubesvc up --name {name}, or kubesvc status --all")
+    raise Failure(
+        f"there is no instance {name!r}{meant(paths)}\nnext: kubesvc up --name {name}, or kubesvc status --all"
+    )
+
+
+def meant(paths: InstancePaths) -> str:
+    """What to add where an instance is told not to be there: the one that the name may have been mistyped from, or
+    those there are; "" for one that is there."""
+    others = [] if paths.root.is_dir() else [i.name for i in all_instances()]
+    near = difflib.get_close_matches(paths.name, others, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(map(repr, others))}" if others else ""
 
 
 def owner_of(kubeconfig: str) -> InstancePaths | None:
@@ -85,7 +99,7 @@ def running(name: str | None, kubeconfig: str = "") -> tuple[InstancePaths, Inst
     record = load_record(paths)
     flag = "" if paths.name == "default" else f" --name {paths.name}"
     if record is None or record.control is None or not record.control.alive():
-        raise Failure(f"no instance {paths.name!r} is running\nnext: kubesvc up{flag}")
+        raise Failure(f"no instance {paths.name!r} is running{meant(paths)}\nnext: kubesvc up{flag}")
     if not record.ready:
         raise Failure(f"the instance {paths.name!r} is still starting\nnext: kubesvc status{flag}")
     return paths, record

@@ -503,7 +503,7 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
     read, write = os.pipe()
     words = [w for w in sys.argv[1:] if w != "--detach"]
     command = [sys.executable, "-m", "kubesvc", *words, "--ready-fd", str(write)]
-    errors = paths.root / "up.err"
+    errors = paths.root / f"up.{os.getpid()}.err"  # two may start at once, of which one is refused
     with errors.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -514,21 +514,28 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
             start_new_session=True,
         )
     os.close(write)
+    told: dict[str, Any] = {}
     try:
         with os.fdopen(read) as pipe:
             line = pipe.readline()
+        told = json.loads(line) if line else {}
+        status = 0 if "ready" in told else process.wait(DETACHED_PATIENCE_SECONDS)
+        said = errors.read_text(errors="replace").strip()
     except KeyboardInterrupt:  # it has a session of its own, where no Ctrl-C arrives
         process.terminate()
         process.wait(DETACHED_PATIENCE_SECONDS)
         raise
-    told = json.loads(line) if line else {}
+    finally:
+        with contextlib.suppress(OSError):  # purged meanwhile
+            if "ready" in told:
+                errors.replace(paths.root / "up.err")
+            else:
+                errors.unlink()
     if "ready" in told:
-        print(errors.read_text(errors="replace"), end="", file=sys.stderr)
+        print(said, end="\n" if said else "", file=sys.stderr)
         print(told["ready"])
         return 0
-    status = process.wait(DETACHED_PATIENCE_SECONDS)
     if "failed" in told:
         raise Failure(told["failed"], status=told["status"])
-    said = errors.read_text(errors="replace").strip()
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     raise Failure(said.removeprefix("kubesvc up: ") or f"it {ended} before it was ready\nnext: see {paths.log}")
