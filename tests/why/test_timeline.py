@@ -30,7 +30,8 @@ def test_a_probe_that_says_a_whole_page_stays_on_one_line() -> None:
     first = render_entry(entry).splitlines()[0]
     assert first.endswith("…") and len(first) < 220 and "<!DOCTYPE html> <html> <p>hello" in first
     assert len(render_entry(entry).splitlines()) == 2 and plain_entry(entry)["probe"] == page
-    well = plan_entry(LEFT, {"n1": [Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: succeeded: <p>\n</p>")]})
+    came = msgspec.structs.replace(LEFT, what="joined", cause="pod/web-1 is Ready")
+    well = plan_entry(came, {"n1": [Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: succeeded: <p>\n</p>")]})
     assert render_entry(well).splitlines()[0].endswith("; Readiness probe of c: succeeded")
 
 
@@ -60,6 +61,25 @@ ROWS = (
     Row("much later is another change", (Hop(140.0, "rules", "shop/web"),)),
     Row("another Service's rules", (Hop(100.02, "rules", "shop/other"),)),
 )  # fmt: skip
+
+
+WELL = Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: succeeded: HTTP 200")
+CAUSES = (
+    # sentence, what happened, why, which probe it follows from
+    ("a failed probe takes an address away", "left", "pod/web-1 is not Ready", (WELL, PROBE), PROBE),
+    ("a probe that succeeded does not", "left", "pod/web-1 is not Ready", (WELL,), None),
+    ("nor does any probe where the Pod was deleted", "left", "pod/web-1 is being deleted", (PROBE,), None),
+    ("one that succeeds brings it", "joined", "pod/web-1 is Ready", (PROBE, WELL), WELL),
+    ("one that fails does not", "joined", "pod/web-1 is listed though it is not Ready", (PROBE,), None),
+)
+
+
+@pytest.mark.parametrize(("sentence", "what", "cause", "probes", "wanted"), CAUSES, ids=[c[0] for c in CAUSES])
+def test_which_probe_a_move_follows_from(
+    sentence: str, what: str, cause: str, probes: tuple[Hop, ...], wanted: Hop | None
+) -> None:
+    moved = msgspec.structs.replace(LEFT, what=what, cause=cause)
+    assert plan_entry(moved, {"n1": probes}).probe == (wanted.text if wanted else "")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.sentence)

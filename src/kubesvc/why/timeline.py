@@ -25,6 +25,8 @@ PROBE_SECONDS = 3.0
 """A probe that turned longer before than this is not what moved the address."""
 SUCCEEDED = re.compile(r": succeeded\b.*", re.DOTALL)
 """What a probe that succeeded was answered besides is of no interest to people."""
+DELETED = "is being deleted"
+"""In a cause: the Pod went for a reason that no probe has."""
 LONGEST_CAUSE = 120
 """Characters of a cause, or of a probe's words, that people are shown; programs get all."""
 FOLLOW_SECONDS = 30.0
@@ -112,7 +114,12 @@ def plan_entry(moved: Moved, hops: Mapping[str, Sequence[Hop]]) -> Entry:
     probe: Hop | None = None
     until = moved.status_at or moved.at
     for hop in hops.get(moved.node, ()):
-        if hop.hop == "probe" and hop.key == pod and until - PROBE_SECONDS <= hop.at <= until:
+        if (
+            hop.hop == "probe"
+            and hop.key == pod
+            and until - PROBE_SECONDS <= hop.at <= until
+            and brought_by(hop, moved)
+        ):
             probe = hop
     followed: dict[str, dict[str, float]] = {"rules": {}, "names": {}}
     for node in sorted(hops):
@@ -121,6 +128,13 @@ def plan_entry(moved: Moved, hops: Mapping[str, Sequence[Hop]]) -> Entry:
             if hop.key == service and hop.hop in followed and -EARLY_SECONDS <= late <= FOLLOW_SECONDS:
                 followed[hop.hop].setdefault(node, hop.at)
     return Entry(moved, probe.text if probe else "", probe.at if probe else 0.0, followed["rules"], followed["names"])
+
+
+def brought_by(probe: Hop, moved: Moved) -> bool:
+    """Whether a probe's turn is one that such a move follows from: success brings an address, failure takes it, and a
+    deletion takes it whatever probes say."""
+    succeeded = SUCCEEDED.search(probe.text) is not None
+    return succeeded if moved.what == "joined" else not succeeded and DELETED not in moved.cause
 
 
 def render_entry(entry: Entry) -> str:
