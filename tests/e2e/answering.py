@@ -5,8 +5,7 @@
 For each kind of probe, the word in DIRECTORY/KIND decides: `ok` succeeds, `fail` fails, `slow` takes longer than any
 probe waits, `flap` succeeds and fails in turn. `http` is asked at port 8000 (GET /start with certain headers, which
 redirects), `https` at 8001, `tcp` at 8002, `grpc` at 8003; `exec` runs the shell script EXEC. Each question that is not
-answered well adds a line to DIRECTORY/KIND.asked (of `tcp` the kernel tells in a flap how many it refused); one to
-DIRECTORY/tcp.late says that a flap refused more than one in a row, since this program was not given the time.
+answered well adds a line to DIRECTORY/KIND.asked, but for `tcp`, where nobody hears it.
 """
 
 from __future__ import annotations
@@ -40,12 +39,9 @@ class Words:
             self.turn[kind] = not self.turn.get(kind, False)
             word = "ok" if self.turn[kind] else "fail"
         if word != "ok":
-            self.note(f"{kind}.asked")
+            with (self.directory / f"{kind}.asked").open("a") as file:
+                file.write(".\n")
         return word
-
-    def note(self, name: str) -> None:
-        with (self.directory / name).open("a") as file:
-            file.write(".\n")
 
 
 def handler(words: Words, kind: str) -> type[http.server.BaseHTTPRequestHandler]:
@@ -87,7 +83,7 @@ def refusals() -> int:
 def serve_tcp(words: Words, port: int) -> None:
     """A listener that is there, is not, or has no room for one more connection. In a flap it is away until one
     connection was refused."""
-    word_now, refused = (words.directory / "tcp").read_text, 0
+    word_now = (words.directory / "tcp").read_text
     while True:
         word = word_now().strip()
         if word == "fail":
@@ -97,8 +93,6 @@ def serve_tcp(words: Words, port: int) -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("", port))
             listener.listen(0 if word == "slow" else 16)
-            if word == "flap" and refused and refusals() > refused:
-                words.note("tcp.late")
             listener.settimeout(0.02)
             if word == "slow":
                 for _ in range(4):  # what more than these asks is not answered at all
@@ -113,11 +107,9 @@ def serve_tcp(words: Words, port: int) -> None:
                     listener.accept()[0].close()
                     if word == "flap":
                         break
-        refused = refusals() + 1
-        while word == "flap" and refusals() < refused and word_now().strip() == word:
+        refused = refusals()
+        while word == "flap" and refusals() == refused and word_now().strip() == word:
             time.sleep(0.005)
-        for _ in range(refused - 1, refusals()):
-            words.note("tcp.asked")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

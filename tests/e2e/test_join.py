@@ -28,7 +28,7 @@ ASK = """
 import socket, struct, sys
 name = b"".join(bytes([len(p)]) + p.encode() for p in sys.argv[1].split(".")) + b"\\0"
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(3)
+s.settimeout(30)
 s.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + name + struct.pack(">2H", 1, 1), (sys.argv[2], 53))
 print(socket.inet_ntoa(s.recv(512)[-4:]))
 """
@@ -37,14 +37,14 @@ print(socket.inet_ntoa(s.recv(512)[-4:]))
 FETCH = """
 import ssl, sys, urllib.request
 for url in sys.argv[1:]:
-    print(urllib.request.urlopen(url, timeout=3, context=ssl._create_unverified_context()).status)
+    print(urllib.request.urlopen(url, timeout=30, context=ssl._create_unverified_context()).status)
 """
 
 
 KNOCK = """
 import socket, sys
-s = socket.create_connection((sys.argv[1], 10250), 3)
-s.settimeout(8)
+s = socket.create_connection((sys.argv[1], 10250), 30)
+s.settimeout(30)
 s.sendall(b"log default x c {}\\n")
 try:
     while s.recv(4096):  # its greeting, which asks for a proof
@@ -151,7 +151,7 @@ class Joiner:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(20)
+        status = self.process.wait(120)
         self.process = None
         return status
 
@@ -272,7 +272,7 @@ def waiting_for_approval(control: Control, joiner: Joiner, bootstrap: Path) -> N
     ((*_, state),) = requests(control)
     assert state == "Pending"
     assert "denied" in control.kubectl("certificate", "deny", name[1])
-    assert joiner.process is not None and joiner.process.wait(20) == 1
+    assert joiner.process is not None and joiner.process.wait(120) == 1
     assert "was denied" in joiner.said()
     joiner.start(str(bootstrap), "--set-forwarding")
     name = re.search(r"kubectl certificate approve (\S+)", joiner.until("waiting for somebody to approve it"))

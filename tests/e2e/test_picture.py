@@ -135,7 +135,7 @@ def test_a_terminal_is_filled_follows_its_size_and_is_put_back(watched: Instance
         eventually(lambda: shows("\x1b[12;1H"))
         assert not shows("\x1b[13;1H")
         os.write(master, b"q")
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
         assert shows("\x1b[?1049l") and shows("\x1b[?25h")
         assert termios.tcgetattr(slave) == before
     finally:

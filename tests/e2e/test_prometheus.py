@@ -87,7 +87,7 @@ def prometheus(program: str, configuration: dict[str, Any], directory: Path) -> 
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
     bad = ("level=error", "Failed to", "kubernetes/api_watcher", "cannot ")
     said = log.read_text().splitlines()
     complaints = [line for line in said if any(b in line for b in bad) and "remotewrite" not in line]

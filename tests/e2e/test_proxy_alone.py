@@ -92,14 +92,14 @@ class Alone(Instance):
             eventually(lambda: "proxy mode" in said.read_text())
             yield said
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0, said.read_text()
+            assert process.wait(120) == 0, said.read_text()
         finally:
             process.kill()
             process.wait()
 
     def page(self, url: str) -> str:
         """A page, asked for in the node; "" if nobody answers."""
-        command = ["ip", "netns", "exec", self.namespace, "curl", "-sS", "-m", "3", url]
+        command = ["ip", "netns", "exec", self.namespace, "curl", "-sS", "-m", "20", url]
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
     def connects(self, address: str, port: int) -> str:
