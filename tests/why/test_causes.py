@@ -14,7 +14,7 @@ import pytest
 from kubesvc.api.meta import Object
 from kubesvc.api.pod import POD
 from kubesvc.api.service import SERVICE
-from kubesvc.why.answer import diagnose
+from kubesvc.why.answer import diagnose, service_meant
 from kubesvc.why.causes import BY_CODE, CAUSES, FAMILIES, render_page
 from kubesvc.why.diagnosis import Diagnosis
 from kubesvc.why.render import exit_status, render_text
@@ -1479,6 +1479,39 @@ def test_looking_settles_what_objects_only_suspect() -> None:
     found = diagnose(parse_subject(["svc/web"]), cluster(*objects, sights=(seen,)), SHOP)
     assert (found.status, found.findings) == ("healthy", ())
     assert found.chain[-1].text == "1 of 1 target accepts"
+
+
+DEAF = Sight("n1", answers={"10.244.1.2:8080": "refused"}, rules={"10.96.0.7:80/TCP": ("10.244.1.2:8080",)})
+NOBODY = "port 80/TCP leads to port 8080 of pod/web-1, where nobody listens: connections are refused"
+HOWEVER = (
+    ("svc/web", f"svc/web does not route: {NOBODY}"),
+    ("pod/web-1", f"pod/web-1 takes no traffic of svc/web: {NOBODY}"),
+    ("pod/web-1 svc/web", f"svc/web leads to pod/web-1, which does not answer: {NOBODY}"),
+    ("10.96.0.7:80", f"svc/web does not route: {NOBODY}"),
+    ("web.shop", f"svc/web does not route: {NOBODY}"),
+)
+
+
+@pytest.mark.parametrize(("words", "verdict"), HOWEVER, ids=[h[0] for h in HOWEVER])
+def test_who_does_not_answer_is_told_however_it_is_asked(words: str, verdict: str) -> None:
+    """EP407: what was seen in the nodes counts for each way to ask about the same Service."""
+    snapshot = cluster(service(), pod(), sights=(DEAF,))
+    meant = service_meant(parse_subject(words.split()), snapshot, SHOP)
+    assert meant is not None and meant.name == "web"
+    found = diagnose(parse_subject(words.split()), snapshot, SHOP)
+    assert (found.code, found.status, found.verdict) == ("EP407", "broken", verdict)
+
+
+def test_one_pod_of_two_that_does_not_answer_is_broken_for_who_asks_about_it() -> None:
+    objects = (service(), pod(), pod("web-2", ip="10.244.1.3"))
+    answers = {"10.244.1.2:8080": "refused", "10.244.1.3:8080": "open"}
+    snapshot = cluster(*objects, sights=(Sight("n1", answers=answers),))  # type: ignore[arg-type]
+    asked = {w: diagnose(parse_subject(w.split()), snapshot, SHOP).status for w in ("svc/web", "pod/web-1 svc/web",
+             "pod/web-2 svc/web", "pod/web-1", "pod/web-2")}  # fmt: skip
+    assert asked == {
+        "svc/web": "degraded", "pod/web-1 svc/web": "broken", "pod/web-2 svc/web": "healthy",
+        "pod/web-1": "broken", "pod/web-2": "healthy",
+    }  # fmt: skip
 
 
 def test_a_narrow_snapshot_knows_only_the_pods_it_asked_for() -> None:

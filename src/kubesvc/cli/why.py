@@ -202,7 +202,7 @@ async def look_at_cluster(args: argparse.Namespace, subject: Subject | None) -> 
         namespace = cluster.namespace
         where = namespace if subject is not None or (args.namespace and not args.all_namespaces) else ""
         snapshot = await read_for(cluster.client, RealClock(), subject, where)
-        if subject is not None and subject.service and not subject.pod and not args.passive:
+        if subject is not None and not args.passive:
             snapshot = await look_inside(args, cluster, subject, namespace, snapshot)
         return namespace, snapshot
 
@@ -218,7 +218,9 @@ LOOKS = 3
 async def look_inside(
     args: argparse.Namespace, cluster: Cluster, subject: Subject, namespace: str, snapshot: Snapshot
 ) -> Snapshot:
-    """Add what is seen in the nodes about a Service. What only lags behind the objects is looked at again."""
+    """Add what is seen in the nodes about the Service in question, if there is one. What only lags behind the objects
+    is looked at again."""
+    from kubesvc.why.answer import service_meant
     from kubesvc.why.collect import read_for
     from kubesvc.why.diagnose import diagnose_service
 
@@ -227,7 +229,7 @@ async def look_inside(
     if cluster.instance is None or cluster.record is None or not cluster.record.nodes:
         return snapshot
     for attempt in range(LOOKS):
-        service = snapshot.services.get((namespace, subject.service))
+        service = service_meant(subject, snapshot, namespace)
         if service is None:
             return snapshot
         patience = PATIENCE_SECONDS * (1 + attempt)

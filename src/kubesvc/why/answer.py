@@ -16,10 +16,10 @@ from kubesvc.controllers.pod_endpoints import selects
 from kubesvc.dns.explain import Step
 from kubesvc.proxy.traffic import canonical
 
-from . import commands, governing, naming
+from . import commands, governing, naming, witness
 from .commands import selector_text, some
-from .diagnose import absences, diagnose_service, report_pod
-from .diagnosis import WORST, Diagnosis, Finding, Link, sorted_findings
+from .diagnose import absences, any_broken, diagnose_service, report_pod
+from .diagnosis import WORST, Diagnosis, Finding, Link, PodReport, sorted_findings
 from .listing import list_service
 from .nearest import nearest
 from .podstate import explain_pod
@@ -149,7 +149,8 @@ def diagnose_pod(pod: Pod, snapshot: Snapshot) -> Diagnosis:
         findings = sorted_findings(findings)
         text = f"{ref} takes no traffic: {findings[0].text}"
         return Diagnosis(subject, "broken", text, tuple(findings), tuple(chain), (), gaps)
-    reports, findings = [], []
+    reports: list[PodReport] = []
+    findings, served = [], []
     for service in mine:
         listing = list_service(service, snapshot)
         position = next(i for i, p in enumerate(listing.pods) if p.name == pod.name)
@@ -158,9 +159,13 @@ def diagnose_pod(pod: Pod, snapshot: Snapshot) -> Diagnosis:
         findings += [report.finding] if report.finding else []
         listed = report.takes_traffic
         text = "listed as ready" if listed else "not listed as ready"
-        chain.append(Link(f"svc/{service.name}", "ok" if listed else "broken", text))
+        slices = snapshot.slices.get((service.namespace, service.name), ())
+        deaf = witness.deaf(service, slices, snapshot, pod.ips) if listed else []
+        findings += deaf
+        served += [service.name] if listed and not any_broken(deaf) else []
+        text += ", and does not answer" if deaf else ""
+        chain.append(Link(f"svc/{service.name}", "ok" if listed and not deaf else "broken", text))
     findings = sorted_findings(findings)
-    served = [s.name for s, r in zip(mine, reports, strict=True) if r.takes_traffic]
     names = some([f"svc/{s.name}" for s in mine])
     if findings:
         text = f"{ref} takes no traffic of {names}: {findings[0].text}" if not served else f"{ref}: {findings[0].text}"
@@ -227,6 +232,13 @@ def diagnose_pair(pod_name: str, service_name: str, snapshot: Snapshot, namespac
         whole = diagnose_service(service, snapshot, pod.spec.node_name)
         if report.finding is None:
             text = f"svc/{service.name} leads to pod/{pod.name}"
+            slices = snapshot.slices.get((namespace, service_name), ())
+            if deaf := witness.deaf(service, slices, snapshot, pod.ips):
+                others = [f for f in whole.findings if f.code != deaf[0].code]
+                verdict = f"{text}, which does not answer: {deaf[0].text}"
+                return replace(
+                    whole, subject=subject, status="broken", verdict=verdict, findings=(*deaf, *others), pods=(report,)
+                )
             if whole.status in ("healthy", "degraded"):
                 return replace(whole, subject=subject, status="healthy", verdict=text, pods=(report,), findings=())
             return replace(whole, subject=subject, pods=(report,))
@@ -259,13 +271,9 @@ def diagnose_address(address: str, port: int, snapshot: Snapshot, node: str) -> 
     """Whose address it is, and whether it answers there."""
     asked = f"{address}:{port}" if port and ":" not in address else f"[{address}]:{port}" if port else address
     wanted = canonical(address)
-    for key in sorted(snapshot.services):
-        service = snapshot.services[key]
-        ingress = service.status.load_balancer.ingress or ()
-        fronts = (*service.addresses, *(service.spec.external_ips or ()), *(i.ip for i in ingress if i.ip))
-        if wanted in map(canonical, fronts):
-            found = diagnose_port(service, port, asked, snapshot, node)
-            return replace(found, subject=f"{asked}, which is svc/{service.name} in namespace {service.namespace}")
+    if (service := service_at(address, snapshot)) is not None:
+        found = diagnose_port(service, port, asked, snapshot, node)
+        return replace(found, subject=f"{asked}, which is svc/{service.name} in namespace {service.namespace}")
     for key in sorted(snapshot.pods):
         pod = snapshot.pods[key]
         if wanted in map(canonical, pod.ips) and not pod.terminal and not pod.spec.host_network:
@@ -284,6 +292,47 @@ def diagnose_address(address: str, port: int, snapshot: Snapshot, node: str) -> 
         (f"looked at {len(snapshot.services)} Services, {len(snapshot.pods)} Pods, {len(snapshot.nodes)} nodes",),
     )
     return alone(asked, finding, snapshot)
+
+
+def service_at(address: str, snapshot: Snapshot) -> Service | None:
+    """The Service that has this address, of whatever sort, as its own."""
+    wanted = canonical(address)
+    for key in sorted(snapshot.services):
+        service = snapshot.services[key]
+        ingress = service.status.load_balancer.ingress or ()
+        fronts = (*service.addresses, *(service.spec.external_ips or ()), *(i.ip for i in ingress if i.ip))
+        if wanted in map(canonical, fronts):
+            return service
+    return None
+
+
+def service_meant(subject: Subject, snapshot: Snapshot, namespace: str) -> Service | None:
+    """The Service that a question is about, however it is asked, of several the first; None if it is about none that
+    exists."""
+    if subject.service:
+        return snapshot.services.get((namespace, subject.service))
+    if subject.pod:
+        pod = snapshot.pods.get((namespace, subject.pod))
+        return next(iter(services_of(pod, snapshot)), None) if pod is not None else None
+    if subject.address:
+        return service_at(subject.address, snapshot)
+    return service_behind(steps_to(subject.name, snapshot, namespace), snapshot) if subject.name else None
+
+
+def steps_to(name: str, snapshot: Snapshot, namespace: str) -> list[Step]:
+    """What the resolver of a Pod in `namespace` does with a name."""
+    scope = [snapshot.services[k] for k in sorted(snapshot.services)]
+    slices = [s for listed in snapshot.slices.values() for s in listed]
+    names = naming.names_of(sorted(snapshot.namespaces), scope, slices, snapshot.now)
+    return naming.ask(name, namespace, names)
+
+
+def service_behind(steps: Sequence[Step], snapshot: Snapshot) -> Service | None:
+    """The Service at or above the name that answered last, else at the first step that names one."""
+    for step in (steps[-1], *steps):
+        if (key := service_key(step.name)) and key in snapshot.services:
+            return snapshot.services[key]
+    return None
 
 
 def diagnose_port(service: Service, port: int, asked: str, snapshot: Snapshot, node: str) -> Diagnosis:
@@ -389,10 +438,7 @@ def diagnose_node_port(node: str, port: int, asked: str, snapshot: Snapshot) -> 
 
 def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node: str) -> Diagnosis:
     """A name, as the resolver of a Pod in `namespace` asks for it."""
-    scope = [snapshot.services[k] for k in sorted(snapshot.services)]
-    slices = [s for listed in snapshot.slices.values() for s in listed]
-    names = naming.names_of(sorted(snapshot.namespaces), scope, slices, snapshot.now)
-    steps = naming.ask(name, namespace, names)
+    steps = steps_to(name, snapshot, namespace)
     tried = [
         Link(
             "asked",
@@ -402,13 +448,7 @@ def diagnose_name(name: str, port: int, snapshot: Snapshot, namespace: str, node
         for s in steps
     ]
     last = steps[-1]
-    key = service_key(last.name)
-    service = snapshot.services.get(key) if key else None
-    if service is None:
-        for step in steps:
-            if (key := service_key(step.name)) and key in snapshot.services:
-                service = snapshot.services[key]
-                break
+    service = service_behind(steps, snapshot)
     if service is not None:
         if (lost := name_below(name, service, steps, tried, snapshot)) is not None:
             return lost

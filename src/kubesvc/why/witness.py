@@ -85,12 +85,18 @@ def uses_local(service: Service) -> bool:
     return "Local" in (service.spec.internal_traffic_policy, service.spec.external_traffic_policy)
 
 
-def deaf(service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot) -> list[Finding]:
-    """EP407 and EP409: targets that refuse or never answer, port by port."""
+def deaf(
+    service: Service, slices: Sequence[EndpointSlice], snapshot: Snapshot, only: Sequence[str] | None = None
+) -> list[Finding]:
+    """EP407 and EP409: targets that refuse or never answer, port by port.
+
+    only: addresses of which alone this is asked; None for all
+    """
     heard = replies(snapshot)
     by_port: dict[str, list[Target]] = {}
     for name, target in targets_of(service, slices, snapshot):
-        by_port.setdefault(name, []).append(target)
+        if only is None or target.address in only:
+            by_port.setdefault(name, []).append(target)
     found = []
     for name, targets in by_port.items():
         known = [t for t in targets if str(t) in heard]
