@@ -29,6 +29,8 @@ from .capabilities import capability_mask
 from .environment import expand
 
 MOST_OUTPUT_BYTES = 16384
+PAUSE_SECONDS = 0.01
+"""Between two looks at the output of a command that has said more than is kept."""
 ROUNDS = 10
 
 
@@ -110,7 +112,12 @@ class Execution:
                     loop.remove_reader(read)
                 elif len(output) < MOST_OUTPUT_BYTES:
                     output.extend(data)
+                else:  # it says too much, and shall not keep this loop busy with it
+                    loop.remove_reader(read)
+                    pauses.append(loop.call_later(PAUSE_SECONDS, loop.add_reader, read, on_output))
+                    del pauses[:-1]
 
+            pauses: list[asyncio.TimerHandle] = []
             loop.add_reader(read, on_output)
             code: int | None = None
             try:
@@ -120,6 +127,8 @@ class Execution:
             except TimeoutError:
                 pass
             finally:
+                for pause in pauses:
+                    pause.cancel()
                 loop.remove_reader(read)
                 if not child.done():  # too late, or nobody waits for it any more: not only the door to the container
                     child.signal(END)
