@@ -46,7 +46,7 @@ KNOWN = {"discovery": {"disc-openapi"}, "auth": {"auth-discovery-for-all"}}
 """The only cases that differ, by file, and the reason is one: the recorded index of the OpenAPI documents names each by
 the SHA-512 of its bytes, and documents with descriptions of our own cannot have the hashes of upstream's. That they
 differ in nothing else is shown beside this."""
-NOT_SERVED = {"apiregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "node.k8s.io", "resource.k8s.io"}
+NOT_SERVED = {"apiregistration.k8s.io", "resource.k8s.io"}
 """Groups of the recorded server that have nothing to do with Services."""
 
 

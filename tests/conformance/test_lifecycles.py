@@ -361,6 +361,19 @@ async def lease_api_is_available(p: Player) -> None:
     assert patched["spec"] == {**lease["spec"], "holderIdentity": "c"}
 
 
+@case
+async def pods_of_a_runtime_class(p: Player) -> None:
+    obj = pod("classy")
+    obj["spec"]["runtimeClassName"] = p.namespace
+    refused = await p.post(f"{NS}/pods", obj, status=403)
+    assert f'pod rejected: RuntimeClass "{p.namespace}" not found' in refused["message"]
+    classes = "/apis/node.k8s.io/v1/runtimeclasses"
+    overhead = {"podFixed": {"cpu": "10m", "memory": "1Mi"}}
+    await p.post(classes, {**named(p.namespace), "handler": "runc", "overhead": overhead})
+    assert (await p.post(f"{NS}/pods", obj))["spec"]["overhead"] == overhead["podFixed"]
+    await p.delete(f"{classes}/{p.namespace}")
+
+
 # ---------------------------------------------------------------- sig-instrumentation
 
 

@@ -39,9 +39,12 @@ RESOURCES = (
     ("coordination.k8s.io", "v1", "leases"),
     ("discovery.k8s.io", "v1", "endpointslices"),
     ("events.k8s.io", "v1", "events"),
+    ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
     ("networking.k8s.io", "v1", "ingresses"),
+    ("node.k8s.io", "v1", "runtimeclasses"),
     ("policy", "v1", "poddisruptionbudgets"),
     ("scheduling.k8s.io", "v1", "priorityclasses"),
+    ("storage.k8s.io", "v1", "csinodes"),
 )
 
 

@@ -6,12 +6,14 @@ from .certificatesigningrequest import CERTIFICATE_SIGNING_REQUEST
 from .configmap import CONFIG_MAP
 from .controllerrevision import CONTROLLER_REVISION
 from .cronjob import CRON_JOB
+from .csinode import CSI_NODE
 from .customresourcedefinition import CUSTOM_RESOURCE_DEFINITION
 from .daemonset import DAEMON_SET
 from .deployment import DEPLOYMENT
 from .endpoints import ENDPOINTS
 from .endpointslice import ENDPOINT_SLICE
 from .event import EVENT, EVENTS_EVENT
+from .flowschema import FLOW_SCHEMA
 from .horizontalpodautoscaler import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
 from .ingress import INGRESS
 from .ingressclass import INGRESS_CLASS
@@ -20,6 +22,7 @@ from .job import JOB
 from .kind import Kind
 from .lease import LEASE
 from .limitrange import LIMIT_RANGE
+from .mutatingadmissionpolicy import MUTATING_ADMISSION_POLICY, MUTATING_ADMISSION_POLICY_BINDING
 from .namespace import NAMESPACE
 from .networkpolicy import NETWORK_POLICY
 from .node import NODE
@@ -29,10 +32,12 @@ from .pod import POD
 from .poddisruptionbudget import POD_DISRUPTION_BUDGET
 from .podtemplate import POD_TEMPLATE
 from .priorityclass import PRIORITY_CLASS
+from .prioritylevelconfiguration import PRIORITY_LEVEL_CONFIGURATION
 from .rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from .replicaset import REPLICA_SET
 from .replicationcontroller import REPLICATION_CONTROLLER
 from .resourcequota import RESOURCE_QUOTA
+from .runtimeclass import RUNTIME_CLASS
 from .secret import SECRET
 from .service import SERVICE
 from .serviceaccount import SERVICE_ACCOUNT
@@ -49,6 +54,7 @@ __all__ = [
     "CONFIG_MAP",
     "CONTROLLER_REVISION",
     "CRON_JOB",
+    "CSI_NODE",
     "CUSTOM_RESOURCE_DEFINITION",
     "DAEMON_SET",
     "DEPLOYMENT",
@@ -56,6 +62,7 @@ __all__ = [
     "ENDPOINT_SLICE",
     "EVENT",
     "EVENTS_EVENT",
+    "FLOW_SCHEMA",
     "HORIZONTAL_POD_AUTOSCALER",
     "HORIZONTAL_POD_AUTOSCALER_V1",
     "INGRESS",
@@ -65,6 +72,8 @@ __all__ = [
     "KINDS",
     "LEASE",
     "LIMIT_RANGE",
+    "MUTATING_ADMISSION_POLICY",
+    "MUTATING_ADMISSION_POLICY_BINDING",
     "MUTATING_WEBHOOK_CONFIGURATION",
     "NAMESPACE",
     "NETWORK_POLICY",
@@ -75,11 +84,13 @@ __all__ = [
     "POD_DISRUPTION_BUDGET",
     "POD_TEMPLATE",
     "PRIORITY_CLASS",
+    "PRIORITY_LEVEL_CONFIGURATION",
     "REPLICATION_CONTROLLER",
     "REPLICA_SET",
     "RESOURCE_QUOTA",
     "ROLE",
     "ROLE_BINDING",
+    "RUNTIME_CLASS",
     "SECRET",
     "SERVICE",
     "SERVICE_ACCOUNT",
@@ -130,13 +141,19 @@ KINDS: tuple[Kind, ...] = (
     CLUSTER_ROLE_BINDING,
     ROLE,
     ROLE_BINDING,
+    CSI_NODE,
     STORAGE_CLASS,
+    MUTATING_ADMISSION_POLICY,
+    MUTATING_ADMISSION_POLICY_BINDING,
     MUTATING_WEBHOOK_CONFIGURATION,
     VALIDATING_ADMISSION_POLICY,
     VALIDATING_ADMISSION_POLICY_BINDING,
     VALIDATING_WEBHOOK_CONFIGURATION,
     CUSTOM_RESOURCE_DEFINITION,
     PRIORITY_CLASS,
+    RUNTIME_CLASS,
+    FLOW_SCHEMA,
+    PRIORITY_LEVEL_CONFIGURATION,
     LEASE,
     ENDPOINT_SLICE,
 )

@@ -20,9 +20,11 @@ from kubesvc.api.kinds import (
     PERSISTENT_VOLUME_CLAIM,
     POD,
     PRIORITY_CLASS,
+    RUNTIME_CLASS,
     SERVICE,
 )
 from kubesvc.api.meta import Object
+from kubesvc.api.runtimeclass import complete_pod
 from kubesvc.clock import Clock, Random
 
 from . import limits, refusals
@@ -229,10 +231,21 @@ class Admission:
         if self.enabled("Priority"):
             name = spec.get("priorityClassName") or ""
             set_priority(pod, name, self.class_of(name) if name else self.default_class())
+        if self.enabled("RuntimeClass"):
+            self.follow_runtime_class(pod, spec.get("runtimeClassName") or "")
         if self.enabled("LimitRanger") and (ranges := self.limits_in(namespace)):
             limits.fill_in(pod, ranges)
         if spec.get("nodeName") and self.enabled("PodTopologyLabels"):
             self.copy_topology(pod, spec["nodeName"])
+
+    def follow_runtime_class(self, pod: Object, name: str) -> None:
+        """What a new pod's class says of its cost and its place. Raises Forbidden."""
+        chosen = pod["metadata"].get("name") or ""
+        item = self.cache.of(RUNTIME_CLASS).get("", name) if name else None
+        if name and item is None:
+            raise refusals.forbidden(POD, chosen, f"pod rejected: RuntimeClass {quote(name)} not found")
+        if problem := complete_pod(pod, decode(item.value, item.revision) if item is not None else {}):
+            raise refusals.forbidden(POD, chosen, problem)
 
     def copy_topology(self, pod: Object, node_name: str) -> None:
         """The node's zone and region as labels of the pod that is bound to it (SUB-5)."""

@@ -1,0 +1,182 @@
+"""MutatingAdmissionPolicy and its bindings: changes of writes as CEL expressions. Stored, checked for their form, and
+never evaluated; whoever writes one is told so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from . import fields, shape, workload
+from .checks import items, one_of, part
+from .fields import Errors, Path
+from .kind import Column, Kind, Since, Situation
+from .meta import Object, Struct, Typed
+from .validatingadmissionpolicy import (
+    SPEC,
+    UNEVALUATED,
+    MatchResources,
+    ParamKind,
+    ParamRef,
+    default_match,
+    kind_text,
+    reference_text,
+    validate_match,
+)
+from .webhookconfiguration import GROUP
+
+PATCHES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
+"""Sorts of patches, and where the expression of each stands."""
+
+
+class Expression(Struct, frozen=True):
+    expression: str = ""
+
+
+class Mutation(Struct, frozen=True):
+    always: ClassVar[tuple[str, ...]] = ("patch_type",)
+
+    patch_type: str = ""
+    apply_configuration: Expression | None = None
+    json_patch: Expression | None = None
+
+
+class PolicySpec(Struct, frozen=True):
+    param_kind: ParamKind | None = None
+    match_constraints: MatchResources | None = None
+    variables: list[dict[str, Any]] | None = None
+    mutations: list[Mutation] | None = None
+    failure_policy: str | None = None
+    match_conditions: list[dict[str, Any]] | None = None
+    reinvocation_policy: str = ""
+
+
+class Policy(Typed, frozen=True):
+    spec: PolicySpec = PolicySpec()
+
+
+class BindingSpec(Struct, frozen=True):
+    policy_name: str = ""
+    param_ref: ParamRef | None = None
+    match_resources: MatchResources | None = None
+
+
+class Binding(Typed, frozen=True):
+    spec: BindingSpec = BindingSpec()
+
+
+def default_policy(obj: Object) -> None:
+    shape.normalize(obj, Policy)
+    spec = part(obj, "spec")
+    if spec:
+        spec.setdefault("failurePolicy", "Fail")
+    if isinstance(match := spec.get("matchConstraints"), dict):
+        default_match(match)
+
+
+def default_binding(obj: Object) -> None:
+    shape.normalize(obj, Binding)
+    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
+        default_match(match)
+
+
+def validate_policy(obj: Object, _: Situation) -> Errors:
+    spec = part(obj, "spec")
+    errors = one_of(spec.get("failurePolicy"), ("Fail", "Ignore"), SPEC / "failurePolicy")
+    if (kind := spec.get("paramKind")) is not None:
+        errors += [fields.required(SPEC / "paramKind" / f) for f in ("apiVersion", "kind") if not kind.get(f)]
+    match = spec.get("matchConstraints")
+    if match is None:
+        errors.append(fields.required(SPEC / "matchConstraints"))
+    else:
+        errors += validate_match(match, SPEC / "matchConstraints")
+        if not items(match, "resourceRules"):
+            errors.append(fields.required(SPEC / "matchConstraints" / "resourceRules"))
+    mutations = items(spec, "mutations")
+    if not mutations:
+        errors.append(fields.required(SPEC / "mutations", "mutations must contain at least one item"))
+    for i, mutation in enumerate(mutations):
+        errors += validate_mutation(mutation, SPEC / "mutations" @ i)
+    reinvocation, here = spec.get("reinvocationPolicy"), SPEC / "reinvocationPolicy"
+    if not reinvocation:
+        return [*errors, fields.required(here)]
+    return errors + one_of(reinvocation, ("IfNeeded", "Never"), here)
+
+
+def validate_mutation(mutation: Object, path: Path) -> Errors:
+    """One sort of patch, and the expression of that sort alone."""
+    type = mutation.get("patchType") or ""
+    if not type:
+        return [fields.required(path / "patchType")]
+    if type not in PATCHES:
+        return [fields.not_supported(path / "patchType", type, tuple(PATCHES))]
+    errors: Errors = []
+    for other, name in PATCHES.items():
+        found = mutation.get(name)
+        if other != type and found is not None:
+            errors.append(fields.invalid(path / name, found, f"must not be specified when patchType is {type}"))
+        elif other == type and found is None:
+            errors.append(fields.required(path / name, f"must be specified when patchType is {type}"))
+        elif other == type and not (part(mutation, name).get("expression") or "").strip():
+            errors.append(fields.required(path / name / "expression", "expression is not specified"))
+    return errors
+
+
+def validate_binding(obj: Object, _: Situation) -> Errors:
+    spec = part(obj, "spec")
+    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
+    if (match := spec.get("matchResources")) is not None:
+        errors += validate_match(match, SPEC / "matchResources")
+    return errors
+
+
+def warn_policy(_: Object, __: Object | None) -> list[str]:
+    return [UNEVALUATED.format("MutatingAdmissionPolicy")]
+
+
+def warn_binding(_: Object, __: Object | None) -> list[str]:
+    return [UNEVALUATED.format("MutatingAdmissionPolicyBinding")]
+
+
+MUTATING_ADMISSION_POLICY = Kind(
+    group=GROUP,
+    version="v1",
+    name="MutatingAdmissionPolicy",
+    plural="mutatingadmissionpolicies",
+    namespaced=False,
+    type=Policy,
+    schema="io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+    categories=("api-extensions",),
+    default=default_policy,
+    validate=validate_policy,
+    validate_update=lambda new, _, situation: validate_policy(new, situation),
+    warn=warn_policy,
+    generation=workload.spec_changed,
+    columns=(
+        Column("Name", lambda p: p.name, format="name"),
+        Column("Mutations", lambda p: len(p.spec.mutations or ()), type="integer"),
+        Column("ParamKind", kind_text),
+        Column("Age", lambda p: Since(p.metadata.creation_timestamp)),
+    ),
+)
+
+MUTATING_ADMISSION_POLICY_BINDING = Kind(
+    group=GROUP,
+    version="v1",
+    name="MutatingAdmissionPolicyBinding",
+    plural="mutatingadmissionpolicybindings",
+    namespaced=False,
+    type=Binding,
+    schema="io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+    categories=("api-extensions",),
+    default=default_binding,
+    validate=validate_binding,
+    validate_update=lambda new, _, situation: validate_binding(new, situation),
+    warn=warn_binding,
+    generation=workload.spec_changed,
+    columns=(
+        Column("Name", lambda b: b.name, format="name"),
+        Column("PolicyName", lambda b: b.spec.policy_name),
+        Column("ParamRef", reference_text),
+        Column("Age", lambda b: Since(b.metadata.creation_timestamp)),
+    ),
+)
