@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from kubesvc.api.endpoints import ENDPOINTS
 from kubesvc.api.endpointslice import ENDPOINT_SLICE
-from kubesvc.api.errors import Conflict, Expired
+from kubesvc.api.errors import Conflict, Expired, Forbidden
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 from kubesvc.api.namespace import NAMESPACE
@@ -23,6 +23,8 @@ from kubesvc.client.interface import Client, Unreachable, WatchEvent
 from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.controllers import ControllerSettings, run_controllers
 from kubesvc.store.memory import MemoryStore
+
+from .rights import may
 
 MINE = ("endpoints", "endpointslice", "endpointslice-mirroring")
 
@@ -40,20 +42,32 @@ class Trouble:
         self.late_seconds: dict[Kind, float] = {}
         self.writes = 0
         """Writes tried so far."""
+        self.trespasses: list[str] = []
+        """What controllers tried and upstream's roles for them do not allow."""
 
     def strikes(self) -> bool:
         return self.random.random() < self.odds
 
 
 class TroubledClient:
-    """A client to the real server whose writes may fail before or after they were done, and whose watches may drop."""
+    """A client to the real server whose writes may fail before or after they were done, and whose watches may drop.
 
-    def __init__(self, inner: Client, trouble: Trouble) -> None:
+    manager: whose requests these are; only what upstream's role for it allows is done, "" for what nobody judges
+    """
+
+    def __init__(self, inner: Client, trouble: Trouble, manager: str = "") -> None:
         self.inner = inner
         self.trouble = trouble
+        self.manager = manager
 
     def as_manager(self, manager: str) -> Client:
-        return cast(Client, TroubledClient(self.inner.as_manager(manager), self.trouble))
+        return cast(Client, TroubledClient(self.inner.as_manager(manager), self.trouble, manager))
+
+    def judge(self, verb: str, kind: Kind, namespace: str, name: str = "", subresource: str = "") -> None:
+        if self.manager and not may(self.manager, verb, kind, subresource, namespace, name):
+            said = f"{self.manager}: {verb} {kind.resource}" + (f"/{subresource}" if subresource else "")
+            self.trouble.trespasses.append(said)
+            raise Forbidden(said)
 
     async def write(self, call: Callable[[], Awaitable[Object]]) -> Object:
         self.trouble.writes += 1
@@ -64,34 +78,48 @@ class TroubledClient:
             raise self.trouble.random.choice([Unreachable("cut off"), Conflict("somebody was faster")])
         return await call()
 
-    async def create(self, *words: Any, **more: Any) -> Object:
-        return await self.write(lambda: self.inner.create(*words, **more))
+    async def create(
+        self, kind: Kind, obj: Object, namespace: str = "", *, subresource: str = "", **more: Any
+    ) -> Object:
+        self.judge("create", kind, namespace, subresource=subresource)
+        return await self.write(lambda: self.inner.create(kind, obj, namespace, subresource=subresource, **more))
 
-    async def update(self, *words: Any, **more: Any) -> Object:
-        return await self.write(lambda: self.inner.update(*words, **more))
+    async def update(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
+        meta = obj["metadata"]
+        self.judge("update", kind, meta.get("namespace") or "", meta["name"], subresource)
+        return await self.write(lambda: self.inner.update(kind, obj, subresource=subresource))
 
-    async def patch(self, *words: Any, **more: Any) -> Object:
-        return await self.write(lambda: self.inner.patch(*words, **more))
+    async def patch(
+        self, kind: Kind, name: str, namespace: str, *words: Any, subresource: str = "", **more: Any
+    ) -> Object:
+        self.judge("patch", kind, namespace, name, subresource)
+        patching = (kind, name, namespace, *words)
+        return await self.write(lambda: self.inner.patch(*patching, subresource=subresource, **more))
 
-    async def delete(self, *words: Any, **more: Any) -> Object:
-        return await self.write(lambda: self.inner.delete(*words, **more))
+    async def delete(self, kind: Kind, name: str, namespace: str = "", **more: Any) -> Object:
+        self.judge("delete", kind, namespace, name)
+        return await self.write(lambda: self.inner.delete(kind, name, namespace, **more))
 
-    async def delete_collection(self, *words: Any, **more: Any) -> None:
+    async def delete_collection(self, kind: Kind, namespace: str = "", **more: Any) -> None:
+        self.judge("deletecollection", kind, namespace)
+
         async def call() -> Object:
-            await self.inner.delete_collection(*words, **more)
+            await self.inner.delete_collection(kind, namespace, **more)
             return {}
 
         await self.write(call)
 
-    async def get(self, *words: Any, **more: Any) -> Object:
+    async def get(self, kind: Kind, name: str, namespace: str = "", *, subresource: str = "") -> Object:
+        self.judge("get", kind, namespace, name, subresource)
         if self.trouble.strikes():
             raise Unreachable("cut off")
-        return await self.inner.get(*words, **more)
+        return await self.inner.get(kind, name, namespace, subresource=subresource)
 
-    async def list_raw(self, *words: Any, **more: Any) -> Any:
+    async def list_raw(self, kind: Kind, namespace: str = "", **more: Any) -> Any:
+        self.judge("list", kind, namespace)
         if self.trouble.strikes():
             raise Unreachable("cut off")
-        return await self.inner.list_raw(*words, **more)
+        return await self.inner.list_raw(kind, namespace, **more)
 
     async def watch(self, kind: Kind, *words: Any, **more: Any) -> AsyncGenerator[WatchEvent, None]:
         async with aclosing(cast(Any, self.inner.watch(kind, *words, **more))) as events:
@@ -223,6 +251,8 @@ def in_house(story: Callable[[House], Awaitable[None]], *, seed: int = 1, ranges
             await house.namespace()
             await house.node()
             await story(house)
+            trespasses = sorted(set(house.trouble.trespasses))
+            assert not trespasses, f"not allowed by upstream's roles: {', '.join(trespasses)}"
         finally:
             await house.stop()
             await server.stop()

@@ -27,6 +27,7 @@ from kubesvc.api.rbac import (
 )
 from kubesvc.client.interface import Client
 
+from .controllerroles import CONTROLLER_ROLES, MANAGER, NAMESPACED_ROLES
 from .rbac import API_GROUP, covered, rules_in
 
 LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
@@ -102,6 +103,8 @@ REVIEWS = [
     rule("create", "authentication.k8s.io", "tokenreviews"),
     rule("create", "authorization.k8s.io", "subjectaccessreviews"),
 ]
+CONTROLLER = "system:controller:"
+"""What the names of controllers' roles begin with; each is bound to the account of the rest of its name."""
 EVENTS = rule("create patch update", "core events.k8s.io", "events")
 LEADING = [rule("create", "coordination.k8s.io", "leases")]
 CLUSTER_ROLES: dict[str, list[Object]] = {
@@ -190,35 +193,9 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
         rule(READ, "storage.k8s.io", "storageclasses"),
         rule("get list patch update watch", "core", "persistentvolumeclaims"),
     ],
-    "system:controller:persistent-volume-binder": [
-        rule("create delete get list update watch", "core", "persistentvolumes"),
-        rule("update", "core", "persistentvolumes/status"),
-        rule("get list update watch", "core", "persistentvolumeclaims"),
-        rule("update", "core", "persistentvolumeclaims/status"),
-        rule("create delete get list watch", "core", "pods"),
-        rule(READ, "storage.k8s.io", "storageclasses"),
-        rule("get list", "core", "nodes"),
-        rule("watch", "core", "events"),
-        EVENTS,
-    ],
-    "system:controller:pvc-protection-controller": [
-        rule("get list update watch", "core", "persistentvolumeclaims"),
-        rule(READ, "core", "pods"),
-        EVENTS,
-    ],
-    "system:controller:pv-protection-controller": [
-        rule("get list update watch", "core", "persistentvolumes"),
-        EVENTS,
-    ],
-    "system:controller:ephemeral-volume-controller": [
-        rule(READ, "core", "pods"),
-        rule("update", "core", "pods/finalizers"),
-        rule("create get list watch", "core", "persistentvolumeclaims"),
-        EVENTS,
-    ],
+    "system:kube-controller-manager": [rule(*row) for row in MANAGER],
+    **{CONTROLLER + name: [rule(*row) for row in rows] for name, rows in CONTROLLER_ROLES.items()},
 }  # fmt: skip
-CONTROLLER = "system:controller:"
-"""What the names of controllers' roles begin with; each is bound to the account of the rest of its name."""
 GATHERING = {"admin": "edit", "edit": "view", "view": ""}
 """The roles that gather rules, each with the one that is part of it."""
 CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -234,6 +211,7 @@ CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
         "system:service-account-issuer-discovery",
         ("Group system:serviceaccounts",),
     ),
+    "system:kube-controller-manager": ("system:kube-controller-manager", ("User system:kube-controller-manager",)),
     "system:node-proxier": ("system:node-proxier", ("User system:kube-proxy",)),
     "system:kube-scheduler": ("system:kube-scheduler", ("User system:kube-scheduler",)),
     "system:volume-scheduler": ("system:volume-scheduler", ("User system:kube-scheduler",)),
@@ -252,6 +230,7 @@ ROLES: dict[tuple[str, str], list[Object]] = {
         rule("watch", "core", "configmaps"),
         rule("get update", "core", "configmaps", "kube-scheduler"),
     ],
+    **{(ns, CONTROLLER + name): [rule(*row) for row in rows] for (ns, name), rows in NAMESPACED_ROLES.items()},
 }
 ROLE_BINDINGS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("kube-system", "system::extension-apiserver-authentication-reader"): (
@@ -262,6 +241,10 @@ ROLE_BINDINGS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
         "system::leader-locking-kube-scheduler",
         ("User system:kube-scheduler",),
     ),
+    **{
+        (ns, CONTROLLER + name): (CONTROLLER + name, (f"ServiceAccount kube-system/{name}",))
+        for ns, name in NAMESPACED_ROLES
+    },
 }
 
 

@@ -18,7 +18,7 @@ from . import cronjob_plan as plan
 from .job_plan import finished
 from .ownership import controller_uid
 from .runner import Controller, ControllerContext, ExpectedFailure, closing, key_of
-from .versioned import patch_version
+from .versioned import put_version
 
 LONGEST_WAIT_SECONDS = 600.0
 """A CronJob is looked at now and then before its time: the wall clock may have been set, which no wait notices."""
@@ -213,7 +213,7 @@ class CronJobController(Controller):
             return
         plain: Object = {"active": None, **msgspec.to_builtins(status)}
         try:
-            await patch_version(self.client, CRON_JOB, cron_job, {"status": plain}, subresource="status")
+            await put_version(self.client, CRON_JOB, cron_job, {"status": plain}, subresource="status")
         except NotFound:
             return
 

@@ -145,7 +145,7 @@ class DaemonSetController(RevisedController[DaemonSet]):
         if msgspec.convert({**status, **kept}, type(before)) == before:
             return
         counts = ("updatedNumberScheduled", "numberAvailable", "numberUnavailable")
-        await self.patch_status(daemon_set, status | {c: None for c in counts if not status[c]})
+        await self.change_status(daemon_set, status | {c: None for c in counts if not status[c]})
 
 
 def relevant(node: Node) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from . import deployment_plan as plan
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, closing, key_of
 from .slimpod import pods_of
-from .versioned import patch_version
+from .versioned import patch_version, put_change
 
 
 class DeploymentController(Controller):
@@ -226,7 +226,7 @@ class DeploymentController(Controller):
         if controller_uid(found) == deployment.metadata.uid and plan.same_template(template, found.spec.template):
             return
         count = (deployment.status.collision_count or 0) + 1
-        await self.patch_status(deployment, {"collisionCount": count})
+        await self.change_status(deployment, {"collisionCount": count})
 
     async def scale(self, deployment: Deployment, step: plan.Scale) -> None:
         """Set a ReplicaSet's size, and let it remember the Deployment's."""
@@ -256,11 +256,9 @@ class DeploymentController(Controller):
 
     async def note_revision(self, deployment: Deployment, revision: str) -> None:
         if deployment.metadata.annotation(plan.REVISION) != revision:
-            meta = {"uid": deployment.metadata.uid, "annotations": {plan.REVISION: revision}}
-            patch = {"metadata": meta}  # through /status, which raises no generation (META-7)
-            await self.client.patch(
-                DEPLOYMENT, deployment.name, deployment.namespace, patch, "merge", subresource="status"
-            )
+            change = {"metadata": {"annotations": {plan.REVISION: revision}}}
+            # through /status, which raises no generation (META-7)
+            await put_change(self.client, DEPLOYMENT, deployment, change, subresource="status")
 
     async def note_pause(self, deployment: Deployment) -> bool:
         """Show in the condition Progressing that the rollout was paused or resumed; whether it was written."""
@@ -281,7 +279,7 @@ class DeploymentController(Controller):
             return
         conditions: dict[str, Condition] = {c.type: c for c in deployment.status.conditions or ()}
         plan.set_condition(conditions, "Progressing", status, reason, message, self.ctx.clock.now())
-        await self.patch_status(deployment, {"conditions": [msgspec.to_builtins(c) for c in conditions.values()]})
+        await self.change_status(deployment, {"conditions": [msgspec.to_builtins(c) for c in conditions.values()]})
 
     async def write_status(
         self, deployment: Deployment, every: Sequence[ReplicaSet], new: ReplicaSet | None, *, rolling: bool = True
@@ -290,19 +288,16 @@ class DeploymentController(Controller):
         now = self.ctx.clock.now()
         status = plan.plan_status(deployment, every, new, now, rolling=rolling)
         if msgspec.convert(status, type(deployment.status)) != deployment.status:
-            await self.patch_status(deployment, {name: status.get(name) for name in COUNTS} | status)
+            await self.change_status(deployment, {name: status.get(name) for name in COUNTS} | status)
         deadline = deployment.spec.progress_deadline_seconds
         if rolling and deadline and deadline != 2**31 - 1 and not plan.complete(deployment, plan.count(every, new)):
             left = plan.seconds_to_deadline(status, deadline, now)
             if left is not None:
                 self.queue.add_after(key_of(deployment), left + 1)
 
-    async def patch_status(self, deployment: Deployment, status: Object) -> None:
-        patch = {"metadata": {"uid": deployment.metadata.uid}, "status": status}
+    async def change_status(self, deployment: Deployment, status: Object) -> None:
         try:
-            await self.client.patch(
-                DEPLOYMENT, deployment.name, deployment.namespace, patch, "merge", subresource="status"
-            )
+            await put_change(self.client, DEPLOYMENT, deployment, {"status": status}, subresource="status")
         except NotFound:
             return
 

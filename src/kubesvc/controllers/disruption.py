@@ -28,7 +28,7 @@ from . import disruption_plan as plan
 from .ownership import matcher_of
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
 from .slimpod import pods_of
-from .versioned import patch_version
+from .versioned import put_version
 
 SIZED: tuple[Kind, ...] = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, REPLICATION_CONTROLLER)
 
@@ -132,7 +132,7 @@ class DisruptionController(Controller):
         pods = {**before, **(status.get("disruptedPods") or {})}
         patch = {"status": {**status, "disruptedPods": pods if status.get("disruptedPods") else None}}
         try:
-            await patch_version(self.client, POD_DISRUPTION_BUDGET, budget, patch, subresource="status")
+            await put_version(self.client, POD_DISRUPTION_BUDGET, budget, patch, subresource="status")
         except NotFound:
             return
 

@@ -79,7 +79,7 @@ class RevisedController(PodOwnerController[OwnerT]):
                 plain = await self.client.get(CONTROLLER_REVISION, body["metadata"]["name"], owner.namespace)
                 taken = msgspec.convert(plain, ControllerRevision)
                 if plain.get("data") != body["data"] or controller_uid(taken) != owner.metadata.uid:
-                    await self.patch_status(owner, {"collisionCount": (collisions or 0) + 1})
+                    await self.change_status(owner, {"collisionCount": (collisions or 0) + 1})
                     return None
         revision = msgspec.convert(plain, ControllerRevision)
         history.append(revision)

@@ -17,7 +17,7 @@ from .job_backoff import NONE, Record
 from .ownership import controller_uid
 from .podowner import PodOwnerController
 from .runner import Controller, ControllerContext, key_of
-from .versioned import patch_version, set_finalizers
+from .versioned import put_version, set_finalizers
 
 
 class JobController(PodOwnerController[Job]):
@@ -104,7 +104,7 @@ class JobController(PodOwnerController[Job]):
         if same == job.status:
             return
         try:
-            await patch_version(self.client, JOB, job, {"status": steps.status}, subresource="status")
+            await put_version(self.client, JOB, job, {"status": steps.status}, subresource="status")
         except NotFound:
             return
         suspended = {c["status"]: c for c in steps.status["conditions"] or () if c["type"] == "Suspended"}

@@ -250,8 +250,10 @@ class LoadBalancerController(Controller):
         self.events.event(SERVICE, service, "Normal", "DeletedLoadBalancer", "Deleted load balancer")
 
     async def hold(self, service: Service, finalizers: list[str]) -> None:
+        """Set the finalizers, through the status as upstream does: of a Service no more may be written."""
         meta = {"finalizers": finalizers or None, "resourceVersion": service.metadata.resource_version}
-        await self.client.patch(SERVICE, service.name, service.namespace, {"metadata": meta}, "merge")
+        patch = {"metadata": meta}
+        await self.client.patch(SERVICE, service.name, service.namespace, patch, "merge", subresource="status")
 
     async def publish(self, service: Service, addresses: Sequence[str]) -> None:
         """Write the status; addresses that others put there go, as with every cloud."""

@@ -20,6 +20,7 @@ from kubesvc.api.storageclass import StorageClass
 from kubesvc.client.workqueue import Key, RetryPolicy
 
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
+from .versioned import put_change
 from .volumebinding_plan import (
     OLD_PROVISIONER,
     PROVISIONED_BY,
@@ -180,9 +181,9 @@ class LocalPathProvisioner(Controller):
         """Let the scheduler choose again when the node that it chose is gone."""
         if node is not None or not claim.metadata.annotation(SELECTED_NODE):
             return
-        meta = {"uid": claim.metadata.uid, "annotations": {SELECTED_NODE: None}}
+        change = {"metadata": {"annotations": {SELECTED_NODE: None}}}
         try:
-            await self.client.patch(PERSISTENT_VOLUME_CLAIM, claim.name, claim.namespace, {"metadata": meta}, "merge")
+            await put_change(self.client, PERSISTENT_VOLUME_CLAIM, claim, change)
         except NotFound:
             return
 

@@ -18,6 +18,7 @@ from kubesvc.clock import rfc3339
 
 from .customkinds import CustomKinds
 from .runner import Controller, ControllerContext, ExpectedFailure, key_of
+from .versioned import put_change
 
 META = msgspec.json.Decoder(Typed)
 
@@ -101,9 +102,8 @@ class NamespaceController(Controller):
         if wanted == list(current.values()):
             return
         status: Object = {"phase": "Terminating", "conditions": [msgspec.to_builtins(c) for c in wanted]}
-        patch = {"metadata": {"uid": namespace.metadata.uid}, "status": status}
         try:
-            await self.client.patch(NAMESPACE, namespace.name, "", patch, "merge", subresource="status")
+            await put_change(self.client, NAMESPACE, namespace, {"status": status}, subresource="status")
         except NotFound:
             return
 

@@ -10,12 +10,12 @@ import msgspec
 
 from kubesvc.api.errors import Invalid, NotFound
 from kubesvc.api.kind import Kind
-from kubesvc.api.meta import Typed, controller_reference
+from kubesvc.api.meta import Object, Typed, controller_reference
 from kubesvc.api.pod import LabelSelector as TypedSelector
 from kubesvc.api.selectors import LabelSelector, label_selector_of
 from kubesvc.client.interface import Client
 
-from .versioned import patch_version
+from .versioned import patch_version, put_version
 
 T = TypeVar("T", bound=Typed)
 
@@ -71,10 +71,16 @@ async def release(client: Client, kind: Kind, obj: Typed, owner: Typed) -> None:
     await patch_owners(client, kind, obj, references)
 
 
-async def patch_owners(client: Client, kind: Kind, obj: Typed, references: list[dict[str, object]]) -> None:
-    """Replace the list of owners, if the object still is the one in the cache."""
+async def patch_owners(
+    client: Client, kind: Kind, obj: Typed, references: list[dict[str, object]], *, put: bool = False
+) -> None:
+    """Replace the list of owners, if the object still is the one in the cache.
+
+    put: for whom `update` is allowed and `patch` is not
+    """
     try:
-        await patch_version(client, kind, obj, {"metadata": {"ownerReferences": references or None}})
+        change: Object = {"metadata": {"ownerReferences": references or None}}
+        await (put_version if put else patch_version)(client, kind, obj, change)
     except NotFound:
         return
     except Invalid:

@@ -23,7 +23,7 @@ from . import volumebinding_plan as plan
 from .podclaims import by_claim
 from .runner import Controller, ControllerContext, key_of
 from .slimpod import pods_of
-from .versioned import patch_version
+from .versioned import put_change, put_version
 
 T = TypeVar("T", bound=Typed)
 
@@ -138,7 +138,7 @@ class PersistentVolumeBinder(Controller):
 
     async def claim_status(self, claim: PersistentVolumeClaim, phase: str, volume: PersistentVolume | None) -> None:
         if phase and (status := plan.claim_status(claim, phase, volume)):
-            await self.patch_status(PERSISTENT_VOLUME_CLAIM, claim, status)
+            await self.change_status(PERSISTENT_VOLUME_CLAIM, claim, status)
 
     # -- volumes ------------------------------------------------------------------------------------------------------
 
@@ -184,17 +184,16 @@ class PersistentVolumeBinder(Controller):
             "message": message or None,
             "lastPhaseTransitionTime": rfc3339(self.ctx.clock.now()),
         }
-        await self.patch_status(PERSISTENT_VOLUME, volume, status)
+        await self.change_status(PERSISTENT_VOLUME, volume, status)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     async def patch(self, kind: Kind, obj: T, patch: Object) -> T:
         """Change the very version that was decided on; as it is then. Raises Conflict for another one."""
-        return typed(await patch_version(self.client, kind, obj, patch), type(obj))
+        return typed(await put_version(self.client, kind, obj, patch), type(obj))
 
-    async def patch_status(self, kind: Kind, obj: Typed, status: Object) -> None:
-        patch = {"metadata": {"uid": obj.metadata.uid}, "status": status}
-        await self.client.patch(kind, obj.name, obj.namespace, patch, "merge", subresource="status")
+    async def change_status(self, kind: Kind, obj: Typed, status: Object) -> None:
+        await put_change(self.client, kind, obj, {"status": status}, subresource="status")
 
 
 def claim_text(volume: PersistentVolume) -> str:

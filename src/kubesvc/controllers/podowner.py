@@ -20,6 +20,7 @@ from .expectations import Expectations
 from .ownership import adopt, controller_uid, matcher_of, plan_claim, release
 from .runner import Controller, ControllerContext, closing, key_of
 from .slimpod import pods_of
+from .versioned import put_change
 
 OwnerT = TypeVar("OwnerT", bound=Typed)
 
@@ -166,11 +167,10 @@ class PodOwnerController(Controller, Generic[OwnerT]):
             self.queue.add_after(key, left + 1.0)
         return not left
 
-    async def patch_status(self, owner: OwnerT, status: Object) -> None:
-        """Merge-patch the status of this very object; nothing happens if it is gone."""
-        patch = {"metadata": {"uid": owner.metadata.uid}, "status": status}
+    async def change_status(self, owner: OwnerT, status: Object) -> None:
+        """Change these fields of the status of this very object; nothing happens if it is gone."""
         try:
-            await self.client.patch(self.kind, owner.name, owner.namespace, patch, "merge", subresource="status")
+            await put_change(self.client, self.kind, owner, {"status": status}, subresource="status")
         except NotFound:
             return
 

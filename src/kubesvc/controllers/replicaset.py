@@ -103,7 +103,7 @@ class ReplicasController(PodOwnerController[OwnerT]):
         if self.kind is REPLICATION_CONTROLLER:
             del status["terminatingReplicas"]  # a field that this kind does not have
         if msgspec.convert(status, type(replica_set.status)) != replica_set.status:
-            await self.patch_status(owner, status_patch(status))
+            await self.change_status(owner, status_patch(status))
 
 
 class ReplicaSetController(ReplicasController[ReplicaSet]):

@@ -137,7 +137,7 @@ class StatefulSetController(RevisedController[StatefulSet]):
                     continue
                 wanted = plan.claim_owners(stateful_set, pod, ordinal, claim)
                 if wanted != [msgspec.to_builtins(r) for r in claim.metadata.owner_references or ()]:
-                    await patch_owners(self.client, PERSISTENT_VOLUME_CLAIM, claim, wanted)
+                    await patch_owners(self.client, PERSISTENT_VOLUME_CLAIM, claim, wanted, put=True)
 
     async def remove(self, stateful_set: StatefulSet, step: plan.Remove) -> None:
         pod = step.pod
@@ -177,4 +177,4 @@ class StatefulSetController(RevisedController[StatefulSet]):
         if msgspec.convert(status, type(before)) == before:
             return
         counts = ("readyReplicas", "currentReplicas", "updatedReplicas")
-        await self.patch_status(stateful_set, status | {c: None for c in counts if not status[c]})
+        await self.change_status(stateful_set, status | {c: None for c in counts if not status[c]})

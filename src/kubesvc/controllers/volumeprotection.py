@@ -48,9 +48,9 @@ async def protect(client: Client, kind: Kind, obj: Typed, finalizer: str, *, use
     held = obj.metadata.finalizers or []
     if obj.metadata.deletion_timestamp is None:
         if finalizer not in held:
-            await set_finalizers(client, kind, obj, [*held, finalizer])
+            await set_finalizers(client, kind, obj, [*held, finalizer], put=True)
     elif finalizer in held and not used:
-        await set_finalizers(client, kind, obj, [f for f in held if f != finalizer])
+        await set_finalizers(client, kind, obj, [f for f in held if f != finalizer], put=True)
 
 
 class ClaimProtection(Controller):
