@@ -279,7 +279,7 @@ PLANTED = (
         ],
         f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe of container c (GET "
         "/healthz on port 8080) fails: HTTP probe failed with statuscode: 500; it failed "
-        "31 times since 2026-01-01T00:00:00Z, and the Pod was Ready in between",
+        "31 times since 2026-01-01T00:00:00Z, and succeeded in between",
         "kubectl -n shop logs web-1 -c c",
     ),
     Planted(
@@ -654,8 +654,8 @@ PLANTED = (
             event("Pod/web-1", "Unhealthy", "Readiness probe failed: ", count=7),
         ],
         f"svc/web does not route: pod/web-1 runs but is not Ready {SINCE}: the readiness probe of container c (exec "
-        "test -e /tmp/ready) fails, and says nothing; it failed 7 times since 2026-01-01T00:00:00Z, and the Pod was "
-        "Ready in between",
+        "test -e /tmp/ready) fails, and says nothing; it failed 7 times since 2026-01-01T00:00:00Z, and "
+        "succeeded in between",
     ),
     Planted(
         "listed though not ready",
@@ -1512,6 +1512,60 @@ def test_one_pod_of_two_that_does_not_answer_is_broken_for_who_asks_about_it() -
         "svc/web": "degraded", "pod/web-1 svc/web": "broken", "pod/web-2 svc/web": "healthy",
         "pod/web-1": "broken", "pod/web-2": "healthy",
     }  # fmt: skip
+
+
+FAST = {"exec": {"command": ["x"]}, "periodSeconds": 1}
+OUTAGES = (
+    # sentence, how often, the first and the last time, the probe, since when the container runs, whether it flaps
+    ("fails at every other turn", 6, "01:00:00", "01:00:10", FAST, "00:50:00", True),
+    ("a slow start: fails at each turn until it is up", 30, "01:00:00", "01:00:29", FAST, "01:00:00", False),
+    ("an outage of a while: fails at each turn", 7, "01:00:00", "01:00:06", FAST, "00:50:00", False),
+    ("each failure takes its timeout", 4, "01:00:00", "01:00:15", {**FAST, "timeoutSeconds": 5}, "00:50:00", False),
+    ("twice only", 2, "01:00:00", "01:04:00", FAST, "00:50:00", False),
+    ("so often that events were held back, long after the start", 40, "00:10:00", "01:04:00", FAST, "00:00:00", True),
+    ("so often that events were held back, from the start on", 40, "00:10:02", "01:04:00", FAST, "00:10:00", False),
+)
+
+
+@pytest.mark.parametrize(("sentence", "times", "first", "last", "probe", "began", "flaps"), OUTAGES,
+                         ids=[o[0] for o in OUTAGES])  # fmt: skip
+def test_only_a_probe_that_succeeds_in_between_flaps(
+    sentence: str, times: int, first: str, last: str, probe: Object, began: str, flaps: bool
+) -> None:
+    """EP314: a Pod that was slow to start, or away once, is none that flaps."""
+    failed = event("Pod/web-1", "Unhealthy", "Readiness probe failed: no", count=times)
+    failed |= {"firstTimestamp": f"2026-01-01T{first}Z", "lastTimestamp": f"2026-01-01T{last}Z"}
+    running = {"running": {"startedAt": f"2026-01-01T{began}Z"}}
+    turned = {"type": "Ready", "status": "True", "lastTransitionTime": f"2026-01-01T{last}Z"}
+    well = cluster(
+        service(), pod(container={"readinessProbe": probe}, state=running, status={"conditions": [turned]}), failed
+    )
+    found = diagnose(parse_subject(["svc/web"]), well, SHOP)
+    assert (found.code, found.status) == (("EP314", "degraded") if flaps else ("", "healthy"))
+    turned = {"type": "Ready", "status": "False", "lastTransitionTime": f"2026-01-01T{first}Z"}
+    away = cluster(
+        service(),
+        pod(container={"readinessProbe": probe}, state=running, ready=False, status={"conditions": [turned]}),
+        failed,
+    )
+    found = diagnose(parse_subject(["svc/web"]), away, SHOP)
+    assert found.code == "EP301" and ("succeeded in between" in found.verdict) is flaps
+
+
+TURNED = ((True, "01:00:03", True), (True, "01:00:06", False), (False, "01:00:02", False), (False, "01:00:20", True))
+
+
+@pytest.mark.parametrize(("ready", "turned", "flaps"), TURNED)
+def test_when_readiness_turned_tells_whether_a_probe_succeeded_in_between(
+    ready: bool, turned: str, flaps: bool
+) -> None:
+    """Ready before the last failure, or until long after the first one."""
+    failed = event("Pod/web-1", "Unhealthy", "Readiness probe failed: no", count=7)
+    failed |= {"firstTimestamp": "2026-01-01T01:00:00Z", "lastTimestamp": "2026-01-01T01:00:06Z"}
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": f"2026-01-01T{turned}Z"}
+    asked = pod(container={"readinessProbe": FAST}, ready=ready, status={"conditions": [condition]})
+    found = diagnose(parse_subject(["svc/web"]), cluster(service(), asked, failed), SHOP)
+    assert (found.code == "EP314" or "succeeded in between" in found.verdict) is flaps
 
 
 def test_a_narrow_snapshot_knows_only_the_pods_it_asked_for() -> None:

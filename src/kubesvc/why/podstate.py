@@ -34,7 +34,14 @@ CONFIG_REASONS = (
     "PreStartHookError",
 )  # fmt: skip
 FLAPS = 3
-"""This many failed probes of a Pod that is ready now make it a flapping one."""
+"""Fewer failed probes than these are no flapping."""
+SPARSE = 1.6
+"""A probe that fails at each turn fails about as often as there was time; one that succeeds at every other turn half as
+often."""
+SETTLING_SECONDS = 5.0
+"""What a busy machine may take besides, until a Pod that has failed often enough is said not to be Ready."""
+MOST_TOLD = 25
+"""As many events about one Pod are told as they come; later ones are held back."""
 VOLUMES = re.compile(r"persistent ?volume|pvc", re.IGNORECASE)
 """What a scheduler's words say when it is a Pod's volumes that are in the way."""
 REFUSED = re.compile(r"connection refused|connect: connection", re.IGNORECASE)
@@ -436,22 +443,48 @@ def failing_probe(pod: Pod, container: Container, probe: Probe, kind: str, began
     text = (
         f"pod/{pod.name} runs but is not Ready{began}: {what} fails{f': {result}' if result else ', and says nothing'}"
     )
-    return Finding(code, "broken", text + (flaps(pod, event) if kind == "Readiness" else ""), logs, False, tuple(seen))
+    return Finding(
+        code, "broken", text + (flaps(pod, probe, event) if kind == "Readiness" else ""), logs, False, tuple(seen)
+    )
 
 
-def flaps(pod: Pod, event: Event) -> str:
-    """How often the probe failed, if the Pod was Ready between the first failure and now, else ""."""
-    condition, times = pod.status.condition("Ready"), times_of(event)
-    turned = condition.last_transition_time if condition else None
-    if times < FLAPS or not turned or not event.first_seen:
+def flaps(pod: Pod, probe: Probe, event: Event) -> str:
+    """How often the probe failed, if it succeeded in between, else ""."""
+    if not interrupted(pod, probe, event):
         return ""
+    return f"; it failed {times_of(event)} times since {event.first_seen}, and succeeded in between"
+
+
+def interrupted(pod: Pod, probe: Probe | None, event: Event) -> bool:
+    """Whether the failures that an event counts are more than one outage, such as every slow start has: then the probe
+    would have had time to fail far more often. Of many failures a kubelet soon tells only one in five minutes; there,
+    that they did not begin with the container has to do."""
+    times = times_of(event)
+    first, last = moment(event.first_seen), moment(event.last_seen)
+    if times < FLAPS or first is None or last is None:
+        return False
+    pause = max(probe.period_seconds or 10, probe.timeout_seconds or 1) if probe is not None else 10
+    condition = pod.status.condition("Ready")
+    turned = moment(condition.last_transition_time) if condition else None
+    if turned is not None:
+        tries = (probe.failure_threshold or 3) if probe is not None else 3
+        if pod.ready and first < turned < last:
+            return True  # it became Ready, and failed again
+        if not pod.ready and turned - first > 2 * tries * pause + SETTLING_SECONDS:
+            return True  # it was Ready until long after the first failure
+    if times > MOST_TOLD:
+        starts = [moment(s.state.running.started_at) for s in pod.status.container_statuses or () if s.state.running]
+        waited = (probe.initial_delay_seconds or 0) if probe is not None else 0
+        return all(start is None or first - start > waited + 2 * pause for start in starts)
+    return (last - first) / pause + 1 >= times * SPARSE
+
+
+def moment(stamp: str | None) -> float | None:
+    """Unix seconds; None for a time that is not known."""
     try:
-        between = parse_rfc3339(turned) > parse_rfc3339(event.first_seen)
+        return parse_rfc3339(stamp) if stamp else None
     except ValueError:
-        between = False
-    if not between:
-        return ""
-    return f"; it failed {times} times since {event.first_seen}, and the Pod was Ready in between"
+        return None
 
 
 def result_of(event: Event) -> str:
@@ -509,10 +542,9 @@ def flapping(pod: Pod, snapshot: Snapshot) -> Finding | None:
     event = last_unhealthy(pod, "Readiness", snapshot)
     if event is None or not pod.ready:
         return None
-    times = times_of(event)
-    if times < FLAPS:
+    if not interrupted(pod, readiness_of(pod, event), event):
         return None
-    said = result_of(event)
+    times, said = times_of(event), result_of(event)
     return Finding(
         "EP314",
         "warning",
@@ -522,6 +554,14 @@ def flapping(pod: Pod, snapshot: Snapshot) -> Finding | None:
         False,
         (f"first {event.first_seen}, last {event.last_seen}",),
     )
+
+
+def readiness_of(pod: Pod, event: Event) -> Probe | None:
+    """The readiness probe that an event is about; None if that is not known."""
+    path = event.involved_object.field_path
+    probed = [c for c in pod.spec.containers or () if c.readiness_probe is not None]
+    named = [c for c in probed if path == f"spec.containers{{{c.name}}}"]
+    return next((c.readiness_probe for c in (*named, *probed)), None)
 
 
 __all__ = ["DEPLOYMENT", "explain_pod", "flapping", "since"]
