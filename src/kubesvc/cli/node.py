@@ -92,9 +92,10 @@ def run(args: argparse.Namespace) -> int:
             ipaddress.ip_address(address)
         except ValueError as error:
             raise Failure(f"--address: {error}", status=WRONG_USAGE) from None
+    runtime = "" if args.runtime is None else checked_runtime(args.runtime)
     find_target(args)  # refuse before anything is made here
-    if args.runtime is not None:
-        print(f"kubesvc node: containers are made by {checked_runtime(args.runtime)}", file=sys.stderr)
+    if runtime:
+        print(f"kubesvc node: containers are made by {runtime}", file=sys.stderr)
     name = args.node or platform.node().lower()
     directory = state_home() / ALONE / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
