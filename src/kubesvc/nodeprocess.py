@@ -74,7 +74,7 @@ def node_parts(
     settings = NodeSettings(
         node_name=process.node_name,
         state_dir=state,
-        node_addresses=(process.address,),
+        node_addresses=process.addresses,
         cluster_dns=(process.cluster_dns,),
         cluster_domain=process.cluster_domain,
         zone=process.zone,
@@ -124,9 +124,13 @@ async def steer(
     the node. What was asked for and does not work is said there, and then there is no proxy."""
     from kubesvc.proxy import Proxy, ProxySettings
     from kubesvc.proxy.choice import ModeUnavailable, open_backends
+    from kubesvc.proxy.settings import METRICS_PORT
 
     settings = ProxySettings(
-        mode=process.proxy_mode, cluster_cidrs=process.cluster_cidrs, service_cidrs=process.service_ranges
+        mode=process.proxy_mode,
+        cluster_cidrs=process.cluster_cidrs,
+        service_cidrs=process.service_ranges,
+        metrics_port=METRICS_PORT,
     )
     state = Path(process.state_dir)
     try:

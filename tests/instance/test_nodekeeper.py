@@ -132,3 +132,19 @@ def test_a_process_that_cannot_be_started_on_its_ground_is_a_failure(tmp_path: P
             await task
 
     kept(tmp_path, spawning, scene)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "addresses"),
+    [
+        (("10.244.0.0/16",), ("172.30.0.11",)),
+        (("10.244.0.0/16", "fd00:244::/56"), ("172.30.0.11", "fd00:172:30::11")),
+        (("fd00:244::/56", "10.244.0.0/16"), ("fd00:172:30::11", "172.30.0.11")),
+    ],
+)
+def test_a_node_has_an_address_of_each_family_that_its_pods_have(
+    tmp_path: Path, ranges: tuple[str, ...], addresses: tuple[str, ...]
+) -> None:
+    """The primary family's first (PROXY-126)."""
+    keeper = Keeper(UpOptions(cluster_cidr=ranges), InstancePaths(tmp_path), InstanceRecord(), lambda: None)
+    assert keeper.process(PLAN).addresses == addresses

@@ -21,7 +21,7 @@ from kubesvc.clock import parse_rfc3339
 
 from . import ground
 from .leftovers import RUNTIME_RECORD, remove_containers, remove_groups
-from .options import NodePlan, NodeProcess, UpOptions
+from .options import NodePlan, NodeProcess, UpOptions, addresses_of
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
 from .wiring import API_ADDRESS, Balanced, Host, Wiring
@@ -107,6 +107,7 @@ class NodeKeeper:
         if node is None:
             node = NodeRecord(plan.name, plan.address, "", zone=plan.zone, simulated=plan.simulated)
             self.record.nodes.append(node)
+        own = addresses_of(plan.address, self.options.cluster_cidr)
         outside = [str(ipaddress.ip_interface(o.address).ip) for o in read_outside(self.paths.outside)]
         directory = self.paths.node(plan.name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,14 +117,14 @@ class NodeKeeper:
         return Host(
             node.ground.pid,
             plan.name,
-            (f"{plan.address}/24",),
+            tuple(f"{a}/64" if ":" in a else f"{a}/24" for a in own),
             local=(API_ADDRESS,),
             forward=True,
             # A route must exist before a rule can send a packet elsewhere.
             routes=tuple(
                 (r, "")
                 for r in (*self.options.service_cluster_ip_range, *self.options.load_balancer_range, *outside)
-                if ":" not in r
+                if ":" not in r or (len(own) > 1 and r in self.options.service_cluster_ip_range)
             ),
         )
 
@@ -186,6 +187,7 @@ class NodeKeeper:
         return NodeProcess(
             node_name=plan.name,
             address=plan.address,
+            addresses=addresses_of(plan.address, options.cluster_cidr),
             state_dir=str(paths.node(plan.name)),
             api_socket=str(paths.node(plan.name) / API_SOCKET),
             proxy_api_socket=str(paths.node(plan.name) / PROXY_API_SOCKET),

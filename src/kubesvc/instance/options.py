@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 NODE_ADDRESS_BASE = ipaddress.IPv4Address("172.30.0.10")
+NODE_PREFIX_6 = "fd00:172:30::"
+"""Of the nodes' network, a /64, in clusters whose Pods have IPv6 addresses."""
 MOST_NODES = 200
 
 
@@ -104,6 +107,19 @@ def plan_nodes(options: UpOptions) -> list[NodePlan]:
     return plans
 
 
+def second_address(address: str) -> str:
+    """A node's IPv6 address, by its IPv4 address: 172.30.0.11 has fd00:172:30::11."""
+    return f"{NODE_PREFIX_6}{address.rpartition('.')[2]}"
+
+
+def addresses_of(address: str, cluster_cidrs: Sequence[str]) -> tuple[str, ...]:
+    """A node's addresses, the cluster's primary family first: IPv6 only where Pods have it too."""
+    six = [":" in cidr for cidr in cluster_cidrs]
+    if not any(six):
+        return (address,)
+    return (second_address(address), address) if six[0] else (address, second_address(address))
+
+
 class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's process is told, as JSON in its state directory: where to find what, and what to be.
 
@@ -115,10 +131,12 @@ class NodeProcess(msgspec.Struct, frozen=True, kw_only=True):
     runtime:                    the socket of a container runtime that makes the containers; "" for none
     ground:                     a process inside the node, for a process that runs beside it; 0 for one inside
     instance_root:              the instance's directory, which Pods must not see
+    addresses:                  all of the node's own, the cluster's primary family first
     """
 
     node_name: str
     address: str
+    addresses: tuple[str, ...]
     state_dir: str
     api_socket: str
     proxy_api_socket: str

@@ -8,6 +8,8 @@ import msgspec
 
 AskedMode = Literal["auto", "nftables", "iptables", "userspace"]
 MODES: tuple[AskedMode, ...] = ("auto", "nftables", "iptables", "userspace")
+METRICS_PORT = 10249
+"""Where kube-proxy has its metrics."""
 
 
 class ProxySettings(msgspec.Struct, frozen=True):
