@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import signal
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -12,6 +13,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 log = logging.getLogger("kubesvc")
+
+
+def set_umask() -> None:
+    """Make files as this program says, whatever umask it was started with: a strict one would keep users inside Pods
+    from their own root directory, a lax one let others change what is ours. What is secret says so where it is made."""
+    os.umask(0o022)
 
 
 def set_collector() -> None:

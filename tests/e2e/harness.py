@@ -138,6 +138,7 @@ class Instance:
             text=True,
             env=self.environment(),
             start_new_session=True,
+            umask=0o077,  # as on strict machines: it must not reach into Pods
             **credentials,
         )
         assert self.process.stdout is not None

@@ -43,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from kubesvc.lifetime import set_umask
     from kubesvc.node.imagestore import ImageStore
 
+    set_umask()
     paths = existing(args.name) if args.name else instance_paths(None)
     store = ImageStore(paths.images)
     if args.act == "pull":

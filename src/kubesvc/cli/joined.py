@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from kubesvc.clock import Clock, Random, RealClock
 from kubesvc.instance.paths import ALONE, state_home
-from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
+from kubesvc.lifetime import cancel, run_loop, set_collector, set_umask, stop_event
 
 from . import WRONG_USAGE, Failure, first_of
 from .runtimes import checked_runtime
@@ -77,6 +77,7 @@ def run_joined(args: argparse.Namespace) -> int:
         level=logging.INFO if args.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    set_umask()
     place = place_of(args)
     if args.bootstrap_kubeconfig:
         check_credentials(args.bootstrap_kubeconfig)

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.kubeconfig:
             raise Failure("--kubeconfig FILE says where the node's own credentials are, or will be", status=WRONG_USAGE)
         return run_joined(args)
+    from kubesvc.lifetime import set_umask
     from kubesvc.node import NodeAgent, NodeSettings
 
     if args.write_cni is not None:
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     find_target(args)  # refuse before anything is made here
     if runtime:
         print(f"kubesvc node: containers are made by {runtime}", file=sys.stderr)
+    set_umask()
     name = args.node or platform.node().lower()
     directory = state_home() / ALONE / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -303,7 +303,10 @@ def run(args: argparse.Namespace) -> int:
         checked_runtime(args.runtime)
     if options.images_map:
         check_images_map(Path(options.images_map))
+    from kubesvc.lifetime import set_umask
+
     paths = instance_paths(args.name)
+    set_umask()
     if args.detach:
         return run_detached(args, paths)
     try:
@@ -532,6 +535,7 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
             else:
                 errors.unlink()
     if "ready" in told:
+        process.returncode = 0  # it lives on, and is not waited for: no reason to warn of it
         print(said, end="\n" if said else "", file=sys.stderr)
         print(told["ready"])
         return 0
