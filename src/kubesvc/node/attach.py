@@ -154,6 +154,16 @@ def hung_up(client: asyncio.StreamWriter) -> bool:
     return bool(poll.poll(0))
 
 
+def has_left(client: asyncio.StreamWriter) -> bool:
+    """Whether the other end of a unix connection has closed it for both directions: it reads no more either."""
+    connection = client.get_extra_info("socket")
+    if connection is None or client.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # POLLHUP is always told
+    return bool(poll.poll(0))
+
+
 class Attachable(Protocol):
     """What of a container's run an attached client touches."""
 

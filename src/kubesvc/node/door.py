@@ -43,7 +43,7 @@ from kubesvc.kernel.namespaces import nsexec_command
 from kubesvc.kernel.nsexec import END, FAILED
 from kubesvc.kernel.process import Spawn, Spawner, WatchedProcess
 
-from .attach import ContainerInput, linger, pass_input
+from .attach import LOOK_SECONDS, ContainerInput, has_left, linger, pass_input
 from .containers import ContainerRunner
 from .execution import go_words
 from .localvolumes import LocalVolumes
@@ -559,10 +559,18 @@ def answer(writer: Writer, words: dict[str, Any]) -> None:
 
 
 async def join(reader: Reader, writer: Writer, far_reader: Reader, far_writer: Writer) -> None:
-    """Carry bytes both ways until both sides have ended; the end of one direction is passed on."""
+    """Carry bytes both ways until both sides have ended; the end of one direction is passed on. A client that has left
+    altogether looks at first like one that has only said all it had to say, so it is looked at again."""
+    there, back = asyncio.create_task(carry(reader, far_writer)), asyncio.create_task(carry(far_reader, writer))
     try:
-        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+        await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+        while not (there.done() and back.done()):
+            await asyncio.wait({there, back}, timeout=LOOK_SECONDS if there.done() else None)
+            if there.done() and has_left(writer):
+                return
     finally:
+        for task in (there, back):
+            task.cancel()
         far_writer.close()
 
 

@@ -58,12 +58,13 @@ class Probed(Protocol):
 
 
 def said(now: ProbeState, outcome: Outcome) -> str:
-    """A verdict in words: `failed 3 times: HTTP probe failed with statuscode: 500`. What a success was answered, a
-    whole page perhaps, is of no interest to a timeline."""
-    word = "succeeded" if outcome.result in ("success", "warning") else "failed"
+    """A verdict in words: `failed 3 times, now after 12 ms: HTTP probe failed with statuscode: 500`. What a success was
+    answered, a whole page perhaps, is of no interest to a timeline."""
+    well = outcome.result in ("success", "warning")
     times = f" {now.row} times" if now.row > 1 else ""
+    after_ms = f"{', now' if times else ''} after {outcome.seconds * 1000:.0f} ms" if outcome.seconds else ""
     detail = "" if outcome.result == "success" else outcome.detail[:MOST_DETAIL]
-    return f"{word}{times}" + (f": {detail}" if detail else "")
+    return f"{'succeeded' if well else 'failed'}{times}{after_ms}" + (f": {detail}" if detail else "")
 
 
 class Prober:
@@ -175,10 +176,13 @@ class Prober:
             return forced
         agent = f"kube-probe/{short_version(self.node.settings.version)}"
         outcome = Outcome("error")
+        loop = asyncio.get_running_loop()
         for _ in range(TRIES):
+            began = loop.time()
             outcome = await try_probe(
                 probe, self.container, self.probed.address, self.probed.execute, timeout(probe), agent
             )
+            outcome = outcome._replace(seconds=loop.time() - began)
             if outcome.result != "error":
                 break
         return outcome

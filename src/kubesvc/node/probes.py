@@ -24,10 +24,11 @@ TCP_LINGER2 = 8
 
 
 class Outcome(NamedTuple):
-    """What one try gave, and the words for its event."""
+    """What one try gave, the words for its event, and how long it took; 0 if nobody was asked."""
 
     result: Result
     detail: str = ""
+    seconds: float = 0.0
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,62 @@
+"""Connections that a node's door carries on: how their two ends end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from kubesvc.node.attach import has_left
+from kubesvc.node.door import join
+
+
+async def carried(directory: Path) -> tuple[socket.socket, asyncio.StreamReader, asyncio.StreamWriter]:
+    """(the client's end, the far end's two streams) of a connection through `join`."""
+    far: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.get_running_loop().create_future()
+
+    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far.set_result((reader, writer))
+
+    async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await join(reader, writer, *await asyncio.open_unix_connection(str(directory / "far")))
+        finally:
+            writer.close()
+
+    await asyncio.start_unix_server(arrive, str(directory / "far"))
+    await asyncio.start_unix_server(enter, str(directory / "near"))
+    client = socket.socket(socket.AF_UNIX)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, str(directory / "near"))
+    return client, *await far
+
+
+def test_an_end_of_one_direction_is_passed_on(tmp_path: Path) -> None:
+    """NODE-112: a client that has said all still hears all, however late it comes."""
+
+    async def scenario() -> None:
+        client, reader, writer = await carried(tmp_path)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert await reader.read() == b"question"
+        await asyncio.sleep(1.5)  # it is looked at once a second
+        writer.write(b"answer")
+        writer.close()
+        assert await loop.sock_recv(client, 99) == b"answer" and await loop.sock_recv(client, 99) == b""
+        client.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_client_that_leaves_takes_its_connection_along(tmp_path: Path) -> None:
+    """NODE-112: also if the far end, which has heard the end of what the client says, neither speaks nor closes."""
+
+    async def scenario() -> None:
+        client, reader, writer = await carried(tmp_path)
+        client.close()
+        assert await reader.read() == b""
+        while not has_left(writer):
+            await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
