@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.apiserver.test_certificates import request_of
+
 from .conftest import Case
 from .player import Object, Player, rv
 
@@ -115,6 +117,10 @@ ALL = (
                                                         "limitResponse": {"type": "Reject"}}}},
                namespaced=False, status=({"conditions": [condition("ByPatch")]},
                                          {"conditions": [condition("ByUpdate")]}), subresources=("status",)),
+    Operations("CertificateSigningRequest", "/apis/certificates.k8s.io/v1", "certificatesigningrequests",
+               {"spec": request_of("x", signer="example.com/e2e")["spec"]}, namespaced=False,
+               status=({"conditions": [condition("ApprovalUpdated")]}, {"conditions": [condition("StatusUpdate")]}),
+               subresources=("approval", "status")),
     Operations("Lease", "/apis/coordination.k8s.io/v1", "leases",
                {"spec": {"holderIdentity": "holder", "leaseDurationSeconds": 30, "leaseTransitions": 0,
                          "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:00:05.000000Z"}}),

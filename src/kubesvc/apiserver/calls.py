@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
 from kubesvc.api.errors import ApiError, BadRequest, RequestTooLarge
+from kubesvc.api.goyaml import YamlError, resolve
 from kubesvc.api.meta import Object
 
 from .authentication import ANONYMOUS, User
@@ -248,12 +250,41 @@ def status_object(error: ApiError) -> Object:
 
 
 def to_yaml(body: bytes) -> bytes:
-    """The YAML of encoded JSON, keys sorted as upstream prints them."""
+    """The YAML of encoded JSON as upstream prints it: sorted keys, texts plain where they are read as texts, in double
+    quotes where they would be taken for something else, and in lines where they have several."""
     import yaml
 
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(
-        msgspec.json.decode(body), Dumper=dumper, sort_keys=True, default_flow_style=False, allow_unicode=True,
+        msgspec.json.decode(body), Dumper=dumper(), sort_keys=True, default_flow_style=False, allow_unicode=True,
         width=1_000_000_000,
     )  # fmt: skip
     return text.encode()
+
+
+def not_a_text(plain: str) -> bool:
+    """Whether a text without quotes would be read as something else."""
+    try:
+        return not isinstance(resolve(plain, True, None), str)
+    except YamlError:  # a number that is none
+        return True
+
+
+@cache
+def dumper() -> Any:
+    """PyYAML's, in its C form if there, with styles of its own for texts."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    usual = base.yaml_implicit_resolvers
+    found: Any = type("Dumper", (base,), {"ignore_aliases": lambda self, value: True})
+
+    def styled(self: Any, text: str) -> Any:
+        style: str | None = None
+        if "\n" in text:
+            style = "|"
+        elif any(pattern.match(text) for _, pattern in usual.get(text[:1], ())) or not_a_text(text):
+            style = '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    found.add_representer(str, styled)
+    return found
