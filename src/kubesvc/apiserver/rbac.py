@@ -265,7 +265,7 @@ def applies(subjects: Iterable[Subject], user: User, namespace: str) -> str:
             return f"User {quote(s.name)}"
         if s.kind == "Group" and s.name in user.groups:
             return f"Group {quote(s.name)}"
-        if s.kind == "ServiceAccount":
+        if s.kind == "ServiceAccount" and user.name.endswith(s.name):  # most are of others: seen at a glance
             account = f"{s.namespace or namespace}:{s.name}"
             if user.name == ACCOUNT_PREFIX + account:
                 return f"ServiceAccount {quote(f'{s.name}/{s.namespace or namespace}')}"

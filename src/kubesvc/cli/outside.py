@@ -75,7 +75,7 @@ def add(paths: InstancePaths, record: InstanceRecord, name: str, address: str | 
         raise Failure(f"{name!r} is taken\nnext: kubesvc outside rm {name}, or another name")
     if not address or "/" not in address:
         said = f"--address {address}: has no prefix length" if address else "--address is missing"
-        raise Failure(f"{said}\nnext: outside add {name} --address 192.168.49.1/24", status=64)
+        raise Failure(f"{said}\nnext: kubesvc outside add {name} --address 192.168.49.1/24", status=64)
     try:
         interface = ipaddress.ip_interface(address)
     except ValueError as error:

@@ -79,8 +79,8 @@ def tell_list(args: argparse.Namespace) -> int:
     for s in sorted(SCENARIOS, key=lambda s: s.code):
         cause = BY_CODE[s.code]
         if cause.family != family:
+            print(f"\n{cause.family}" if family else cause.family)
             family = cause.family
-            print(f"\n{family}")
         text = f"{s.code} {cause.title}" if args.answers else first_sentence(s.story)
         print(f"  {s.name:<{width}}  {text}")
     print("\nnext: kubesvc scenario start NAME")
