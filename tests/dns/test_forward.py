@@ -21,11 +21,12 @@ from kubesvc.clock import LoopClock, RealClock, run_virtual
 from kubesvc.dns import DnsServer, DnsSettings, ForwardSettings, UpstreamForwarder, upstreams_of, wire
 from kubesvc.dns.cache import Cache, key_of
 from kubesvc.dns.forward import MOST_AT_ONCE, Network, Place
+from kubesvc.dns.records import Zone
 from kubesvc.dns.relay import relay_listener
-from kubesvc.dns.responder import Overloaded, Unanswered
+from kubesvc.dns.responder import NotForwarded, Overloaded, Responder, Unanswered
 from kubesvc.dns.wire import CNAME, NS, NXDOMAIN, SERVFAIL, SOA, A, Edns, Message, Question, Record, Soa, name_of
 
-from .cluster import SHOP, ListWatchClient
+from .cluster import SHOP, ListWatchClient, snapshot_of
 
 ONE, TWO, THREE = ("192.0.2.1", 53), ("192.0.2.2", 53), ("192.0.2.3", 53)
 ADDRESS = b"\xc0\x00\x02\x50"
@@ -98,6 +99,25 @@ def test_stub_domains_win_the_longest_first() -> None:
         for name in expected:
             await world.ask(name)
         assert world.places == list(expected.values())
+
+    run_virtual(main())
+
+
+def test_names_of_no_domain_are_asked_of_nobody_where_only_domains_have_resolvers() -> None:
+    """They get what names get that are not forwarded at all."""
+
+    async def main() -> None:
+        world = World(ForwardSettings(stub_domains={"corp.example": (TWO,)}))
+        await world.ask("a.corp.example")
+        with pytest.raises(NotForwarded):
+            await world.ask("example.com")
+        assert world.places == [TWO]
+        for others, rcode in (("REFUSED", wire.REFUSED), ("NXDOMAIN", wire.NXDOMAIN)):
+            to = Responder(snapshot_of(*SHOP), Zone(), forwarder=world.forwarder, others=others)  # type: ignore[arg-type]
+            pending = to.answer(query("example.com", 9))
+            assert callable(pending)
+            said = wire.decode(await pending())
+            assert (said.id, said.rcode, said.answers) == (9, rcode, ())
 
     run_virtual(main())
 

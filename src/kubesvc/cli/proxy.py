@@ -336,6 +336,8 @@ async def once(args: argparse.Namespace, job: object) -> int:
         try:
             world = await read(args, cluster)
             return int(await job(args, world))  # type: ignore[operator]
+        except BrokenPipeError:
+            raise  # whoever reads what we say has seen enough
         except (OSError, NftError) as error:
             raise Failure(f"the kernel's rules cannot be read: {error}", status=CANNOT_TELL) from error
 

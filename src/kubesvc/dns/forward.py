@@ -13,7 +13,7 @@ from kubesvc.clock import Clock, Random
 
 from . import wire
 from .cache import Cache, answers_to, key_of
-from .responder import Overloaded, Unanswered
+from .responder import NotForwarded, Overloaded, Unanswered
 from .snapshot import packed
 from .wire import Edns, FormatError, Message, Name, Question, Record
 
@@ -139,6 +139,8 @@ class UpstreamForwarder:
 
     async def exchange(self, query: bytes, tcp: bool) -> bytes:
         message = wire.decode(query)
+        if not self.upstreams_for(message.questions[0].name):
+            raise NotForwarded
         key = key_of(message)
         kept = self.cache.get(key, query, self.clock.monotonic())
         if kept is not None:

@@ -37,7 +37,8 @@ class Forwarder(Protocol):
     """Asks other resolvers. `Unanswered` when none of them answers in time."""
 
     async def exchange(self, query: bytes, tcp: bool) -> bytes:
-        """The response to a query that came in so, with its id; as it came, except that it fits the client."""
+        """The response to a query that came in so, with its id; as it came, except that it fits the client.
+        `NotForwarded` where nobody is to be asked about such names."""
         ...
 
     async def lookup(self, question: Question) -> tuple[Record, ...]:
@@ -47,6 +48,10 @@ class Forwarder(Protocol):
 
 class Unanswered(Exception):
     """No resolver gave an answer."""
+
+
+class NotForwarded(Unanswered):
+    """No resolver is there to be asked about this name."""
 
 
 class Overloaded(Exception):
@@ -113,7 +118,7 @@ class Responder:
     def __init__(
         self, snapshot: Snapshot, zone: Zone, *, forwarder: Forwarder | None = None, others: Others = "REFUSED"
     ) -> None:
-        """others: what names outside the cluster get while there is no forwarder"""
+        """others: what names outside the cluster get that are asked of nobody"""
         self.snapshot = snapshot
         self.zone = zone
         self.forwarder = forwarder
@@ -238,10 +243,13 @@ class Responder:
         self._fold_one(key[0], kept, self.requests, self.reused)
 
     async def _forwarded(self, query: bytes, base: Message, tcp: bool, limit: int) -> bytes:
-        """Other resolvers' answer, as it came (DNS-51); SERVFAIL when there is none, REFUSED when too many wait."""
+        """Other resolvers' answer, as it came (DNS-51); SERVFAIL when there is none, REFUSED when too many wait, and as
+        without a forwarder when such names have no resolver."""
         assert self.forwarder is not None
         try:
             response = await self.forwarder.exchange(query, tcp)
+        except NotForwarded:
+            return self._finished(base, Answer(self.others, authoritative=False), limit)
         except Unanswered:
             return self._finished(base, Answer(wire.SERVFAIL, authoritative=False), limit)
         except Overloaded:
