@@ -33,6 +33,9 @@ def test_a_probe_that_says_a_whole_page_stays_on_one_line() -> None:
     came = msgspec.structs.replace(LEFT, what="joined", cause="pod/web-1 is Ready")
     well = plan_entry(came, {"n1": [Hop(100.005, "probe", "shop/web-1", "Readiness probe of c: succeeded: <p>\n</p>")]})
     assert render_entry(well).splitlines()[0].endswith("; Readiness probe of c: succeeded")
+    page = "Startup probe of c: succeeded 2 times, now after 3 ms: <p>\n</p>"
+    timed = plan_entry(came, {"n1": [Hop(100.005, "probe", "shop/web-1", page)]})
+    assert render_entry(timed).splitlines()[0].endswith("; Startup probe of c: succeeded 2 times, now after 3 ms")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ EARLY_SECONDS = 0.005
 """A node may hear of a slice so much earlier than the control process notes it."""
 PROBE_SECONDS = 3.0
 """A probe that turned longer before than this is not what moved the address."""
-SUCCEEDED = re.compile(r": succeeded\b.*", re.DOTALL)
+SUCCEEDED = re.compile(r"(: succeeded(?: \d+ times)?(?:(?:, now)? after \d+ ms)?)\b.*", re.DOTALL)
 """What a probe that succeeded was answered besides is of no interest to people."""
 DELETED = "is being deleted"
 """In a cause: the Pod went for a reason that no probe has."""
@@ -142,7 +142,7 @@ def render_entry(entry: Entry) -> str:
     m = entry.moved
     sign = "+" if m.what == "joined" else "-"
     clock = rfc3339_micro(m.at)[11:23]
-    probe = SUCCEEDED.sub(": succeeded", entry.probe)
+    probe = SUCCEEDED.sub(r"\1", entry.probe)
     cause = one_line(m.cause) + (f"; {one_line(probe)}" if probe else "")
     line = f"{clock}  {sign} {m.address:<15}  {m.what}: {cause}"
     hops = []
