@@ -1,5 +1,6 @@
-"""Settings for all tests: properties run with fresh seeds, are never timed, and say how to repeat a failure; the many
-programs that tests start are compiled once, also where Python may not write beside its sources."""
+"""Settings for all tests: properties are never timed and say how to repeat a failure, and their seeds are fresh except
+where a change is judged (see `chance`); the many programs that tests start are compiled once, also where Python may not
+write beside its sources."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import chance
+
 settings.register_profile(
     "house", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+settings.register_profile("same", settings.get_profile("house"), derandomize=True)
 settings.load_profile("house")
 
 COMPILED = pytest.StashKey[Path]()
@@ -24,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Where nothing compiled is to be written (PYTHONDONTWRITEBYTECODE), every `kubesvc` that a test starts would
     compile all it imports, for half of its time; so that goes to a directory which ends with the session. And Ctrl-C
     ends what tests start, wherever they run."""
+    if "not soak" in config.option.markexpr:
+        chance.fresh = False
+        settings.load_profile("same")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; programs inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and not os.environ.get("PYTHONPYCACHEPREFIX"):
