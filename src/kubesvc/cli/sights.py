@@ -28,8 +28,8 @@ from kubesvc.why.snapshot import Snapshot
 from .asking import ask_inside
 from .insight import Answers, Front, Questions, place, seen_of
 
-PATIENCE_SECONDS = 5.0
-"""How long a look into one node may take, all in all."""
+PATIENCE_SECONDS = 15.0
+"""How long a look into one node may take, all in all; on a busy machine its program needs seconds to begin."""
 MOST_NODES = 8
 """Nodes that are looked into for one answer: each costs a process of a few tenths of a second."""
 MOST_CONNECTIONS = 60
