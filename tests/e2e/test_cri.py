@@ -371,6 +371,16 @@ def test_containers_end_as_the_runtime_says(instance: Instance, runtime: Contain
     eventually(lambda: runtime.containers() == [])
 
 
+def test_a_pod_may_leave_while_it_is_made(instance: Instance, runtime: Containerd) -> None:
+    """Nothing stays of a Pod that is deleted while the runtime is about to make its sandbox or its container."""
+    instance.apply(*(pod(f"brief{n}", "exec sleep 600") for n in range(3)))
+    eventually(lambda: runtime.containers() != [], every=0.0)
+    instance.kubectl("delete", "pods", "--all", "--now")
+    eventually(lambda: runtime.containers() == [])
+    (pods,) = (path for path in (instance.root / "nodes/n1").rglob("pods") if path.is_dir())
+    eventually(lambda: list(pods.iterdir()) == [])
+
+
 def test_a_lost_sandbox_is_made_anew(instance: Instance, runtime: Containerd) -> None:
     """NODE-10, NODE-92: the process that holds a Pod's namespaces is killed. What may run again does, in a sandbox with
     another address, its init containers included; the rest has ended, and nothing stays of what was before."""
@@ -393,13 +403,13 @@ def test_a_lost_sandbox_is_made_anew(instance: Instance, runtime: Containerd) ->
     assert len(held) == len(names), tasks
     for pid in held.values():
         os.kill(pid, signal.SIGKILL)
-    for name in ("again", "together"):
-        eventually(
-            lambda name=name: (
-                status_of(instance, name)["restartCount"] == 1
-                and condition(instance.get("pod", name), "Ready") == "True"
-            )
+
+    def is_back(name: str) -> bool:
+        return (
+            status_of(instance, name)["restartCount"] == 1 and condition(instance.get("pod", name), "Ready") == "True"
         )
+
+    eventually(lambda: all(map(is_back, ("again", "together"))))
     found = instance.get("pod", "again")["status"]
     assert found["podIP"] != before["again"]["status"]["podIP"] and found["podIPs"] == [{"ip": found["podIP"]}]
     assert found["initContainerStatuses"][0]["restartCount"] == 1

@@ -156,7 +156,15 @@ class CriRuntime:
         save()
         config = self.sandbox_config(pod, record, hostname)
         async with self.door.expect(record.uid, None if pod.spec.host_network else list(record.ips)):
-            answer = await self.client.call("RunPodSandbox", {"config": config}, 2 * CALL_SECONDS)
+            making = asyncio.create_task(self.client.call("RunPodSandbox", {"config": config}, 2 * CALL_SECONDS))
+            try:
+                answer = await asyncio.shield(making)
+            except asyncio.CancelledError:  # the runtime may have made it all the same: whoever ends the Pod removes it
+                with contextlib.suppress(RuntimeProblem):
+                    record.sandbox = (await making)["pod_sandbox_id"]
+                    record.device = self.door.wired(record.uid) or ""
+                    save()
+                raise
         record.sandbox = answer["pod_sandbox_id"]
         device = self.door.wired(record.uid)
         record.device = device or ""
