@@ -83,7 +83,7 @@ class Http:
                 return response.status, found, await response.json()
             return response.status, found, await response.text()
 
-    async def watch(self, path: str, most: int, seconds: float = 3.0) -> list[Any]:
+    async def watch(self, path: str, most: int, seconds: float = 60.0) -> list[Any]:
         """The first events of a watch, as (type, object)."""
         import json
 

@@ -31,7 +31,7 @@ class SpdyPeer:
         await self.send(SynStream(number, {k: (v,) for k, v in headers.items()}, fin))
         return number
 
-    async def until(self, wanted: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, wanted: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not wanted():
                 self.arrived.clear()

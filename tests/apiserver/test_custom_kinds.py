@@ -556,7 +556,7 @@ def test_another_server_of_the_same_store() -> None:
         await second.start()
         try:
             await first.client.create(CUSTOM_RESOURCE_DEFINITION, definition())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while second.kinds.by_resource("factory.example.com", "v1", "gadgets") is None:
                     await asyncio.sleep(0.01)
             kind = second.kinds.by_resource("factory.example.com", "v1", "gadgets")
@@ -564,7 +564,7 @@ def test_another_server_of_the_same_store() -> None:
             await second.client.create(kind, gadget("a"), "default")
             mine = first.kinds.by_resource("factory.example.com", "v1", "gadgets")
             assert mine is not None and mine is not kind
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while len(first.cache.of(mine).items) < 1:
                     await asyncio.sleep(0.01)
             third = ApiServer(store, SETTINGS, RealClock(), random.Random(3))

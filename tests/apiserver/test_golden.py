@@ -111,7 +111,7 @@ async def replay(recording: Path, kubectl: str) -> tuple[int, str]:
             signal.SIGUSR1, lambda: compactions.add(asyncio.ensure_future(server.compact()))
         )
         try:
-            await asyncio.wait_for(ready.wait(), 10)
+            await asyncio.wait_for(ready.wait(), 60)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, str(GOLDEN / "replay.py"), "--server", f"https://127.0.0.1:{port}", "--token",
                 "admintoken", "--kubectl", kubectl, "--compact", f"kill -USR1 {os.getpid()}; sleep 0.2",

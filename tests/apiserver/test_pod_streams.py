@@ -57,7 +57,7 @@ def played(test: Test, **serve: Callable[[str, Stream], Awaitable[None]]) -> Non
         patch = json.dumps(status).encode()
         done = await http.request("PATCH", POD + "/status", patch, Content_Type="application/merge-patch+json")
         assert done[0] == 200, done
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await test(http, doors)
 
     with_http(main)
@@ -106,7 +106,7 @@ def test_headers_come_before_the_first_line_and_lines_as_they_are_written() -> N
             assert response.status == 200
             gate.set()
             assert await response.content.readline() == b"late\n"
-        await asyncio.wait(doors.tasks, timeout=5)
+        await asyncio.wait(doors.tasks, timeout=60)
         assert not doors.tasks, "the node is told when the reader leaves"
 
     played(test, log=log)
@@ -217,7 +217,7 @@ def test_a_client_that_leaves_ends_the_session_at_the_node() -> None:
     async def test(http: Http, doors: FakeDoors) -> None:
         async with socket(http, EXEC, "v5.channel.k8s.io") as ws:
             await ws.receive_bytes()
-        await asyncio.wait(doors.tasks, timeout=5)
+        await asyncio.wait(doors.tasks, timeout=60)
         assert not doors.tasks
 
     played(test, exec=execute)
@@ -260,7 +260,7 @@ def test_a_stopping_server_ends_its_streams() -> None:
         server.serve_backends(streams)
         await http.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
         await http.request("POST", "/api/v1/namespaces/default/pods", pod("p", nodeName="n1"))
-        async with http.session.get("http://api" + POD + "/log?follow=true") as response, asyncio.timeout(5):
+        async with http.session.get("http://api" + POD + "/log?follow=true") as response, asyncio.timeout(60):
             assert response.status == 200 and streams.open
             streams.stop()
             with pytest.raises(aiohttp.ClientError):
@@ -392,7 +392,7 @@ def test_connections_of_a_tunnel_stand_each_for_itself() -> None:
             bad = await peer.open(streamtype="data", port="none", requestid="9")
             await peer.until(lambda: peer.was_reset(bad))
             reading.cancel()
-        await asyncio.wait(doors.tasks, timeout=5)
+        await asyncio.wait(doors.tasks, timeout=60)
         assert not doors.tasks, "what the client left open ends with it"
 
     played(test, podtcp=echo)
@@ -514,7 +514,7 @@ def test_upgrades_pass_both_ways() -> None:
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"HELLO"
         writer.close()
-        await asyncio.wait(doors.tasks, timeout=5)
+        await asyncio.wait(doors.tasks, timeout=60)
         assert not doors.tasks
 
     played(test, tcp=backend)

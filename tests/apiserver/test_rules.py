@@ -65,7 +65,7 @@ class Space:
         """The first events of a watch."""
         url = f"http://api{self.path(plural)}?watch=1&{query}"
         events: list[Any] = []
-        async with self.http.session.get(url, headers={"Accept": accept}) as response, asyncio.timeout(8):
+        async with self.http.session.get(url, headers={"Accept": accept}) as response, asyncio.timeout(120):
             assert response.status == 200, await response.text()
             while len(events) < most and (line := await response.content.readline()):
                 events.append(json.loads(line))
@@ -124,7 +124,7 @@ async def _(s: Space) -> None:
     began = asyncio.get_running_loop().time()
     path = s.path("configmaps") + "?resourceVersion=999999999"
     status, headers, answer = await s.http.request("GET", path)
-    assert 2.5 < asyncio.get_running_loop().time() - began < 6
+    assert 2.5 < asyncio.get_running_loop().time() - began < 60
     assert status == 504 and headers["Retry-After"] == "1" and answer["reason"] == "Timeout"
     current = s.server.cache.revision
     assert answer["message"].startswith("Timeout: Too large resource version: 999999999, current: ")
@@ -663,7 +663,7 @@ def test_rule(sentence: str, served: tuple[asyncio.Runner, ApiServer, Http]) -> 
 
 
 async def eventually(check: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (found := await check()):
             await asyncio.sleep(0.02)
         return found

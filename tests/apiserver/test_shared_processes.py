@@ -231,7 +231,7 @@ async def trouble(fleet: Fleet, url: str, kills: int) -> int:
 
     newest = max(int(found["metadata"]["resourceVersion"]) for found in lists)
     expected = list(as_events([change async for change in history(url, int(begin), newest)]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(len(events) < len(expected) for events in seen) and not any(task.done() for task in watching):
             await asyncio.sleep(0.02)
     stop.set()

@@ -73,7 +73,7 @@ def with_pair(test: Callable[[ApiServer, ApiServer], Awaitable[None]]) -> None:
     async def main() -> None:
         url = shared_etcd().url(f"pair-{next(prefixes)}")
         async with server_at(url, 1) as one, server_at(url, 2) as two:
-            await asyncio.wait_for(test(one, two), 30)
+            await asyncio.wait_for(test(one, two), 60)
 
     asyncio.run(main())
 
@@ -366,7 +366,7 @@ def test_a_kind_defined_at_one_is_served_by_the_other() -> None:
                 assert (await first.request("POST", definitions, CRD))[0] == 201
                 wheels = "/apis/example.org/v1/namespaces/default/wheels"
                 body = {"apiVersion": "example.org/v1", "kind": "Wheel", "metadata": {"name": "w"}, "spec": {"size": 3}}
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while (await second.request("GET", wheels))[0] == 404:
                         await asyncio.sleep(0.01)
                     while (status := (await second.request("POST", wheels, body))[0]) != 201:

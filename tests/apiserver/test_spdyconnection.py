@@ -32,7 +32,7 @@ def held(test: Callable[[Held], Awaitable[None]]) -> None:
         it = Held()
         running = asyncio.create_task(it.connection.run(queue_pieces(it.pieces)))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await test(it)
         finally:
             running.cancel()

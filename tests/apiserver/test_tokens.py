@@ -230,7 +230,7 @@ def test_secrets_of_their_own_type_get_a_token_and_go_with_the_account() -> None
         )
 
         async def data(name: str) -> dict[str, str]:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     found = await client.get(SECRET, name, "default")
                     if "token" in (found.get("data") or {}):
@@ -254,7 +254,7 @@ def test_secrets_of_their_own_type_get_a_token_and_go_with_the_account() -> None
             assert (await http.request("GET", "/api", Authorization=f"Bearer {two['token']}"))[0] == 200
             await client.delete(SERVICE_ACCOUNT, "robot", "default")
             assert (await http.request("GET", "/api", Authorization=f"Bearer {two['token']}"))[0] == 401
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await http.request("GET", "/api/v1/namespaces/default/secrets/two"))[0] != 404:
                     await asyncio.sleep(0.02)
         finally:

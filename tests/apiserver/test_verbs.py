@@ -258,7 +258,7 @@ async def events_of(s: ApiServer, most: int, **options: Any) -> list[tuple[str, 
 
     found: list[tuple[str, dict[str, Any]]] = []
     stream = s.client.watch(CONFIG_MAP, "default", **options)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(60):
         event: WatchEvent
         async for event in stream:
             found.append((event.type, json.loads(event.object)))
