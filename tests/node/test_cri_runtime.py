@@ -341,3 +341,32 @@ def test_the_plugin(sentence: str, environment: dict[str, str], text: str, words
     except cni.Refused as error:
         said = str(error)
     assert words in said and (words or said == "{}")
+
+
+TOLD = {"process": {"user": {"uid": 33, "gid": 55, "additionalGids": [7]}, "env": ["A=b=c", "D="], "cwd": "/srv"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "learnt"),
+    [
+        pytest.param(TOLD, ({"A": "b=c", "D": ""}, (33, 55), [7, 55], "/srv"), id="a specification is followed"),
+        pytest.param(None, ({}, (0, 0), (0,), "/"), id="CRI-O without one: what its process shows stays"),
+        pytest.param({"process": {"cwd": "/"}}, ({}, (0, 0), (0,), "/"), id="half a specification is none"),
+    ],
+)
+def test_an_exec_is_as_the_runtime_says_its_container_is(told: Any, learnt: tuple[Any, ...]) -> None:
+    """NODE-52: when a runtime says that it has started a container, its process may not be the program's yet."""
+
+    async def scenario() -> None:
+        client = CriClient(Path("/nowhere"))
+        run = CriExecution(
+            spawner=None,  # type: ignore[arg-type]
+            container=Container(name="c"),
+            process=CriProcess.of(client, "x", 0),
+            client=client,
+            id="x",
+        )
+        run.follow(told)
+        assert (run.environment, run.user, run.groups, run.workdir) == learnt
+
+    asyncio.run(scenario())

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kubesvc.kernel.cgroups import CONTROLLERS, Group, mounted, own_groups
 from kubesvc.kernel.process import WatchedProcess, start_time
@@ -150,6 +151,20 @@ class CriExecution(Execution):
         with contextlib.suppress(OSError):
             self.workdir = os.readlink(place / "cwd")
         self.group = group_of(self.process.pid)
+
+    def follow(self, told: Any) -> None:
+        """Take over who it is from its OCI specification, where the runtime tells that (else None): its process may not
+        have got to its program yet."""
+        try:
+            process = told["process"]
+            user = process["user"]
+            environment = dict(pair.split("=", 1) for pair in process["env"])
+            who = (int(user["uid"]), int(user["gid"]))
+            groups = sorted({who[1], *map(int, user.get("additionalGids") or ())})
+            workdir = str(process["cwd"])
+        except (TypeError, KeyError, ValueError):
+            return
+        self.environment, self.user, self.groups, self.workdir = environment, who, groups, workdir
 
 
 def group_of(pid: int) -> Group:

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import msgspec
@@ -204,14 +204,19 @@ class CriRuntime:
 
     async def pid_of(self, kind: str, id: str) -> int:
         """The first process of a sandbox or container, 0 if it has none, or if the runtime does not tell."""
+        return int((await self.info_of(kind, id)).get("pid") or 0)
+
+    async def info_of(self, kind: str, id: str) -> Message:
+        """What the runtime tells of a sandbox or container besides its status, in a form of its own."""
         key = "pod_sandbox_id" if kind == "PodSandbox" else "container_id"
         try:
             answer = await self.client.call(f"{kind}Status", {key: id, "verbose": True})
-            found = msgspec.json.decode(answer["info"].get("info", "{}"))
-            return int(found.get("pid") or 0)
-        except (RuntimeProblem, msgspec.MsgspecError, ValueError, AttributeError) as error:
+            found = msgspec.json.decode(answer["info"].get("info", "{}"), type=dict[str, Any])
+            int(found.get("pid") or 0)
+            return found
+        except (RuntimeProblem, msgspec.MsgspecError, ValueError, TypeError) as error:
             log.warning("process of %s %s not known: %s", kind, id, error)
-            return 0
+            return {}
 
     # -- images -------------------------------------------------------------------------------------------------------
 
@@ -370,11 +375,14 @@ class CriRuntime:
         except RuntimeProblem as error:
             raise StartFailed(str(error)) from None
         runner.event("Normal", "Started", "Container started")
-        process = CriProcess.of(self.client, id, await self.pid_of("Container", id))
+        info = await self.info_of("Container", id)
+        process = CriProcess.of(self.client, id, int(info.get("pid") or 0))
         own.pid, own.start_time = process.pid, process.start_time
         runner.view.save()
         runner.begin()
-        return self.execution(runner, process)
+        run = self.execution(runner, process)
+        run.follow(info.get("runtimeSpec"))
+        return run
 
     def execution(self, runner: ContainerRunner, process: CriProcess) -> CriExecution:
         lifecycle = runner.container.lifecycle
