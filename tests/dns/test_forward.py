@@ -293,7 +293,7 @@ def test_from_a_pod_through_two_servers_and_a_unix_socket_to_another_cluster(tmp
             async def start(server: DnsServer) -> tuple[str, int]:
                 running = asyncio.create_task(server.run())
                 stack.callback(running.cancel)
-                await asyncio.wait_for(server.listening.wait(), 5)
+                await asyncio.wait_for(server.listening.wait(), 60)
                 return server.addresses[0]
 
             client = cast(Client, ListWatchClient(*SHOP))
@@ -328,7 +328,7 @@ def test_the_network_door_over_udp_and_tcp() -> None:
         settings = DnsSettings(addresses=(("127.0.0.1", 0),))
         server = DnsServer(cast(Client, ListWatchClient(*SHOP)), settings, RealClock(), random.Random(1))
         running = asyncio.create_task(server.run())
-        await asyncio.wait_for(server.listening.wait(), 5)
+        await asyncio.wait_for(server.listening.wait(), 60)
         for tcp in (False, True):
             raw = await Network().ask(server.addresses[0], query("web.shop.svc.cluster.local"), tcp)
             assert wire.decode(raw).answers[0].data == bytes((10, 96, 1, 2))

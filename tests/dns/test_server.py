@@ -36,9 +36,9 @@ def serving(
         chosen = DnsSettings(**({"addresses": HERE} | settings))
         server = DnsServer(cast(Client, source), chosen, RealClock(), random.Random(1))
         running = asyncio.create_task(server.run())
-        await asyncio.wait_for(server.listening.wait(), 5)
+        await asyncio.wait_for(server.listening.wait(), 60)
         try:
-            await asyncio.wait_for(body(server, source), 30)
+            await asyncio.wait_for(body(server, source), 60)
         finally:
             assert not running.done(), running
             running.cancel()
@@ -98,7 +98,7 @@ def test_what_takes_its_time_after_the_lists_comes_before_the_first_answer() -> 
             settled=lambda: told.append((server.ready, len(server.snapshot.services))),
         )  # fmt: skip
         running = asyncio.create_task(server.run())
-        await asyncio.wait_for(server.listening.wait(), 30)
+        await asyncio.wait_for(server.listening.wait(), 60)
         assert addresses(await udp(server, f"web.{S}")) == ["10.96.1.2"]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -112,7 +112,7 @@ def test_changes_are_followed() -> None:
     """DNS-1, DNS-29."""
 
     async def eventually(server: DnsServer, name: str, expected: list[str]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while addresses(await udp(server, name)) != expected:
                 await asyncio.sleep(0.01)
 
@@ -143,7 +143,7 @@ def test_queries_wait_for_the_lists_a_while_and_then_get_servfail() -> None:
         assert (await udp(server, f"web.{S}")).rcode() == dns.rcode.SERVFAIL
         assert asyncio.get_running_loop().time() - asked > 0.2
         client.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not server.ready:
                 await asyncio.sleep(0.01)
         assert addresses(await udp(server, f"web.{S}")) == ["10.96.1.2"]
@@ -205,7 +205,7 @@ def test_connections_are_bounded_and_idle_ones_end() -> None:
             await read_one(reader)
         writer.close()
         for reader, writer in first:
-            assert await asyncio.wait_for(reader.read(), 5) == b"", "idle for too long"
+            assert await asyncio.wait_for(reader.read(), 60) == b"", "idle for too long"
             writer.close()
         assert addresses(await tcp(server, f"web.{S}")) == ["10.96.1.2"]
 
@@ -226,7 +226,7 @@ def test_a_client_that_never_reads_is_held_up_and_then_left() -> None:
             await asyncio.sleep(0.1)
             (writer,) = server.tcp[0].open
             assert 0 < writer.transport.get_write_buffer_size() < 1 << 18
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while server.tcp[0].open:
                     await asyncio.sleep(0.05)
 
@@ -246,7 +246,7 @@ def test_noise_harms_nobody() -> None:
                     await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(*server.addresses[0])
         writer.write(b"\xff\xff" + chance.randbytes(70000))
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert addresses(await udp(server, f"web.{S}")) == ["10.96.1.2"]
         assert addresses(await tcp(server, f"web.{S}")) == ["10.96.1.2"]

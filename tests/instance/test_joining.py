@@ -237,7 +237,7 @@ async def talk(door: socket.socket, *lines: bytes) -> bytes:
 def test_the_api_server_gets_in_and_knows_where_it_is(tmp_path: Path, pki: Pki) -> None:
     async def story() -> None:
         doors = RemoteDoors(pki)
-        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(20):
+        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(120):
             assert await talk(await doors.open("n1", "127.0.0.1", port), b"hello\n", b"bye\n") == b"HELLO\nBYE\n"
             with pytest.raises(OSError, match="is another node"):
                 await doors.open("n2", "127.0.0.1", port)
@@ -252,7 +252,7 @@ def test_a_door_without_an_agent_behind_it_leaves_nothing_open(tmp_path: Path, p
 
     async def story() -> None:
         doors = RemoteDoors(pki)
-        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(20):
+        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(120):
             (tmp_path / "node.sock").rename(tmp_path / "aside")
             for _ in range(5):
                 assert await talk(await doors.open("n1", "127.0.0.1", port)) == b""
@@ -275,7 +275,7 @@ def test_nobody_else_gets_in(tmp_path: Path, pki: Pki, tmp_path_factory: pytest.
     node.write_bytes(other.certificate + other.key)
 
     async def story() -> None:
-        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(20):
+        async with door_of(pki, "n1", tmp_path) as port, asyncio.timeout(120):
             with pytest.raises(OSError):
                 await RemoteDoors(stranger).open("n1", "127.0.0.1", port)
             as_node = RemoteDoors(pki)

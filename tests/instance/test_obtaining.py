@@ -97,7 +97,7 @@ def test_a_token_becomes_a_node_and_renews_itself(tmp_path: Path) -> None:
 
     async def story() -> None:
         said: list[str] = []
-        async with cluster(tmp_path) as found, asyncio.timeout(30):
+        async with cluster(tmp_path) as found, asyncio.timeout(120):
             bearer = found.client(token=TOKEN)
             out = tmp_path / "node" / "kubeconfig"
             first = await obtain_identity(bearer, "n1", out, RealClock(), said.append)
@@ -134,7 +134,7 @@ def test_what_nobody_approves_waits_and_what_is_denied_ends(tmp_path: Path) -> N
 
     async def story() -> None:
         said: list[str] = []
-        async with cluster(tmp_path) as found, asyncio.timeout(30):
+        async with cluster(tmp_path) as found, asyncio.timeout(120):
             name = next(n for n in BINDINGS if "autoapprove-bootstrap" in n)
             await found.server.client.delete(CLUSTER_ROLE_BINDING, name)
             bearer = found.client(token=TOKEN)

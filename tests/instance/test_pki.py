@@ -74,7 +74,7 @@ def test_server_and_admin_trust_each_other(tmp_path: Path) -> None:
         listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=server)
         port = listener.sockets[0].getsockname()[1]
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
-        subject = await asyncio.wait_for(seen, 5)
+        subject = await asyncio.wait_for(seen, 60)
         writer.close()
         listener.close()
         return subject

@@ -71,7 +71,7 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_left_alone() -> None:
         stranger = ProcessId(child.pid, found.start_ticks + 1)
         assert not stranger.alive() and not stranger.kill()
         assert child.poll() is None
-        assert end_processes([found]) == [] and child.wait(5) == -9
+        assert end_processes([found]) == [] and child.wait(60) == -9
         assert not found.alive() and not found.kill()
     finally:
         child.kill()

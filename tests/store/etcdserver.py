@@ -18,7 +18,7 @@ import pytest
 from tests.freeports import free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 
 
 @cache

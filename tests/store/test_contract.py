@@ -56,7 +56,7 @@ def with_store(engine: Engine, directory: Path, body: Callable[[Store], Awaitabl
         store = engine(directory)
         await store.start()
         try:
-            await asyncio.wait_for(body(store), 30)
+            await asyncio.wait_for(body(store), 120)
         finally:
             await store.close()
 

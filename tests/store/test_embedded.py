@@ -21,7 +21,7 @@ def session(path: Path, body: Callable[[SqliteStore], Awaitable[None]]) -> None:
         store = SqliteStore(path)
         await store.start()
         try:
-            await asyncio.wait_for(body(store), 30)
+            await asyncio.wait_for(body(store), 120)
         finally:
             await store.close()
 

@@ -95,7 +95,7 @@ def with_store(body: Callable[[EtcdStore, str], Awaitable[None]], server: EtcdSe
         assert isinstance(store, EtcdStore)
         await store.start()
         try:
-            await asyncio.wait_for(body(store, url), 30)
+            await asyncio.wait_for(body(store, url), 120)
         finally:
             await store.close()
 
@@ -248,7 +248,7 @@ def test_an_etcd_that_was_emptied_is_not_gone_on_with(tmp_path: Path) -> None:
         await asyncio.to_thread(server.kill)
         (tmp_path / "data").rename(tmp_path / "elsewhere")
         await asyncio.to_thread(server.start)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "emptied or put back to an older state" not in store.trouble:
                 await asyncio.sleep(0.05)
 

@@ -121,7 +121,7 @@ class Page:
             done.set()
 
         self.loop.call_soon_threadsafe(call)
-        assert done.wait(5)
+        assert done.wait(60)
 
     def every(self, seconds: float, action: Any) -> None:
         """Call something in the page's thread again and again."""
@@ -138,7 +138,7 @@ def serving(made: Snapshot | MadeUpFeed, counted: Counted | None = None) -> Iter
     """A page of this snapshot, or of a feed, until the end of the block."""
     page = Page(made if isinstance(made, MadeUpFeed) else MadeUpFeed(made, counted))
     page.thread.start()
-    assert page.up.wait(10)
+    assert page.up.wait(60)
     try:
         yield page
     finally:

@@ -31,7 +31,7 @@ class Answer:
 
 def get(page: Page, path: str, **headers: str) -> Answer:
     """One request as any program can make it. `Host` may be whatever it likes."""
-    connection = http.client.HTTPConnection("127.0.0.1", page.server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", page.server.port, timeout=60)
     try:
         connection.putrequest("GET", path, skip_host="Host" in headers)
         for name, value in headers.items():
@@ -97,7 +97,7 @@ def test_the_cookie_is_for_this_page_alone(page: Page) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_nothing_can_be_changed(page: Page, method: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", page.server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", page.server.port, timeout=60)
     connection.request(method, "/", headers={"Cookie": cookie(page)})
     assert connection.getresponse().status == 405
     connection.close()
@@ -116,7 +116,7 @@ async def feed(page: Page, query: str = "") -> tuple[asyncio.StreamReader, async
 
 
 async def message(reader: asyncio.StreamReader) -> dict[str, object]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             line = await reader.readline()
             assert line, "the feed has ended"
