@@ -296,7 +296,8 @@ PLANTED = (
         f""
         f""
         f"container c (exec test "
-        "-e /tmp/ready) has not succeeded, and no result of it is known (and so for web-2, "
+        "-e /tmp/ready) has not succeeded, and no result of it is known (and, for the same "
+        "cause, web-2, "
         "web-3)",
     ),
     Planted(

@@ -220,7 +220,7 @@ def pod_findings(service: Service, reports: Sequence[PodReport], any_taking: boo
         first = group[0].finding
         assert first is not None
         others = [r.name for r in group[1:]]
-        text = first.text + (f" (and so for {some(others)})" if others else "")
+        text = first.text + (f" (and, for the same cause, {some(others)})" if others else "")
         severity = first.severity if not any_taking else "warning"
         if any_taking and code == "EP306":
             severity = "note"
