@@ -96,7 +96,8 @@ class UdpRelay(asyncio.DatagramProtocol):
         answers = asyncio.ensure_future(self.answer(client, reader))
         try:
             while True:
-                data = await asyncio.wait_for(queue.get(), UDP_IDLE_SECONDS)
+                async with asyncio.timeout(UDP_IDLE_SECONDS):
+                    data = await queue.get()
                 writer.write(struct.pack("!H", len(data)) + data)
                 await writer.drain()
         except (TimeoutError, OSError):
@@ -179,7 +180,8 @@ class HostPorts:
             while True:
                 await self.sync()
                 with contextlib.suppress(TimeoutError):  # a port that was taken may be free by now
-                    await asyncio.wait_for(self.changed.wait(), RETRY_SECONDS if self.refused else None)
+                    async with asyncio.timeout(RETRY_SECONDS if self.refused else None):
+                        await self.changed.wait()
                 self.changed.clear()
         finally:
             for key in list(self.open):
