@@ -622,8 +622,7 @@ class PodWorker:
     async def end_containers(self, life: asyncio.Task[None], left: Callable[[], float]) -> None:
         """Stop everything that runs, sidecars last, all in the seconds that are left (NODE-65, NODE-69)."""
         life.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await life
+        await end_of(life)
         for runner in self.runners.values():
             if runner.running:
                 runner.prober.keep_readiness_only()
@@ -663,8 +662,7 @@ class PodWorker:
             task.cancel()
         else:
             await runner.terminate(grace_seconds, f"Stopping container {runner.name}")
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+        await end_of(task)
 
     # -- status -------------------------------------------------------------------------------------------------------
 
@@ -750,3 +748,10 @@ def newer(pod: Pod, than: Pod) -> bool:
 
 
 __all__ = ["PodWorker", "ended", "newer"]
+
+
+async def end_of(task: asyncio.Task[None]) -> None:
+    """Wait until a task has ended, however. An end of whoever waits is not taken for the task's."""
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # it is known, and asked for by nobody else
