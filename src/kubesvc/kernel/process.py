@@ -27,6 +27,8 @@ from .rootfs import Step
 
 T = TypeVar("T")
 
+ABANDONED_SECONDS = 1.0
+"""How long a process that nobody waits for has to end what it has started."""
 HOME_KINDS = ("net", "uts", "ipc", "pid", "mnt")
 
 
@@ -256,7 +258,10 @@ class Spawner:
         def abandon(starting: asyncio.Task[tuple[subprocess.Popen[bytes], int]]) -> None:
             if not starting.cancelled() and starting.exception() is None:
                 child, pidfd = starting.result()
-                WatchedProcess(child.pid, pidfd, child).signal(END)
+                process = WatchedProcess(child.pid, pidfd, child)
+                process.signal(END)
+                # the first process of a namespace is deaf to all but this
+                asyncio.get_running_loop().call_later(ABANDONED_SECONDS, process.signal, signal.SIGKILL)
 
         starting = asyncio.create_task(self.call(start, inside=spawn.inside, kinds=spawn.kinds, new=spawn.new))
         try:
