@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from kubesvc.api.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, PolicyRule, Subject
+from kubesvc.api.clusterrole import CLUSTER_ROLE
+from kubesvc.api.clusterrolebinding import CLUSTER_ROLE_BINDING
+from kubesvc.api.rbac import PolicyRule, Subject
+from kubesvc.api.role import ROLE
+from kubesvc.api.rolebinding import ROLE_BINDING
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.authentication import User
 from kubesvc.apiserver.authorization import Attributes

@@ -15,7 +15,7 @@ import pytest
 
 from kubesvc.api.errors import Forbidden
 from kubesvc.api.kinds import SERVICE
-from kubesvc.api.rbac import ROLE_BINDING
+from kubesvc.api.rolebinding import ROLE_BINDING
 from kubesvc.apiserver import ApiServerSettings
 from kubesvc.apiserver.__main__ import make_certificate
 from kubesvc.apiserver.apiserver import ApiServer

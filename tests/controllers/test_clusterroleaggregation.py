@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubesvc.api.clusterrole import CLUSTER_ROLE, ClusterRole, aggregated_rules
 from kubesvc.api.meta import typed
-from kubesvc.api.rbac import CLUSTER_ROLE, ClusterRole, aggregated_rules
 
 from .house import House, in_house
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .certificatesigningrequest import CERTIFICATE_SIGNING_REQUEST
+from .clusterrole import CLUSTER_ROLE
+from .clusterrolebinding import CLUSTER_ROLE_BINDING
 from .configmap import CONFIG_MAP
 from .controllerrevision import CONTROLLER_REVISION
 from .cronjob import CRON_JOB
@@ -33,10 +35,11 @@ from .poddisruptionbudget import POD_DISRUPTION_BUDGET
 from .podtemplate import POD_TEMPLATE
 from .priorityclass import PRIORITY_CLASS
 from .prioritylevelconfiguration import PRIORITY_LEVEL_CONFIGURATION
-from .rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING
 from .replicaset import REPLICA_SET
 from .replicationcontroller import REPLICATION_CONTROLLER
 from .resourcequota import RESOURCE_QUOTA
+from .role import ROLE
+from .rolebinding import ROLE_BINDING
 from .runtimeclass import RUNTIME_CLASS
 from .secret import SECRET
 from .service import SERVICE

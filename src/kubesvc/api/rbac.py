@@ -1,25 +1,21 @@
-"""Roles and their bindings: who may do what (AUTH)."""
+"""What the kinds of roles share, and those of their bindings: who may do what (AUTH)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-import msgspec
 from msgspec import field
 
 from . import fields, names, shape
-from .checks import items, label_selector, part, texts
+from .checks import items, part, texts
 from .fields import Errors, Path
-from .kind import Column, Kind, Since, Situation
+from .kind import Column, Since
 from .meta import Object, Struct, Typed
-from .pod import LabelSelector
-from .selectors import label_selector_of
 
 GROUP = "rbac.authorization.k8s.io"
 RULES = Path("rules")
 ROLE_REF = Path("roleRef")
-SELECTORS = Path("aggregationRule") / "clusterRoleSelectors"
 
 
 class PolicyRule(Struct, frozen=True):
@@ -47,48 +43,11 @@ class Subject(Struct, frozen=True):
     namespace: str = ""
 
 
-class AggregationRule(Struct, frozen=True):
-    cluster_role_selectors: list[LabelSelector] | None = None
+class Binding(Typed, frozen=True):
+    """Of a role in a namespace, or of a cluster role."""
 
-
-class Role(Typed, frozen=True):
-    rules: list[PolicyRule] | None = None
-
-
-class ClusterRole(Typed, frozen=True):
-    rules: list[PolicyRule] | None = None
-    aggregation_rule: AggregationRule | None = None
-
-
-class RoleBinding(Typed, frozen=True):
     subjects: list[Subject] | None = None
     role_ref: RoleRef = RoleRef()
-
-
-class ClusterRoleBinding(RoleBinding, frozen=True):
-    pass
-
-
-AGGREGATED_BY = "rbac.authorization.k8s.io/aggregate-to-"
-"""Labels of roles whose rules the default roles gather: the role's name follows, and the value is `true`."""
-
-
-def aggregated_rules(role: ClusterRole, roles: Iterable[ClusterRole]) -> list[PolicyRule] | None:
-    """The rules that a role with an aggregation rule has: those of all others that it selects, each rule once, by
-    selector and then by name; None for a role without one.
-
-    roles: all there are, any order, perhaps with the role itself
-    """
-    if role.aggregation_rule is None:
-        return None
-    found: list[PolicyRule] = []
-    others = sorted((r for r in roles if r.name != role.name), key=lambda r: r.name)
-    for wanted in role.aggregation_rule.cluster_role_selectors or ():
-        selector = label_selector_of(msgspec.to_builtins(wanted))
-        for other in others:
-            if selector.matches(other.metadata.labels or {}):
-                found += [rule for rule in other.rules or () if rule not in found]
-    return found
 
 
 def name_errors(name: str) -> Sequence[str]:
@@ -98,19 +57,9 @@ def name_errors(name: str) -> Sequence[str]:
     return [f"may not contain '{c}'" for c in "/%" if c in name]
 
 
-def default_role(obj: Object) -> None:
-    shape.normalize(obj, Role)
-    obj.setdefault("rules", None)
-
-
-def default_cluster_role(obj: Object) -> None:
-    shape.normalize(obj, ClusterRole)
-    obj.setdefault("rules", None)
-
-
 def default_binding(obj: Object) -> None:
     """Roles, users and groups are of this API group, accounts of the core."""
-    shape.normalize(obj, RoleBinding)
+    shape.normalize(obj, Binding)
     ref = part(obj, "roleRef")
     ref["apiGroup"] = ref.get("apiGroup") or GROUP
     for subject in items(obj, "subjects"):
@@ -118,27 +67,11 @@ def default_binding(obj: Object) -> None:
             subject.setdefault("apiGroup", GROUP)
 
 
-def validate_role(obj: Object, _: Situation) -> Errors:
+def validate_rules(obj: Object, *, namespaced: bool) -> Errors:
+    """Those of a role."""
     errors: Errors = []
     for i, rule in enumerate(items(obj, "rules")):
-        errors += validate_rule(rule, RULES @ i, namespaced=True)
-    return errors
-
-
-def validate_cluster_role(obj: Object, _: Situation) -> Errors:
-    errors: Errors = []
-    for i, rule in enumerate(items(obj, "rules")):
-        errors += validate_rule(rule, RULES @ i, namespaced=False)
-    aggregation = obj.get("aggregationRule")
-    if aggregation is not None and not items(aggregation, "clusterRoleSelectors"):
-        errors.append(
-            fields.required(
-                "aggregationRule.clusterRoleSelectors",
-                "at least one clusterRoleSelector required if aggregationRule is non-nil",
-            )
-        )
-    for i, selector in enumerate(items(aggregation or {}, "clusterRoleSelectors")):
-        errors += label_selector(selector, SELECTORS @ i)
+        errors += validate_rule(rule, RULES @ i, namespaced=namespaced)
     return errors
 
 
@@ -164,14 +97,6 @@ def validate_rule(rule: Object, path: Path, *, namespaced: bool) -> Errors:
     if not items(rule, "resources"):
         errors.append(fields.required(path / "resources", "resource rules must supply at least one resource"))
     return errors
-
-
-def validate_role_binding(obj: Object, _: Situation) -> Errors:
-    return validate_binding(obj, namespaced=True)
-
-
-def validate_cluster_role_binding(obj: Object, _: Situation) -> Errors:
-    return validate_binding(obj, namespaced=False)
 
 
 def validate_binding(obj: Object, *, namespaced: bool) -> Errors:
@@ -211,14 +136,6 @@ def validate_subject(subject: Object, path: Path, *, namespaced: bool) -> Errors
     return errors
 
 
-def validate_role_update(new: Object, _: Object, situation: Situation) -> Errors:
-    return validate_role(new, situation)
-
-
-def validate_cluster_role_update(new: Object, _: Object, situation: Situation) -> Errors:
-    return validate_cluster_role(new, situation)
-
-
 def fixed_role(new: Object, old: Object) -> Errors:
     """What a binding grants is for ever; whom it grants it to is not."""
     now, before = part(new, "roleRef"), part(old, "roleRef")
@@ -228,15 +145,7 @@ def fixed_role(new: Object, old: Object) -> Errors:
     return [fields.invalid("roleRef", go, "cannot change roleRef")]
 
 
-def validate_role_binding_update(new: Object, old: Object, situation: Situation) -> Errors:
-    return validate_role_binding(new, situation) + fixed_role(new, old)
-
-
-def validate_cluster_role_binding_update(new: Object, old: Object, situation: Situation) -> Errors:
-    return validate_cluster_role_binding(new, situation) + fixed_role(new, old)
-
-
-def subjects(binding: RoleBinding, kind: str) -> str:
+def subjects(binding: Binding, kind: str) -> str:
     return ", ".join(
         f"{s.namespace}/{s.name}" if kind == "ServiceAccount" else s.name
         for s in binding.subjects or ()
@@ -251,66 +160,4 @@ BINDING_COLUMNS = (
     Column("Users", lambda b: subjects(b, "User"), wide=True),
     Column("Groups", lambda b: subjects(b, "Group"), wide=True),
     Column("ServiceAccounts", lambda b: subjects(b, "ServiceAccount"), wide=True),
-)
-
-ROLE = Kind(
-    group=GROUP,
-    version="v1",
-    name="Role",
-    plural="roles",
-    namespaced=True,
-    type=Role,
-    schema="io.k8s.api.rbac.v1.Role",
-    default=default_role,
-    validate=validate_role,
-    validate_update=validate_role_update,
-    name_errors=name_errors,
-    create_on_put=True,
-)
-
-CLUSTER_ROLE = Kind(
-    group=GROUP,
-    version="v1",
-    name="ClusterRole",
-    plural="clusterroles",
-    namespaced=False,
-    type=ClusterRole,
-    schema="io.k8s.api.rbac.v1.ClusterRole",
-    default=default_cluster_role,
-    validate=validate_cluster_role,
-    validate_update=validate_cluster_role_update,
-    name_errors=name_errors,
-    create_on_put=True,
-)
-
-ROLE_BINDING = Kind(
-    group=GROUP,
-    version="v1",
-    name="RoleBinding",
-    plural="rolebindings",
-    namespaced=True,
-    type=RoleBinding,
-    schema="io.k8s.api.rbac.v1.RoleBinding",
-    default=default_binding,
-    validate=validate_role_binding,
-    validate_update=validate_role_binding_update,
-    name_errors=name_errors,
-    columns=BINDING_COLUMNS,
-    create_on_put=True,
-)
-
-CLUSTER_ROLE_BINDING = Kind(
-    group=GROUP,
-    version="v1",
-    name="ClusterRoleBinding",
-    plural="clusterrolebindings",
-    namespaced=False,
-    type=ClusterRoleBinding,
-    schema="io.k8s.api.rbac.v1.ClusterRoleBinding",
-    default=default_binding,
-    validate=validate_cluster_role_binding,
-    validate_update=validate_cluster_role_binding_update,
-    name_errors=name_errors,
-    columns=BINDING_COLUMNS,
-    create_on_put=True,
 )

@@ -12,19 +12,14 @@ from typing import Any
 
 import msgspec
 
+from kubesvc.api.clusterrole import AGGREGATED_BY, CLUSTER_ROLE, ClusterRole, aggregated_rules
+from kubesvc.api.clusterrolebinding import CLUSTER_ROLE_BINDING
 from kubesvc.api.errors import AlreadyExists, Conflict, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object, typed
-from kubesvc.api.rbac import (
-    AGGREGATED_BY,
-    CLUSTER_ROLE,
-    CLUSTER_ROLE_BINDING,
-    ROLE,
-    ROLE_BINDING,
-    ClusterRole,
-    PolicyRule,
-    aggregated_rules,
-)
+from kubesvc.api.rbac import PolicyRule
+from kubesvc.api.role import ROLE
+from kubesvc.api.rolebinding import ROLE_BINDING
 from kubesvc.client.interface import Client
 
 from .controllerroles import CONTROLLER_ROLES, MANAGER, NAMESPACED_ROLES

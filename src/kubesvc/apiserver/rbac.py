@@ -12,18 +12,15 @@ from typing import Any
 
 import msgspec
 
+from kubesvc.api.clusterrole import CLUSTER_ROLE
+from kubesvc.api.clusterrolebinding import CLUSTER_ROLE_BINDING
 from kubesvc.api.errors import NotFound
 from kubesvc.api.fields import quote
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
-from kubesvc.api.rbac import (
-    CLUSTER_ROLE,
-    CLUSTER_ROLE_BINDING,
-    ROLE,
-    ROLE_BINDING,
-    PolicyRule,
-    Subject,
-)
+from kubesvc.api.rbac import PolicyRule, Subject
+from kubesvc.api.role import ROLE
+from kubesvc.api.rolebinding import ROLE_BINDING
 
 from . import refusals
 from .authentication import User

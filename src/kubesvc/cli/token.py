@@ -169,8 +169,9 @@ def facts_of(record: InstanceRecord) -> ClusterFacts:
 
 async def make_rights(client: Client) -> None:
     """The role and the bindings that joining machines and joined nodes need; what is there already is left alone."""
+    from kubesvc.api.clusterrole import CLUSTER_ROLE
+    from kubesvc.api.clusterrolebinding import CLUSTER_ROLE_BINDING
     from kubesvc.api.errors import AlreadyExists
-    from kubesvc.api.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING
 
     group = "rbac.authorization.k8s.io"
     wanted: list[tuple[Any, Object]] = [(CLUSTER_ROLE, {"metadata": {"name": NODE_ROLE}, "rules": NODE_RULES})]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kubesvc.api.clusterrole import CLUSTER_ROLE, ClusterRole, aggregated_rules
 from kubesvc.api.meta import Object, plain
-from kubesvc.api.rbac import CLUSTER_ROLE, ClusterRole, aggregated_rules
 from kubesvc.client.workqueue import Key
 
 from .runner import Controller, ControllerContext, key_of
