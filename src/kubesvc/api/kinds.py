@@ -25,6 +25,7 @@ from .kind import Kind
 from .lease import LEASE
 from .limitrange import LIMIT_RANGE
 from .mutatingadmissionpolicy import MUTATING_ADMISSION_POLICY, MUTATING_ADMISSION_POLICY_BINDING
+from .mutatingwebhookconfiguration import MUTATING_WEBHOOK_CONFIGURATION
 from .namespace import NAMESPACE
 from .networkpolicy import NETWORK_POLICY
 from .node import NODE
@@ -48,7 +49,7 @@ from .servicecidr import SERVICE_CIDR
 from .statefulset import STATEFUL_SET
 from .storageclass import STORAGE_CLASS
 from .validatingadmissionpolicy import VALIDATING_ADMISSION_POLICY, VALIDATING_ADMISSION_POLICY_BINDING
-from .webhookconfiguration import MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION
+from .validatingwebhookconfiguration import VALIDATING_WEBHOOK_CONFIGURATION
 
 __all__ = [
     "CERTIFICATE_SIGNING_REQUEST",
