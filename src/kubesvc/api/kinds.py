@@ -24,7 +24,8 @@ from .job import JOB
 from .kind import Kind
 from .lease import LEASE
 from .limitrange import LIMIT_RANGE
-from .mutatingadmissionpolicy import MUTATING_ADMISSION_POLICY, MUTATING_ADMISSION_POLICY_BINDING
+from .mutatingadmissionpolicy import MUTATING_ADMISSION_POLICY
+from .mutatingadmissionpolicybinding import MUTATING_ADMISSION_POLICY_BINDING
 from .mutatingwebhookconfiguration import MUTATING_WEBHOOK_CONFIGURATION
 from .namespace import NAMESPACE
 from .networkpolicy import NETWORK_POLICY
@@ -48,7 +49,8 @@ from .serviceaccount import SERVICE_ACCOUNT
 from .servicecidr import SERVICE_CIDR
 from .statefulset import STATEFUL_SET
 from .storageclass import STORAGE_CLASS
-from .validatingadmissionpolicy import VALIDATING_ADMISSION_POLICY, VALIDATING_ADMISSION_POLICY_BINDING
+from .validatingadmissionpolicy import VALIDATING_ADMISSION_POLICY
+from .validatingadmissionpolicybinding import VALIDATING_ADMISSION_POLICY_BINDING
 from .validatingwebhookconfiguration import VALIDATING_WEBHOOK_CONFIGURATION
 
 __all__ = [

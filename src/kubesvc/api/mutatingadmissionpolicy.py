@@ -1,5 +1,5 @@
-"""MutatingAdmissionPolicy and its bindings: changes of writes as CEL expressions. Stored, checked for their form, and
-never evaluated; whoever writes one is told so.
+"""MutatingAdmissionPolicy: changes of writes as CEL expressions. Stored, checked for their form, and never evaluated;
+whoever writes one is told so.
 """
 
 from __future__ import annotations
@@ -7,21 +7,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from . import fields, shape, workload
+from .admissionpolicy import SPEC, UNEVALUATED, MatchResources, ParamKind, default_match, kind_text, validate_match
 from .checks import items, one_of, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
 from .meta import Object, Struct, Typed
-from .validatingadmissionpolicy import (
-    SPEC,
-    UNEVALUATED,
-    MatchResources,
-    ParamKind,
-    ParamRef,
-    default_match,
-    kind_text,
-    reference_text,
-    validate_match,
-)
 from .webhookconfiguration import GROUP
 
 PATCHES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
@@ -54,17 +44,7 @@ class Policy(Typed, frozen=True):
     spec: PolicySpec = PolicySpec()
 
 
-class BindingSpec(Struct, frozen=True):
-    policy_name: str = ""
-    param_ref: ParamRef | None = None
-    match_resources: MatchResources | None = None
-
-
-class Binding(Typed, frozen=True):
-    spec: BindingSpec = BindingSpec()
-
-
-def default_policy(obj: Object) -> None:
+def default(obj: Object) -> None:
     shape.normalize(obj, Policy)
     spec = part(obj, "spec")
     if spec:
@@ -73,13 +53,7 @@ def default_policy(obj: Object) -> None:
         default_match(match)
 
 
-def default_binding(obj: Object) -> None:
-    shape.normalize(obj, Binding)
-    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
-        default_match(match)
-
-
-def validate_policy(obj: Object, _: Situation) -> Errors:
+def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
     errors = one_of(spec.get("failurePolicy"), ("Fail", "Ignore"), SPEC / "failurePolicy")
     if (kind := spec.get("paramKind")) is not None:
@@ -121,20 +95,8 @@ def validate_mutation(mutation: Object, path: Path) -> Errors:
     return errors
 
 
-def validate_binding(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
-    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
-    if (match := spec.get("matchResources")) is not None:
-        errors += validate_match(match, SPEC / "matchResources")
-    return errors
-
-
-def warn_policy(_: Object, __: Object | None) -> list[str]:
+def warn(_: Object, __: Object | None) -> list[str]:
     return [UNEVALUATED.format("MutatingAdmissionPolicy")]
-
-
-def warn_binding(_: Object, __: Object | None) -> list[str]:
-    return [UNEVALUATED.format("MutatingAdmissionPolicyBinding")]
 
 
 MUTATING_ADMISSION_POLICY = Kind(
@@ -146,37 +108,15 @@ MUTATING_ADMISSION_POLICY = Kind(
     type=Policy,
     schema="io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
     categories=("api-extensions",),
-    default=default_policy,
-    validate=validate_policy,
-    validate_update=lambda new, _, situation: validate_policy(new, situation),
-    warn=warn_policy,
+    default=default,
+    validate=validate,
+    validate_update=lambda new, _, situation: validate(new, situation),
+    warn=warn,
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),
         Column("Mutations", lambda p: len(p.spec.mutations or ()), type="integer"),
-        Column("ParamKind", kind_text),
+        Column("ParamKind", lambda p: kind_text(p.spec.param_kind)),
         Column("Age", lambda p: Since(p.metadata.creation_timestamp)),
-    ),
-)
-
-MUTATING_ADMISSION_POLICY_BINDING = Kind(
-    group=GROUP,
-    version="v1",
-    name="MutatingAdmissionPolicyBinding",
-    plural="mutatingadmissionpolicybindings",
-    namespaced=False,
-    type=Binding,
-    schema="io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
-    categories=("api-extensions",),
-    default=default_binding,
-    validate=validate_binding,
-    validate_update=lambda new, _, situation: validate_binding(new, situation),
-    warn=warn_binding,
-    generation=workload.spec_changed,
-    columns=(
-        Column("Name", lambda b: b.name, format="name"),
-        Column("PolicyName", lambda b: b.spec.policy_name),
-        Column("ParamRef", reference_text),
-        Column("Age", lambda b: Since(b.metadata.creation_timestamp)),
     ),
 )

@@ -1,0 +1,64 @@
+"""MutatingAdmissionPolicyBinding: where a policy is to hold, and with which parameters. Stored and checked for its
+form; since no policy is evaluated, whoever writes one is told so.
+"""
+
+from __future__ import annotations
+
+from . import fields, shape, workload
+from .admissionpolicy import SPEC, UNEVALUATED, MatchResources, ParamRef, default_match, reference_text, validate_match
+from .checks import part
+from .fields import Errors
+from .kind import Column, Kind, Since, Situation
+from .meta import Object, Struct, Typed
+from .webhookconfiguration import GROUP
+
+
+class BindingSpec(Struct, frozen=True):
+    policy_name: str = ""
+    param_ref: ParamRef | None = None
+    match_resources: MatchResources | None = None
+
+
+class Binding(Typed, frozen=True):
+    spec: BindingSpec = BindingSpec()
+
+
+def default(obj: Object) -> None:
+    shape.normalize(obj, Binding)
+    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
+        default_match(match)
+
+
+def validate(obj: Object, _: Situation) -> Errors:
+    spec = part(obj, "spec")
+    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
+    if (match := spec.get("matchResources")) is not None:
+        errors += validate_match(match, SPEC / "matchResources")
+    return errors
+
+
+def warn(_: Object, __: Object | None) -> list[str]:
+    return [UNEVALUATED.format("MutatingAdmissionPolicyBinding")]
+
+
+MUTATING_ADMISSION_POLICY_BINDING = Kind(
+    group=GROUP,
+    version="v1",
+    name="MutatingAdmissionPolicyBinding",
+    plural="mutatingadmissionpolicybindings",
+    namespaced=False,
+    type=Binding,
+    schema="io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+    categories=("api-extensions",),
+    default=default,
+    validate=validate,
+    validate_update=lambda new, _, situation: validate(new, situation),
+    warn=warn,
+    generation=workload.spec_changed,
+    columns=(
+        Column("Name", lambda b: b.name, format="name"),
+        Column("PolicyName", lambda b: b.spec.policy_name),
+        Column("ParamRef", lambda b: reference_text(b.spec.param_ref)),
+        Column("Age", lambda b: Since(b.metadata.creation_timestamp)),
+    ),
+)
