@@ -1,4 +1,4 @@
-"""Events: what happened to an object. One sort of stored object, served in two groups (EVENT-1, EVENT-2)."""
+"""Event: what happened to an object (EVENT-1). Stored so, and served by events.k8s.io too: see `eventsevent.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import fields, names, shape
 from .checks import part, texts
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
-from .meta import Object, ObjectReference, Struct, Typed, copied
+from .meta import Object, ObjectReference, Struct, Typed
 
 
 class EventSource(Struct, frozen=True):
@@ -58,53 +58,6 @@ class Event(Typed, frozen=True):
         component = self.source.component or self.reporting_component
         host = self.source.host or self.reporting_instance
         return f"{component}, {host}" if host else component
-
-
-class EventsEvent(Typed, frozen=True):
-    """The same in the words of events.k8s.io."""
-
-    event_time: str | None = None
-    series: EventSeries | None = None
-    reporting_controller: str = ""
-    reporting_instance: str = ""
-    action: str = ""
-    reason: str = ""
-    regarding: ObjectReference = ObjectReference()
-    related: ObjectReference | None = None
-    note: str = ""
-    type: str = ""
-    deprecated_source: EventSource = EventSource()
-    deprecated_first_timestamp: str | None = None
-    deprecated_last_timestamp: str | None = None
-    deprecated_count: int = 0
-
-
-WORDS = {
-    "regarding": "involvedObject",
-    "note": "message",
-    "reportingController": "reportingComponent",
-    "deprecatedSource": "source",
-    "deprecatedFirstTimestamp": "firstTimestamp",
-    "deprecatedLastTimestamp": "lastTimestamp",
-    "deprecatedCount": "count",
-}
-"""events.k8s.io name to core name of each field that is called differently."""
-WORDS_BACK = {core: new for new, core in WORDS.items()}
-
-
-def to_core(obj: Object) -> Object:
-    """An events.k8s.io Event as the core Event that is stored."""
-    result = {WORDS.get(name, name): copied(value) for name, value in obj.items()}
-    return {**result, "apiVersion": "v1", "kind": "Event"}
-
-
-def from_core(obj: Object) -> Object:
-    """A stored core Event in the words of events.k8s.io."""
-    result = {WORDS_BACK.get(name, name): copied(value) for name, value in obj.items()}
-    for name in ("reportingController", "reportingInstance"):
-        if not result.get(name):
-            result.pop(name, None)
-    return {**result, "apiVersion": "events.k8s.io/v1", "kind": "Event"}
 
 
 def default(obj: Object) -> None:
@@ -191,12 +144,6 @@ FIELDS: dict[str, Callable[[Event], str]] = {  # SEL-3
     "source": lambda e: e.source.component or e.reporting_component,
     "type": lambda e: e.type,
 }  # fmt: skip
-NEW_NAMES = {
-    name.replace("involvedObject", "regarding").replace("reportingComponent", "reportingController"): name
-    for name in FIELDS
-    if name != "source"
-}
-"""Fields by which Events of the new group are selected, and what core Events call them."""
 
 
 EVENT = Kind(
@@ -214,22 +161,4 @@ EVENT = Kind(
     columns=COLUMNS,
     fields=FIELDS,
     create_on_put=True,
-)
-
-EVENTS_EVENT = Kind(
-    group="events.k8s.io",
-    version="v1",
-    name="Event",
-    plural="events",
-    namespaced=True,
-    type=EventsEvent,
-    schema="io.k8s.api.events.v1.Event",
-    short_names=("ev",),
-    columns=COLUMNS,
-    fields={new: FIELDS[name] for new, name in NEW_NAMES.items()},
-    create_on_put=True,
-    stored=EVENT,
-    stored_fields=NEW_NAMES,
-    to_stored=to_core,
-    from_stored=from_core,
 )

@@ -14,7 +14,8 @@ from .daemonset import DAEMON_SET
 from .deployment import DEPLOYMENT
 from .endpoints import ENDPOINTS
 from .endpointslice import ENDPOINT_SLICE
-from .event import EVENT, EVENTS_EVENT
+from .event import EVENT
+from .eventsevent import EVENTS_EVENT
 from .flowschema import FLOW_SCHEMA
 from .horizontalpodautoscaler import HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1
 from .ingress import INGRESS
