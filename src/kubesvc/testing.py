@@ -108,14 +108,15 @@ def start(
     cluster = Cluster(chosen, paths.root, process, life_write, errors, keep_files)
     try:
         line = read_line(ready_read, timeout)
-        if not line:
-            raise NotStarted(cluster.complaint(timeout, ended=line is not None))
+        told = json.loads(line) if line else {}
+        if "ready" not in told:
+            raise NotStarted(told.get("failed") or cluster.complaint(timeout, ended=line is not None))
     except BaseException:
         cluster.stop()
         raise
     finally:
         os.close(ready_read)
-    cluster.ready_line = json.loads(line)["ready"]
+    cluster.ready_line = told["ready"]
     return cluster
 
 
