@@ -1,4 +1,6 @@
-"""HorizontalPodAutoscaler: as many replicas as there is work. Stored as v2, served as v1 too."""
+"""HorizontalPodAutoscaler: as many replicas as there is work. Stored as v2, served as v1 too: one kind, so both of its
+versions stand here.
+"""
 
 from __future__ import annotations
 
