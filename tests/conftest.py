@@ -1,6 +1,7 @@
-"""Settings for all tests: properties are never timed and say how to repeat a failure, and their seeds are fresh except
-where a change is judged (see `chance`); the many programs that tests start are compiled once, also where Python may not
-write beside its sources."""
+"""Settings for all tests: properties are never timed and say how to repeat a failure; their examples are the same each
+time where a change is judged, and fresh in long runs and by hand. (Samples of kills, fuzz and histories are always fresh
+and print their seed.) The many programs that tests start are compiled once, also where Python may not write beside its
+sources."""
 
 from __future__ import annotations
 
@@ -12,8 +13,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from tests import chance
 
 settings.register_profile(
     "house", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -29,7 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
     compile all it imports, for half of its time; so that goes to a directory which ends with the session. And Ctrl-C
     ends what tests start, wherever they run."""
     if "not soak" in config.option.markexpr:
-        chance.fresh = False
         settings.load_profile("same")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; programs inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -102,6 +102,8 @@ STEPS = (
     Step("nothing moves while too few are available", ((8, 8),), (5, 0), 5, None),
     Step("at the end the last old ones go", ((2, 2),), (10, 8), 10, (0,)),
     Step("finished", (), (10, 10), 10, None),
+    Step("the new set was sized by who knew an older Deployment", (), (14, 13), 10, None),
+    Step("and there are old ones", ((2, 2),), (12, 12), 10, (0,)),
 )
 
 

@@ -138,6 +138,8 @@ def plan_new_replicas(deployment: Deployment, every: Sequence[ReplicaSet], new: 
     most = total + surge
     current = sum(map(wanted, every))
     have = 0 if new is None else wanted(new)
+    if have > total:
+        return total  # somebody who knew an older Deployment sized it
     if current >= most:
         return have  # no room for one more
     return have + min(most - current, total - have)
