@@ -1,6 +1,6 @@
 """Settings for all tests: properties are never timed and say how to repeat a failure; their examples are the same each
-time where a change is judged, and fresh in long runs and by hand. (Samples of kills, fuzz and histories are always fresh
-and print their seed.) The many programs that tests start are compiled once, also where Python may not write beside its
+time where a change is judged, and fresh in long runs and by hand (samples of kills, fuzz and histories are always fresh
+and print their seed). The many programs that tests start are compiled once, also where Python may not write beside its
 sources."""
 
 from __future__ import annotations
