@@ -376,8 +376,9 @@ WARNINGS: tuple[tuple[str, Object, list[str]], ...] = (
 
 @pytest.mark.parametrize(("name", "spec", "texts"), WARNINGS, ids=lambda c: c if isinstance(c, str) else "")
 def test_warnings(name: str, spec: Object, texts: list[str]) -> None:
-    """WARN-1."""
+    """WARN-1; of changes, which mostly come from programs, there are none."""
     assert POD.warn(pod(**spec), None) == texts
+    assert POD.warn(pod(**spec), pod()) == POD.warn(pod(**spec), pod(**spec)) == []
 
 
 def test_warnings_of_names() -> None:
