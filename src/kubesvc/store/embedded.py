@@ -35,6 +35,9 @@ PLACES = 20
 """Bits of a row id below the revision: the place of a change within its transaction."""
 ROWS_A_SWEEP = 1000
 """Rows deleted in one go after a compaction; between two goes, commits get their turn."""
+CHECKPOINT_PAGES = 1000
+"""Pages in the write-ahead log after which a commit folds it into the file. That commit is late by a few milliseconds,
+and by four times as many with four times the pages, which cost no less work in all."""
 
 SCHEMA = f"""
 CREATE TABLE versions (id INTEGER PRIMARY KEY, key TEXT NOT NULL, created INTEGER NOT NULL, value BLOB) STRICT;
@@ -154,7 +157,7 @@ class Database:
             raise Unavailable(f"{self.path}: another program's database: name another file")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        run("PRAGMA wal_autocheckpoint = 4000")
+        run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         run("PRAGMA journal_size_limit = 67108864")
         if application == 0:
             self.connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
