@@ -290,10 +290,11 @@ def unlike(found: Iterable[Any], wanted: Iterable[Any]) -> str:
 
 
 def check_mirror(state: State, key: tuple[str, str]) -> None:
-    """Slices of a Service without selector are what its hand-made Endpoints say (MIRROR)."""
+    """Slices of a Service without selector are what its Endpoints say, made by hand or left by a leader that had not
+    heard of the selector's end (MIRROR)."""
     mirrored = [s for s in state.slices(key) if managed_by(s) == MIRROR]
-    found = sorted((e.address, e.ports, e.ready) for s in mirrored for e in listed(s))
-    wanted = sorted((ip, (port,), ready) for ip, port, ready in listed_in(state.endpoints.get(key, {})))
+    found = sorted((e.address, port, e.ready) for s in mirrored for e in listed(s) for port in e.ports)
+    wanted = sorted(listed_in(state.endpoints.get(key, {})))
     check(found == wanted, f"mirror of {'/'.join(key)}: {unlike(found, wanted)}")
 
 
