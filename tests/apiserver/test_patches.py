@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kubesvc.api.decode import Target
 from kubesvc.api.errors import ApiError
-from kubesvc.apiserver.jsonpatch import PatchFailed, apply, merge
+from kubesvc.api.mergepatch import merge
+from kubesvc.apiserver.jsonpatch import PatchFailed, apply
 from kubesvc.apiserver.patches import PatchType, patch_object
 
 SERVICE = Target("", "v1", "Service", "io.k8s.api.core.v1.Service")

@@ -14,12 +14,13 @@ import pytest
 from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import ENDPOINTS, JOB, PERSISTENT_VOLUME_CLAIM, POD, SECRET, SERVICE
+from kubesvc.api.mergepatch import merge
 from kubesvc.api.meta import Object, typed
 from kubesvc.api.persistentvolumeclaim import PersistentVolumeClaim
 from kubesvc.apiserver.defaultroles import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLES
 from kubesvc.client.interface import Client
 from kubesvc.controllers.registry import CONTROLLERS, load
-from kubesvc.controllers.versioned import MOST_TRIES, merged, put_change, put_version
+from kubesvc.controllers.versioned import MOST_TRIES, put_change, put_version
 
 from .rights import MANAGER, OURS, may, role_names
 
@@ -75,7 +76,7 @@ MERGED: tuple[tuple[str, Object, Object, Object], ...] = (
 @pytest.mark.parametrize(("sentence", "target", "change", "expected"), MERGED, ids=[m[0] for m in MERGED])
 def test_a_change_is_merged_as_a_server_does(sentence: str, target: Object, change: Object, expected: Object) -> None:
     before = repr(target)
-    assert merged(target, change) == expected
+    assert merge(target, change) == expected
     assert repr(target) == before, "the one it was made from is as it was"
 
 

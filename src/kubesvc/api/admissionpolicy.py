@@ -4,7 +4,10 @@ parameters.
 
 from __future__ import annotations
 
-from .checks import items, one_of
+from collections.abc import Callable
+
+from . import fields
+from .checks import items, one_of, part
 from .fields import Errors, Path
 from .meta import Object, Struct
 from .pod import LabelSelector
@@ -43,6 +46,21 @@ class ParamRef(Struct, frozen=True):
     parameter_not_found_action: str | None = None
 
 
+def default_policy(obj: Object) -> None:
+    """A policy that cannot be asked refuses, and holds for every object."""
+    spec = part(obj, "spec")
+    if spec:
+        spec.setdefault("failurePolicy", "Fail")
+    if isinstance(match := spec.get("matchConstraints"), dict):
+        default_match(match)
+
+
+def default_binding(obj: Object) -> None:
+    """It narrows nothing down that is not said."""
+    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
+        default_match(match)
+
+
 def default_match(match: Object) -> None:
     """Every object, in whatever version it is written."""
     match.setdefault("matchPolicy", "Equivalent")
@@ -53,6 +71,26 @@ def default_match(match: Object) -> None:
             rule.setdefault("scope", "*")
 
 
+def validate_policy(spec: Object) -> Errors:
+    """What happens when a policy cannot be asked, of what kind its parameters are, and what it is asked about."""
+    errors = one_of(spec.get("failurePolicy"), ("Fail", "Ignore"), SPEC / "failurePolicy")
+    if (kind := spec.get("paramKind")) is not None:
+        errors += [fields.required(SPEC / "paramKind" / f) for f in ("apiVersion", "kind") if not kind.get(f)]
+    match, here = spec.get("matchConstraints"), SPEC / "matchConstraints"
+    if match is None:
+        return [*errors, fields.required(here)]
+    errors += validate_match(match, here)
+    return errors if items(match, "resourceRules") else [*errors, fields.required(here / "resourceRules")]
+
+
+def validate_binding(spec: Object) -> Errors:
+    """Of which policy a binding is, and where it is to hold."""
+    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
+    if (match := spec.get("matchResources")) is not None:
+        errors += validate_match(match, SPEC / "matchResources")
+    return errors
+
+
 def validate_match(match: Object, path: Path) -> Errors:
     """What a policy is asked about."""
     errors = one_of(match.get("matchPolicy"), ("Equivalent", "Exact"), path / "matchPolicy")
@@ -60,6 +98,11 @@ def validate_match(match: Object, path: Path) -> Errors:
         for i, rule in enumerate(items(match, name)):
             errors += validate_rule(rule, path / name @ i)
     return errors
+
+
+def unevaluated(kind: str) -> Callable[[Object, Object | None], list[str]]:
+    """What whoever writes an object of this kind is told."""
+    return lambda _, __: [UNEVALUATED.format(kind)]
 
 
 def kind_text(kind: ParamKind | None) -> str:

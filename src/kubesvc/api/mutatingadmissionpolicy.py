@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from . import fields, shape, workload
-from .admissionpolicy import SPEC, UNEVALUATED, MatchResources, ParamKind, default_match, kind_text, validate_match
+from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, unevaluated, validate_policy
 from .checks import items, one_of, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
@@ -46,25 +46,12 @@ class Policy(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     shape.normalize(obj, Policy)
-    spec = part(obj, "spec")
-    if spec:
-        spec.setdefault("failurePolicy", "Fail")
-    if isinstance(match := spec.get("matchConstraints"), dict):
-        default_match(match)
+    default_policy(obj)
 
 
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
-    errors = one_of(spec.get("failurePolicy"), ("Fail", "Ignore"), SPEC / "failurePolicy")
-    if (kind := spec.get("paramKind")) is not None:
-        errors += [fields.required(SPEC / "paramKind" / f) for f in ("apiVersion", "kind") if not kind.get(f)]
-    match = spec.get("matchConstraints")
-    if match is None:
-        errors.append(fields.required(SPEC / "matchConstraints"))
-    else:
-        errors += validate_match(match, SPEC / "matchConstraints")
-        if not items(match, "resourceRules"):
-            errors.append(fields.required(SPEC / "matchConstraints" / "resourceRules"))
+    errors = validate_policy(spec)
     mutations = items(spec, "mutations")
     if not mutations:
         errors.append(fields.required(SPEC / "mutations", "mutations must contain at least one item"))
@@ -95,10 +82,6 @@ def validate_mutation(mutation: Object, path: Path) -> Errors:
     return errors
 
 
-def warn(_: Object, __: Object | None) -> list[str]:
-    return [UNEVALUATED.format("MutatingAdmissionPolicy")]
-
-
 MUTATING_ADMISSION_POLICY = Kind(
     group=GROUP,
     version="v1",
@@ -111,7 +94,7 @@ MUTATING_ADMISSION_POLICY = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=warn,
+    warn=unevaluated("MutatingAdmissionPolicy"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),

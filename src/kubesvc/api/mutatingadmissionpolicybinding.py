@@ -4,8 +4,8 @@ form; since no policy is evaluated, whoever writes one is told so.
 
 from __future__ import annotations
 
-from . import fields, shape, workload
-from .admissionpolicy import SPEC, UNEVALUATED, MatchResources, ParamRef, default_match, reference_text, validate_match
+from . import shape, workload
+from .admissionpolicy import MatchResources, ParamRef, default_binding, reference_text, unevaluated, validate_binding
 from .checks import part
 from .fields import Errors
 from .kind import Column, Kind, Since, Situation
@@ -25,20 +25,11 @@ class Binding(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     shape.normalize(obj, Binding)
-    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
-        default_match(match)
+    default_binding(obj)
 
 
 def validate(obj: Object, _: Situation) -> Errors:
-    spec = part(obj, "spec")
-    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
-    if (match := spec.get("matchResources")) is not None:
-        errors += validate_match(match, SPEC / "matchResources")
-    return errors
-
-
-def warn(_: Object, __: Object | None) -> list[str]:
-    return [UNEVALUATED.format("MutatingAdmissionPolicyBinding")]
+    return validate_binding(part(obj, "spec"))
 
 
 MUTATING_ADMISSION_POLICY_BINDING = Kind(
@@ -53,7 +44,7 @@ MUTATING_ADMISSION_POLICY_BINDING = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=warn,
+    warn=unevaluated("MutatingAdmissionPolicyBinding"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda b: b.name, format="name"),

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from . import checks, fields, shape, workload
-from .checks import items, part
+from .checks import part
 from .fields import Errors, Path
-from .flowschema import GROUP, SPEC, UNFOLLOWED, FlowStatus, validate_conditions
+from .flowschema import GROUP, SPEC, UNFOLLOWED, FlowStatus, validate_status
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, Struct, Typed
 
@@ -136,10 +136,6 @@ def percent(obj: Object, name: str, path: Path) -> Errors:
 
 def validate_update(new: Object, _: Object, situation: Situation) -> Errors:
     return validate(new, situation)
-
-
-def validate_status(new: Object, _: Object, __: Situation) -> Errors:
-    return validate_conditions(items(part(new, "status"), "conditions"), Path("status") / "conditions")
 
 
 def warn(_: Object, __: Object | None) -> list[str]:

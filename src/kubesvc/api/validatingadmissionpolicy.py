@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from . import fields, shape, workload
-from .admissionpolicy import SPEC, UNEVALUATED, MatchResources, ParamKind, default_match, kind_text, validate_match
-from .checks import items, one_of, part
+from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, unevaluated, validate_policy
+from .checks import items, part
 from .fields import Errors
 from .kind import Column, Kind, Since, Situation, Subresource
 from .meta import Object, StandardCondition, Struct, Typed
@@ -47,11 +47,7 @@ class Policy(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     shape.normalize(obj, Policy)
-    spec = part(obj, "spec")
-    if spec:
-        spec.setdefault("failurePolicy", "Fail")
-    if isinstance(match := spec.get("matchConstraints"), dict):
-        default_match(match)
+    default_policy(obj)
 
 
 def prepare_create(obj: Object) -> None:
@@ -60,16 +56,7 @@ def prepare_create(obj: Object) -> None:
 
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
-    errors = one_of(spec.get("failurePolicy"), ("Fail", "Ignore"), SPEC / "failurePolicy")
-    if (kind := spec.get("paramKind")) is not None:
-        errors += [fields.required(SPEC / "paramKind" / f) for f in ("apiVersion", "kind") if not kind.get(f)]
-    match = spec.get("matchConstraints")
-    if match is None:
-        errors.append(fields.required(SPEC / "matchConstraints"))
-    else:
-        errors += validate_match(match, SPEC / "matchConstraints")
-        if not items(match, "resourceRules"):
-            errors.append(fields.required(SPEC / "matchConstraints" / "resourceRules"))
+    errors = validate_policy(spec)
     if not items(spec, "validations") and not items(spec, "auditAnnotations"):
         text = "validations or auditAnnotations must contain at least one item"
         errors += [fields.required(SPEC / f, text) for f in ("validations", "auditAnnotations")]
@@ -79,10 +66,6 @@ def validate(obj: Object, _: Situation) -> Errors:
         if not (validation.get("expression") or "").strip()
     ]
     return errors
-
-
-def warn(_: Object, __: Object | None) -> list[str]:
-    return [UNEVALUATED.format("ValidatingAdmissionPolicy")]
 
 
 VALIDATING_ADMISSION_POLICY = Kind(
@@ -99,7 +82,7 @@ VALIDATING_ADMISSION_POLICY = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=warn,
+    warn=unevaluated("ValidatingAdmissionPolicy"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),

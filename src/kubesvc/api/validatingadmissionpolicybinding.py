@@ -7,12 +7,12 @@ from __future__ import annotations
 from . import fields, shape, workload
 from .admissionpolicy import (
     SPEC,
-    UNEVALUATED,
     MatchResources,
     ParamRef,
-    default_match,
+    default_binding,
     reference_text,
-    validate_match,
+    unevaluated,
+    validate_binding,
 )
 from .checks import items, part
 from .fields import Errors
@@ -36,15 +36,12 @@ class Binding(Typed, frozen=True):
 
 def default(obj: Object) -> None:
     shape.normalize(obj, Binding)
-    if isinstance(match := part(obj, "spec").get("matchResources"), dict):
-        default_match(match)
+    default_binding(obj)
 
 
 def validate(obj: Object, _: Situation) -> Errors:
     spec = part(obj, "spec")
-    errors: Errors = [] if spec.get("policyName") else [fields.required(SPEC / "policyName")]
-    if (match := spec.get("matchResources")) is not None:
-        errors += validate_match(match, SPEC / "matchResources")
+    errors = validate_binding(spec)
     actions, here = items(spec, "validationActions"), SPEC / "validationActions"
     if not actions:
         errors.append(fields.required(here))
@@ -62,10 +59,6 @@ def validate(obj: Object, _: Situation) -> Errors:
     return errors
 
 
-def warn(_: Object, __: Object | None) -> list[str]:
-    return [UNEVALUATED.format("ValidatingAdmissionPolicyBinding")]
-
-
 VALIDATING_ADMISSION_POLICY_BINDING = Kind(
     group=GROUP,
     version="v1",
@@ -78,7 +71,7 @@ VALIDATING_ADMISSION_POLICY_BINDING = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=warn,
+    warn=unevaluated("ValidatingAdmissionPolicyBinding"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda b: b.name, format="name"),

@@ -1,4 +1,4 @@
-"""JSON patch (RFC 6902) and JSON merge patch (RFC 7386) on plain values (PATCH-5, PATCH-6). Pure."""
+"""JSON patch (RFC 6902) on plain values (PATCH-5). Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,6 @@ MAX_COPIED_BYTES = 3 << 20
 
 class PatchFailed(ValueError):
     """An operation that cannot be done on this document: a missing path, a failing test, an unknown `op`."""
-
-
-def merge(document: Any, patch: Any) -> Any:
-    """The document with a merge patch applied: null deletes, objects merge, the rest replaces. Nothing is changed in
-    place; untouched parts are shared."""
-    if not isinstance(patch, dict):
-        return patch
-    out = dict(document) if isinstance(document, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            out.pop(key, None)
-        else:
-            out[key] = merge(out.get(key), value)
-    return out
 
 
 def apply(document: Any, operations: Sequence[Any]) -> Any:

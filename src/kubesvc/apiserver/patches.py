@@ -17,6 +17,7 @@ from kubesvc.api.errors import ApiError, BadRequest, Invalid, RequestTooLarge, U
 from kubesvc.api.exact import Walk, bare, is_object, items_of, read_json, repeated_keys, word
 from kubesvc.api.gojson import type_word
 from kubesvc.api.kind import Kind
+from kubesvc.api.mergepatch import merge
 from kubesvc.api.meta import Object, copied
 from kubesvc.api.quick import quick_plain
 from kubesvc.api.schema import Field
@@ -127,7 +128,7 @@ def json_patch(live: Object, operations: Any, duplicates: list[str], target: Kin
 
 
 def merge_patch(live: Object, patch: Any, duplicates: list[str], target: Kind | Target, validation: str) -> Patched:
-    patched = jsonpatch.merge(live, patch)
+    patched = merge(live, patch)
     return conclude(patched, duplicates, target, validation, lambda: document(patched, live))
 
 

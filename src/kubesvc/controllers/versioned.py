@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from kubesvc.api.errors import Conflict, NotFound
 from kubesvc.api.kind import Kind
+from kubesvc.api.mergepatch import merge
 from kubesvc.api.meta import Object, Typed
 from kubesvc.client.interface import Client
 
@@ -30,7 +31,7 @@ async def put_version(client: Client, kind: Kind, obj: Typed, change: Object, *,
     live = await read_same(client, kind, obj)
     if live["metadata"].get("resourceVersion") != obj.metadata.resource_version:
         raise Conflict(f"{kind.resource} {obj.name!r}: there is a newer version than the one that was decided on")
-    return await client.update(kind, merged(live, change), subresource=subresource)
+    return await client.update(kind, merge(live, change), subresource=subresource)
 
 
 async def put_change(client: Client, kind: Kind, obj: Typed, change: Object, *, subresource: str = "") -> Object:
@@ -39,7 +40,7 @@ async def put_change(client: Client, kind: Kind, obj: Typed, change: Object, *, 
     for tries in range(1, MOST_TRIES + 1):
         live = await read_same(client, kind, obj)
         try:
-            return await client.update(kind, merged(live, change), subresource=subresource)
+            return await client.update(kind, merge(live, change), subresource=subresource)
         except Conflict:
             if tries == MOST_TRIES:
                 raise
@@ -53,20 +54,6 @@ async def read_same(client: Client, kind: Kind, obj: Typed) -> Object:
     if live["metadata"].get("uid") != obj.metadata.uid:
         raise NotFound(f'{kind.resource} "{obj.name}" not found')
     return live
-
-
-def merged(target: Object, change: Object) -> Object:
-    """What a JSON merge patch makes of an object (RFC 7386); neither is changed."""
-    result = dict(target)
-    for name, value in change.items():
-        if value is None:
-            result.pop(name, None)
-        elif isinstance(value, dict):
-            inner = result.get(name)
-            result[name] = merged(inner if isinstance(inner, dict) else {}, value)
-        else:
-            result[name] = value
-    return result
 
 
 async def set_finalizers(

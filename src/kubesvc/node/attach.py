@@ -146,21 +146,21 @@ async def linger(reader: asyncio.StreamReader) -> None:
 
 def hung_up(client: asyncio.StreamWriter) -> bool:
     """Whether the other end of a connection has closed it, even if unread bytes still lie before the end."""
-    connection = client.get_extra_info("socket")
-    if connection is None or client.is_closing():
-        return True
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))
+    return ended(client, select.POLLRDHUP)
 
 
 def has_left(client: asyncio.StreamWriter) -> bool:
     """Whether the other end of a unix connection has closed it for both directions: it reads no more either."""
+    return ended(client, 0)  # POLLHUP is always told
+
+
+def ended(client: asyncio.StreamWriter, events: int) -> bool:
+    """Whether a connection is closed here, or its other end has done one of these poll events."""
     connection = client.get_extra_info("socket")
     if connection is None or client.is_closing():
         return True
     poll = select.poll()
-    poll.register(connection.fileno(), 0)  # POLLHUP is always told
+    poll.register(connection.fileno(), events)
     return bool(poll.poll(0))
 
 
