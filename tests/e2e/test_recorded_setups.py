@@ -7,10 +7,12 @@ did: over TLS, with the store, the controllers and the listeners that users get.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,16 +48,37 @@ def test_a_setup_by_flags_alone(name: str, flags: tuple[str, ...], topics: tuple
         url = f"https://{instance.record.loopback}:{instance.record.port}"
         for recording in recordings:
             output = asyncio.run(replayed(url, recording, kubectl))
-            failed = {m[1] for m in re.finditer(r"^FAIL (\S+?):? ", output, re.M)} - KNOWN.get(recording.stem, set())
-            assert re.search(r"^all: \d+/[1-9]\d* steps pass", output, re.M), output
+            failed = failures(output) - KNOWN.get(recording.stem, set())
+            for case in sorted(failed & showing_seconds(recording)):
+                again = asyncio.run(within_a_second(url, recording, kubectl, case))
+                failed -= {case} - failures(again)
             assert not failed, output
 
 
-async def replayed(url: str, recording: Path, kubectl: str) -> str:
+def failures(output: str) -> set[str]:
+    """The cases of a replay that failed; an AssertionError if it did not come to its end."""
+    assert re.search(r"^all: \d+/[1-9]\d* steps pass", output, re.M), output
+    return {m[1] for m in re.finditer(r"^FAIL (\S+?):? ", output, re.M)}
+
+
+def showing_seconds(recording: Path) -> set[str]:
+    """The cases that compare managedFields: managers who applied in the same second stand there by name, others by
+    time, so a case that happens to be played across the end of a second is answered otherwise, by upstream, too."""
+    steps = map(json.loads, recording.read_text().splitlines())
+    return {s["case"] for s in steps if s.get("managedFields")}
+
+
+async def within_a_second(url: str, recording: Path, kubectl: str, case: str) -> str:
+    """What the replayer prints when it plays one case, begun early in a second. It starts in a few tenths."""
+    await asyncio.sleep(1 - time.time() % 1)
+    return await replayed(url, recording, kubectl, "--only", f"^{re.escape(case)}$")
+
+
+async def replayed(url: str, recording: Path, kubectl: str, *options: str) -> str:
     """What the replayer prints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(GOLDEN / "replay.py"), "--server", url, "--token", "admintoken", "--kubectl", kubectl,
-        str(recording), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        *options, str(recording), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await process.communicate()
     return output.decode()
