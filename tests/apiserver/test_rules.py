@@ -18,6 +18,7 @@ import pytest
 from kubesvc.api.errors import Forbidden, NotFound
 from kubesvc.api.kind import Kind
 from kubesvc.api.kinds import CONFIG_MAP, NAMESPACE, POD, SERVICE_ACCOUNT
+from kubesvc.apiserver import serviceaccounts
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.clock import RealClock
 from kubesvc.controllers import run_controllers
@@ -709,8 +710,9 @@ def test_each_namespace_has_its_account_and_certificate() -> None:
     with_server(run)
 
 
-def test_pods_get_an_account_and_its_token() -> None:
+def test_pods_get_an_account_and_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """AUTH-9: unless it does not exist, or nobody wants it."""
+    monkeypatch.setattr(serviceaccounts, "PATIENCE_SECONDS", (0.03, 0.03))
 
     async def run(s: ApiServer) -> None:
         client = s.client
@@ -718,7 +720,14 @@ def test_pods_get_an_account_and_its_token() -> None:
             Forbidden, match='error looking up service account default/default: serviceaccount "default"'
         ):
             await client.create(POD, pod("p"), "default")
+        monkeypatch.setattr(serviceaccounts, "PATIENCE_SECONDS", (600, 600))
+        early = asyncio.create_task(client.create(POD, pod("early"), "default"))
+        await asyncio.sleep(0.05)  # a namespace was made, and its account comes a moment later
+        with pytest.raises(Forbidden, match='serviceaccount "robot" not found'):
+            await client.create(POD, pod("q", serviceAccountName="robot"), "default")
+        assert not early.done()
         await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default"}}, "default")
+        assert (await early)["spec"]["serviceAccountName"] == "default"
         both: Any = {
             "containers": [{"name": n, "image": "i"} for n in "ab"],
             "initContainers": [{"name": "i", "image": "i"}],

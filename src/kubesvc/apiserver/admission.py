@@ -33,7 +33,7 @@ from .certificateadmission import CertificateAdmission
 from .noderestriction import NodeRestriction
 from .options import WriteOptions
 from .quotas import Quotas, Release, nothing_held
-from .serviceaccounts import admit_service_account
+from .serviceaccounts import admit_service_account, await_default_account
 from .settings import ApiServerSettings
 from .storage import decode
 from .storageadmission import CLAIM_PROTECTION, VOLUME_PROTECTION, StorageAdmission, protect
@@ -86,6 +86,8 @@ class Admission:
         if self.enabled("NodeRestriction"):
             self.nodes.create(kind, namespace, obj)
         if kind is POD:
+            if self.enabled("ServiceAccount") and isinstance(obj.get("spec"), dict):
+                await await_default_account(self.cache, namespace, obj, self.random)
             self.admit_pod(namespace, obj)
         elif kind is PRIORITY_CLASS and self.enabled("Priority"):
             self.check_one_default(obj, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from kubesvc.api.fields import quote
 from kubesvc.api.kinds import POD, SERVICE_ACCOUNT
 from kubesvc.api.meta import Object
@@ -13,13 +15,35 @@ from .cache import Cache
 
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3607
+DEFAULT_ACCOUNT = "default"
+PATIENCE_SECONDS = (0.9, 1.8)
+"""How long a pod may wait for the account `default` of its namespace: between these, by chance, as in upstream's nine
+waits of 0.1 to 0.2 s."""
+LOOK_SECONDS = 0.01
+
+
+def account_of(pod: Object) -> str:
+    """The name of the account that a pod runs under."""
+    spec = pod["spec"]
+    return spec.get("serviceAccountName") or spec.get("serviceAccount") or DEFAULT_ACCOUNT
+
+
+async def await_default_account(cache: Cache, namespace: str, pod: Object, random: Random) -> None:
+    """Give the controller that makes the account `default` of each namespace a moment, so that whoever makes a namespace
+    and then a pod in it is not refused. No other account is waited for."""
+    accounts = cache.of(SERVICE_ACCOUNT)
+    if account_of(pod) != DEFAULT_ACCOUNT or accounts.get(namespace, DEFAULT_ACCOUNT) is not None:
+        return
+    loop = asyncio.get_running_loop()
+    until = loop.time() + random.uniform(*PATIENCE_SECONDS)
+    while accounts.get(namespace, DEFAULT_ACCOUNT) is None and loop.time() < until:
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def admit_service_account(cache: Cache, namespace: str, pod: Object, random: Random) -> None:
     """Give a pod its account and, unless that is off, the projected token volume; in place. Forbidden if the account
     does not exist."""
-    spec = pod["spec"]
-    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    spec, name = pod["spec"], account_of(pod)
     spec["serviceAccountName"] = spec["serviceAccount"] = name
     account = cache.of(SERVICE_ACCOUNT).get(namespace, name)
     if account is None:
