@@ -4,16 +4,17 @@ the API what to scrape.
 Debian's build of Prometheus, which stands beside the checkout, is made without discovery by Kubernetes. For that part a
 build that knows it is taken if one is on the PATH, else vmagent of VictoriaMetrics, which follows the same
 configuration and answers the same API. Each role's targets must become just what the API says, through changes and
-removals; nothing of it is scraped: every target is sent to a port of the loopback address, once an hour.
+removals; nothing of it is scraped: every target is sent to a port of the loopback address where nobody listens, once an
+hour, at a moment that follows from its labels and so may be any.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import subprocess
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def prometheus(program: str, configuration: dict[str, Any], directory: Path) -> 
                f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
     if Path(program) == AGENT:
         command = [program, f"-promscrape.config={file}", f"-httpListenAddr=127.0.0.1:{port}", "-loggerLevel=WARN",
-                   "-promscrape.kubernetesSDCheckInterval=1s", "-remoteWrite.url=http://127.0.0.1:9/",
+                   "-promscrape.kubernetesSDCheckInterval=1s", "-promscrape.suppressScrapeErrors",
+                   "-remoteWrite.url=http://127.0.0.1:9/",
                    f"-remoteWrite.tmpDataPath={directory / 'data'}"]  # fmt: skip
     with log.open("w") as words:
         process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT)
@@ -99,8 +101,8 @@ def ask(address: str, path: str) -> Any:
     try:
         with urllib.request.urlopen(address + path, timeout=60) as answer:
             return json.load(answer)["data"]
-    except urllib.error.URLError as error:
-        raise AssertionError(f"{path}: {error}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise AssertionError(f"{path}: {error!r}") from None
 
 
 def test_the_servers_metrics_are_scraped_by_whom_a_role_allows(instance: Instance, tmp_path: Path) -> None:
@@ -133,10 +135,15 @@ def test_the_servers_metrics_are_scraped_by_whom_a_role_allows(instance: Instanc
         instance.kubectl("create", "configmap", "counted")
         made = 'apiserver_request_total{resource="configmaps",verb="POST",code="201"}'
         eventually(lambda: value(made) >= 1, PATIENCE_SECONDS, every=0.2)
-        assert value('kubernetes_build_info{major="1"}') == 1
-        assert value('apiserver_resource_objects{resource="namespaces"}') >= 4
         longest = 'histogram_quantile(1, sum by (le) (apiserver_request_duration_seconds_bucket{verb="POST"}))'
-        assert 0 < value(longest) <= 60
+
+        def told() -> bool:  # of a server that has just been too slow for one look Prometheus knows nothing for a while
+            assert value('kubernetes_build_info{major="1"}') == 1
+            assert value('apiserver_resource_objects{resource="namespaces"}') >= 4
+            assert 0 < value(longest) <= 60
+            return True
+
+        eventually(told, PATIENCE_SECONDS, every=0.2)
 
 
 def discovery(instance: Instance, speaks: dict[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,12 @@ def test_readiness_is_steered(shared: Instance) -> None:
         eventually(lambda name=name: ready(name) == "True")  # type: ignore[misc]
         status = shared.get("pod", name, "-n", "steer")["status"]["containerStatuses"][0]
         assert status["restartCount"] == 0
-    events = shared.get("events", "-n", "steer", "--field-selector", "reason=Unhealthy")["items"]
-    assert any("kubesvc.dev/ready is off" in e["message"] for e in events)
+
+    def told() -> bool:
+        events = shared.get("events", "-n", "steer", "--field-selector", "reason=Unhealthy")["items"]
+        return any("kubesvc.dev/ready is off" in e["message"] for e in events)
+
+    eventually(told)
     failed = shared.run("ready", "--name", shared.name, "pod/nobody", "off", check=False)
     assert failed.returncode == 1 and "no pod 'nobody'" in failed.stderr
     assert shared.run("ready", "--name", shared.name, "svc/x", "off", check=False).returncode == 64
