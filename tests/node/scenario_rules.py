@@ -11,7 +11,7 @@ from kubesvc.api.kinds import EVENT, LEASE, NODE, POD
 from kubesvc.api.meta import Object
 
 from .scenarios import FOREVER, TCP_PROBE, WEB, execute, inside, shell, waiting_for
-from .world import NODE_ADDRESS, World, condition, container_status, holds, is_ready, processes
+from .world import NODE_ADDRESS, PATIENCE, World, condition, container_status, holds, is_ready, processes
 
 LISTENER = """
 import http.server
@@ -92,8 +92,9 @@ async def a_pod_serves_until_it_has_stopped(world: World) -> None:
     on and may turn, liveness is asked no more; only when its containers have stopped is the last status written."""
     script = "import http.server, signal, threading, time\nsignal.signal(signal.SIGTERM, lambda *a: None)\n" + LISTENER
     server = {"image": "python", "command": ["python3", "-c", script]}
-    ready = {"exec": {"command": ["test", "!", "-e", "/tmp/unready"]}, "periodSeconds": 1, "failureThreshold": 1}
-    alive = {"exec": {"command": ["sh", "-c", "echo x >> /tmp/alive"]}, "periodSeconds": 1}
+    often = {"periodSeconds": 1, "timeoutSeconds": 10}
+    ready = {"exec": {"command": ["test", "!", "-e", "/tmp/unready"]}, **often, "failureThreshold": 1}
+    alive = {"exec": {"command": ["sh", "-c", "echo x >> /tmp/alive"]}, **often}
     await world.create("web", {**WEB, "readinessProbe": TCP_PROBE})
     other = (await world.ready("web"))["status"]["podIP"]
     hook = {"preStop": {"exec": {"command": ["sleep", "1000"]}}}
@@ -102,7 +103,11 @@ async def a_pod_serves_until_it_has_stopped(world: World) -> None:
     address = pod["status"]["podIP"]
     await inside(world, "leaver", "sh", "-c", "until [ -e /tmp/alive ]; do sleep 0.1; done")
     await world.delete("leaver", grace_seconds=1000)
-    await asyncio.sleep(1)  # one that was asked just before has been answered
+    worker = world.agent.worker("default", "leaver")
+    assert worker is not None and world.agent.context is not None
+    await holds(lambda: worker.stopping and len(worker.runners["c"].prober.tasks) == 1, "asked for readiness alone")
+    await world.agent.context.spawner.call(lambda: None)  # what was to be started before this has been
+    await holds(lambda: not [c for c in processes() if "/tmp/alive" in c], "answered if it was asked just before")
     code, asked, _ = await execute(world, "leaver", ["cat", "/tmp/alive"])
     assert code == 0 and asked
     reader, writer = await asyncio.open_connection(address, 8080)
@@ -112,6 +117,7 @@ async def a_pod_serves_until_it_has_stopped(world: World) -> None:
     code, out, err = await execute(world, "leaver", ["python3", "-c", fetch])
     assert (code, out) == (0, b"200\n"), err
     assert is_ready(await world.get("leaver"))
+    await asyncio.sleep(1)  # time enough for liveness to be asked
     await execute(world, "leaver", ["touch", "/tmp/unready"])
     pod = await world.until("leaver", lambda p: not is_ready(p), "unready while it terminates")
     assert "deletionTimestamp" in pod["metadata"] and "running" in container_status(pod)["state"]
@@ -127,18 +133,14 @@ async def what_happened_is_told(world: World) -> None:
     await world.create("twice", shell("echo once; exit 1"))
     await world.create("ended", shell("exit 0"), restartPolicy="Never")
     await world.create("host", shell(FOREVER), hostNetwork=True)
-    probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 9}
+    probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 9, "timeoutSeconds": 10}
     await world.create("unready", shell(FOREVER, readinessProbe=probe))
     await world.create("nowhere", shell(FOREVER), volumes=[{"name": "v", "configMap": {"name": "nope"}}])
-    first = await world.until("twice", lambda p: "running" in container_status(p).get("state", {}) or "containerID" in
-                              container_status(p), "started")  # fmt: skip
     pod = await world.until("twice", lambda p: container_status(p).get("restartCount") == 1, "restarted")
     status = container_status(pod)
-    assert status["containerID"].startswith("kubesvc://") and status["containerID"] != container_status(first).get(
-        "containerID"
-    )
-    assert status["lastState"]["terminated"]["exitCode"] == 1
-    assert status["lastState"]["terminated"]["containerID"].startswith("kubesvc://")
+    end = status["lastState"]["terminated"]
+    assert end["exitCode"] == 1 and end["containerID"].startswith("kubesvc://")
+    assert status["containerID"].startswith("kubesvc://") and status["containerID"] != end["containerID"]
     ended = await world.until("ended", lambda p: p["status"].get("phase") == "Succeeded", "ended")
     assert ended["status"]["podIP"] and ended["status"]["podIPs"] == [{"ip": ended["status"]["podIP"]}]
     host = await world.ready("host")
@@ -179,7 +181,7 @@ async def floods_of_events_are_bounded(world: World) -> None:
     probe = {"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1}
     await world.create("talker", shell(FOREVER, readinessProbe=probe))
     worker = None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10 * PATIENCE):
         while worker is None or "c" not in worker.runners or not worker.runners["c"].running:
             worker = world.agent.worker("default", "talker")
             await asyncio.sleep(0.01)
@@ -198,16 +200,19 @@ async def probes_are_counted_and_leave_no_connections(world: World) -> None:
     probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
     await world.create("web", {**WEB, "readinessProbe": probe, "livenessProbe": {**TCP_PROBE, "failureThreshold": 99}})
     pod = await world.ready("web")
-    await asyncio.sleep(2.2)
+    results, loop = world.agent.context.probe_results, asyncio.get_running_loop()  # type: ignore[union-attr]
+    asked = ("Readiness", "successful", "c", "web", "default")
+    await holds(lambda: results.get(asked, 0) >= 3, "asked often")
     waiting = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [w for w in waiting if w[3] == "06" and w[2].endswith(":0050")] == []
     worker = world.agent.worker("default", "web")
     assert worker is not None and worker.runners["c"].process is not None
-    loop = asyncio.get_running_loop()
+    before = results[asked]
+    await holds(lambda: results[asked] > before, "asked once more")  # no other try is under way, and none has failed
     worker.runners["c"].process.signal(19)  # SIGSTOP: it accepts connections and answers nothing
     began = loop.time()
     await world.until("web", lambda p: not is_ready(p), "unready")
-    assert 2 <= loop.time() - began <= 15, "2 timeouts; within periodSeconds x failureThreshold + timeoutSeconds"
+    assert 2 <= loop.time() - began <= 30, "2 timeouts; within periodSeconds x failureThreshold + timeoutSeconds"
     first, reader, _ = await world.ask("page /metrics/probes")
     assert first == {"ok": True}
     text = (await reader.read()).decode()
@@ -224,8 +229,7 @@ async def probes_are_counted_and_leave_no_connections(world: World) -> None:
     worker.runners["c"].process.signal(18)
     await world.delete("web", grace_seconds=1)
     await world.vanished("web")
-    first, reader, _ = await world.ask("page /metrics/probes")
-    assert "prober_probe_total{" not in (await reader.read()).decode(), "counts of a Pod that is gone"
+    await holds(lambda: "prober_probe_total{" not in str(world.agent.page("/metrics/probes")), "forgotten with the Pod")
 
 
 async def the_node_shows_itself(world: World) -> None:
@@ -236,7 +240,7 @@ async def the_node_shows_itself(world: World) -> None:
     node = await world.client.get(NODE, "n1")
     for _ in range(3):  # some renewals, beside each of which the Node could have been written
         before = lease["spec"]["renewTime"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * PATIENCE):
             while lease["spec"]["renewTime"] == before:
                 await asyncio.sleep(0.05)
                 lease = await world.client.get(LEASE, "n1", "kube-node-lease")
@@ -269,23 +273,33 @@ the_node_shows_itself.options = {"lease_renew_seconds": 0.2, "status_seconds": 0
 async def without_a_network_only_the_nodes_own_runs(world: World) -> None:
     """NODE-60: a node that has no range for Pods is not ready and says so at the Pods; those with the node's own
     network run, the others as soon as there is a range."""
-    node = await world.client.get(NODE, "n1")
-    ready = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
-    assert (ready["status"], ready["reason"]) == ("False", "KubeletNotReady")
+
+    async def shown(status: str) -> Object:
+        async with asyncio.timeout(10 * PATIENCE):
+            while True:
+                node = await world.client.get(NODE, "n1")
+                found: Object = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+                if found["status"] == status:
+                    return found
+                await asyncio.sleep(0.01)
+
+    ready = await shown("False")
+    assert ready["reason"] == "KubeletNotReady"
     assert ready["message"].startswith("container runtime network not ready: NetworkReady=false")
     await world.create("own", shell(FOREVER), hostNetwork=True)
     await world.create("waits", shell(FOREVER))
     await world.ready("own")
-    pod = await world.get("waits")
-    assert "podIP" not in pod["status"] and condition(pod, "PodReadyToStartContainers") == "False"
-    told = [m for r, m in await world.events("waits") if r == "NetworkNotReady"]
-    assert told and told[0].startswith("network is not ready: container runtime network not ready: "), told
+    pod = await world.until("waits", lambda p: condition(p, "PodReadyToStartContainers") == "False", "looked at")
+    assert "podIP" not in pod["status"]
+    words = "network is not ready: container runtime network not ready: "
+    await world.told(
+        "waits", lambda es: any(e["reason"] == "NetworkNotReady" and e["message"].startswith(words) for e in es), words
+    )
     patch: dict[str, Any] = {"spec": {"podCIDR": "10.244.5.0/24", "podCIDRs": ["10.244.5.0/24"]}}
     await world.client.patch(NODE, "n1", "", patch, "merge")
-    pod = await world.ready("waits", 4)
+    pod = await world.ready("waits")
     assert pod["status"]["podIP"] == "10.244.5.2"
-    node = await world.client.get(NODE, "n1")
-    assert next(c for c in node["status"]["conditions"] if c["type"] == "Ready")["status"] == "True"
+    await shown("True")
 
 
 without_a_network_only_the_nodes_own_runs.options = {"pod_cidrs": ()}  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .scenarios import FOREVER, execute, shell
-from .world import NODE_ADDRESS, World, container_status, holds, processes
+from .world import NODE_ADDRESS, PATIENCE, World, container_status, holds, processes
 
 
 async def containers_share_what_they_say(world: World) -> None:
@@ -19,6 +19,7 @@ async def containers_share_what_they_say(world: World) -> None:
     await world.create("alone", shell(FOREVER))
     for name in ("shared", "host", "alone"):
         await world.ready(name)
+    await holds(lambda: any(c.startswith("sleep 1111") for c in processes()), "begun")
     code, out, err = await execute(world, "shared", ["sh", "-c", "cat /proc/*/cmdline | tr '\\0' ' '"], container="b")
     assert code == 0 and b"sleep 1111" in out and b"sleep infinity" in out, (out, err)
     _, out, _ = await execute(world, "alone", ["sh", "-c", "cat /proc/*/cmdline | tr '\\0' ' '"])
@@ -89,7 +90,7 @@ async def host_ports_lead_to_pods(world: World) -> None:
     async def fetch(first: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         assert first == {"ok": True}, first
         writer.write(b"GET /hostname HTTP/1.0\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10 * PATIENCE):
             return (await reader.read()).rpartition(b"\n")[2].strip()
 
     assert await fetch(*await world.ask(f"tcp {NODE_ADDRESS} 9000")) == b"served"
@@ -100,7 +101,7 @@ async def host_ports_lead_to_pods(world: World) -> None:
         assert (status, out) == (0, b"served\n"), (pod, err)
     first, reader, writer = await world.ask(f"udp {NODE_ADDRESS} 9000")
     writer.write(b"\x00\x0decho datagrams"[:2] + b"echo datagram")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10 * PATIENCE):
         assert await reader.readexactly(10) == b"\x00\x08datagram"
     writer.close()
     await world.agent.stop()

@@ -13,7 +13,7 @@ from typing import Any
 from kubesvc.api.kinds import CONFIG_MAP, NODE, POD, SECRET, SERVICE
 from kubesvc.kernel.links import NetlinkLinks
 
-from .world import World, condition, container_status, holds, is_ready, processes
+from .world import PATIENCE, World, condition, container_status, holds, is_ready, processes
 
 WEB = {"image": "httpd", "ports": [{"name": "http", "containerPort": 80}]}
 TCP_PROBE = {"tcpSocket": {"port": "http"}, "periodSeconds": 1}
@@ -65,7 +65,7 @@ async def web_server_becomes_ready_and_goes(world: World) -> None:
 async def readiness_follows_the_probe(world: World) -> None:
     """NODE-39, NODE-42, NODE-46: unready at the failureThreshold-th failure, ready again at the next success."""
     script = f"touch /tmp/ok; {FOREVER}"
-    probe = {"exec": {"command": ["cat", "/tmp/ok"]}, "periodSeconds": 1, "failureThreshold": 2}
+    probe = {"exec": {"command": ["cat", "/tmp/ok"]}, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 10}
     await world.create("flip", shell(script, readinessProbe=probe))
     pod = await world.ready("flip")
     started = container_status(pod)["state"]["running"]["startedAt"]
@@ -82,8 +82,10 @@ async def readiness_follows_the_probe(world: World) -> None:
 
 async def liveness_failure_restarts(world: World) -> None:
     """NODE-30, NODE-41, NODE-46: killed, restarted, and said so."""
-    probe = {"exec": {"command": ["test", "-e", "/tmp/alive"]}, "periodSeconds": 1, "failureThreshold": 1}
-    script = f"touch /tmp/alive; sleep 1.5; rm /tmp/alive; {FOREVER}"
+    # Nothing fails before the script has come so far: until it has its trap, it is deaf to the signal that ends it.
+    dead = {"exec": {"command": ["test", "!", "-e", "/tmp/dead"]}}
+    probe = {**dead, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10}
+    script = f"sleep 1.5; touch /tmp/dead; {FOREVER}"
     await world.create("live", shell(script, livenessProbe=probe))
     pod = await world.until("live", lambda p: container_status(p).get("restartCount") == 1, "restarted", 8)
     assert container_status(pod)["lastState"]["terminated"]["exitCode"] == 0
@@ -95,14 +97,16 @@ async def exits_and_phases(world: World) -> None:
     await world.create("good", shell("echo done > /dev/termination-log"), restartPolicy="Never")
     await world.create("bad", shell("exit 3"), restartPolicy="OnFailure")
     await world.create("once", shell("kill -9 $$"), restartPolicy="Never")
-    good = await world.until("good", lambda p: p["status"].get("phase") == "Succeeded", "succeeded")
+    good, once, bad = await asyncio.gather(  # all are watched from now on: the first back-off lasts for 10 s only
+        world.until("good", lambda p: p["status"].get("phase") == "Succeeded", "succeeded"),
+        world.until("once", lambda p: p["status"].get("phase") == "Failed", "failed"),
+        world.until("bad", waiting_for("CrashLoopBackOff"), "waiting"),
+    )
     end = container_status(good)["state"]["terminated"]
     assert (end["exitCode"], end["reason"], end["message"]) == (0, "Completed", "done\n")
     assert condition(good, "Ready") == "False" and condition(good, "Initialized") == "True"
-    once = await world.until("once", lambda p: p["status"].get("phase") == "Failed", "failed")
     # A process that is the first of its namespace is deaf to its own SIGKILL: the shell goes on and ends well or not.
     assert container_status(once)["state"]["terminated"]["reason"] in ("Error", "Completed")
-    bad = await world.until("bad", waiting_for("CrashLoopBackOff"), "waiting", 4)
     waiting = container_status(bad)["state"]["waiting"]
     uid = bad["metadata"]["uid"]
     assert waiting["reason"] == "CrashLoopBackOff"
@@ -122,6 +126,12 @@ async def init_containers_and_sidecars(world: World) -> None:
             **shell("trap 'echo side-end >> /shared/order; exit 0' TERM; " + say.format("side") + "; " + FOREVER),
             **shared,
             "restartPolicy": "Always",
+            "startupProbe": {
+                "exec": {"command": ["grep", "-q", "side", "/shared/order"]},
+                "periodSeconds": 1,
+                "timeoutSeconds": 10,
+                "failureThreshold": 60,
+            },
         },
         {"name": "second", **shell(say.format("second")), **shared},
     ]
@@ -194,8 +204,8 @@ async def missing_things_wait(world: World) -> None:
     await world.create("name", {"image": "Not A Name"})
     await world.create("exec", {"image": "busybox", "command": ["no-such-program"]})
     expected = {"conf": "CreateContainerConfigError", "img": "ErrImagePull", "name": "InvalidImageName"}
-    for name, reason in expected.items():
-        await world.until(name, waiting_for(reason), reason)
+    # "img" shows its reason for a second: all are watched from now on
+    await asyncio.gather(*(world.until(name, waiting_for(reason), reason) for name, reason in expected.items()))
     pod = await world.get("conf")
     assert container_status(pod)["state"]["waiting"]["message"] == 'configmap "later" not found'
     await world.until("img", waiting_for("ImagePullBackOff"), "ImagePullBackOff", 4)
@@ -215,12 +225,13 @@ async def deletion_takes_the_grace_it_has(world: World) -> None:
     deaf = {"image": "busybox", "command": ["sh", "-c", f"trap '' TERM; {FOREVER}"]}
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "sleep 0.3; touch /mark/stopped"]}}}
     mark = [{"name": "m", "mountPath": "/mark"}]
-    polite = shell(FOREVER, lifecycle=hook, volumeMounts=mark)
+    polite = shell(f"echo run; {FOREVER}", lifecycle=hook, volumeMounts=mark)
     await world.create("deaf", deaf)
     await world.create("forced", deaf)
     await world.create("polite", polite, volumes=[{"name": "m", "emptyDir": {}}])
     for name in ("deaf", "forced", "polite"):
         await world.ready(name)
+    await world.said(await world.get("polite"), "run")  # without its trap it is deaf
     began = loop.time()
     await world.delete("polite")
     await world.until("polite", lambda p: "deletionTimestamp" in p["metadata"], "deleted")
@@ -230,7 +241,7 @@ async def deletion_takes_the_grace_it_has(world: World) -> None:
     began = loop.time()
     await world.delete("forced", grace_seconds=0)
     await world.delete("deaf", grace_seconds=1)
-    await world.vanished("forced", 0.4)
+    await world.vanished("forced", 3)
     await world.vanished("deaf", 6)
     assert 2 <= loop.time() - began < 25
     await holds(lambda: not [c for c in processes() if "trap '' TERM" in c], "ended")
@@ -242,6 +253,8 @@ async def agent_comes_back(world: World) -> None:
     for name in names:
         await world.create(name, shell(f"echo run; {FOREVER}", env=[{"name": "MINE", "value": name}]))
     before = {name: await world.ready(name) for name in names}
+    for pod in before.values():  # until it has its trap, it is deaf to the signal that ends it
+        await world.said(pod, "run")
     await world.create("ended", shell("echo last words"), restartPolicy="Never")
     await world.until("ended", lambda p: p["status"].get("phase") == "Succeeded", "ended")
     lost = world.agent.worker("default", "lost")
@@ -322,7 +335,7 @@ async def execute(
     if data:
         writer.write(FRAME.pack(0, len(data)) + data + FRAME.pack(255, 1) + b"\0")
     streams = {1: b"", 2: b""}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * PATIENCE):
         while True:
             channel, size = FRAME.unpack(await reader.readexactly(FRAME.size))
             payload = await reader.readexactly(size)
@@ -371,7 +384,7 @@ async def simulated_pods_follow_their_script(world: World) -> None:
     await asyncio.gather(*(world.create(f"p{n}", {"image": "x"}) for n in range(100)))
     pods = [await world.ready(f"p{n}") for n in range(100)]
     assert len({p["status"]["podIP"] for p in pods}) == 100
-    annotations = {key: "ready after 2s; fail after 2s"}
+    annotations = {key: "ready after 3s; fail after 3s"}
     gates = [{"conditionType": "example.org/gate"}]
     await world.create("gated", {"image": "x"}, readinessGates=gates)
     await world.ready("gated", 3)

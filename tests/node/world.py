@@ -169,6 +169,16 @@ class World:
         path = self.settings.state_dir / "pods" / uid / "containers" / container / f"{attempt}.log"
         return "".join(line.split(" ", 3)[3] for line in path.read_text().splitlines(keepends=True))
 
+    async def said(self, pod: Object, words: str, container: str = "c") -> None:
+        """Wait until the first run of a container has written these words."""
+
+        def found() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return words in self.log_text(pod, container)
+            return False
+
+        await holds(found, f"said: {words}")
+
     async def ask(self, request: str) -> tuple[Object, asyncio.StreamReader, asyncio.StreamWriter]:
         """One request at the node's door: the first line of the answer, and the streams."""
         reader, writer = await asyncio.open_unix_connection(str(self.settings.state_dir / "node.sock"))

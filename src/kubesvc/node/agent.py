@@ -156,6 +156,9 @@ class NodeAgent:
                 self.pods.on_change(self.on_pod)
                 group.create_task(self.pods.run())
                 await self.pods.synced.wait()
+                if context.host_ports is not None:
+                    await asyncio.sleep(0)  # each worker tells of the Pod that it takes over as the first thing it does
+                    await context.host_ports.begin()
                 await self.clean_up(context)
                 if (settings.own_network or settings.routed) and not settings.simulated:
                     self.nodes.on_change(lambda old, new: self.sync_routes(sandboxes.links))
@@ -193,7 +196,6 @@ class NodeAgent:
         await context.sandboxes.prepare_node()
         if self.settings.own_network or self.settings.routed:
             context.host_ports = HostPorts(KernelNft())
-            await context.host_ports.clear()
         record = self.settings.state_dir / GROUPS_RECORD
         context.groups = Cgroups(await asyncio.to_thread(find_hierarchies), self.settings.group_path, record)
         await asyncio.to_thread(context.groups.prepare)

@@ -6,10 +6,11 @@ goes; the proxy's rules know nothing of it. A connection to the node's loopback 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kubesvc.api.pod import Pod
@@ -108,15 +109,26 @@ def hairpin(ip: str, ip6: bool) -> Rule:
 
 
 class HostPorts:
-    """The node's table, kept to the Pods that are told."""
+    """The node's table, kept to the Pods that are told.
+
+    What an earlier agent wrote stands until `begin`: by then the Pods that go on running have been told again, and
+    whoever reaches them by a host port notices nothing of the agent's restart.
+    """
 
     def __init__(self, nft: Nft) -> None:
         self.nft = nft
         self.pods: dict[str, list[HostPort]] = {}
-        self.written: Mapping[bool, tuple[Command, ...]] = {}
+        self.begun = False
+        self.written: dict[bool, tuple[Command, ...]] = {}
+        self.turn = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """The table is from now on what is told, and what an earlier agent wrote of other Pods goes."""
+        self.begun = True
+        await self.write()
 
     async def clear(self) -> None:
-        """Remove what an earlier agent left; its Pods are told of again."""
+        """Remove what an agent left that is no more."""
         for ip6 in (False, True):
             await self.nft.run(Transaction(NFPROTO_IPV6 if ip6 else NFPROTO_IPV4, TABLE, render((), ip6)))
 
@@ -131,9 +143,15 @@ class HostPorts:
             await self.write()
 
     async def write(self) -> None:
-        every = [p for ports in self.pods.values() for p in ports]
-        wanted = {ip6: render(every, ip6) for ip6 in (False, True)}
-        for ip6, commands in wanted.items():
-            if self.written.get(ip6, render((), ip6)) != commands:
-                await self.nft.run(Transaction(NFPROTO_IPV6 if ip6 else NFPROTO_IPV4, TABLE, commands))
-        self.written = wanted
+        """Bring the kernel's table to what is told now. One at a time: who was told later must not be overtaken, and
+        who is cancelled halfway has noted what is written by then."""
+        if not self.begun:
+            return
+        async with self.turn:
+            every = [p for ports in self.pods.values() for p in ports]
+            for ip6 in (False, True):
+                commands = render(every, ip6)
+                if self.written.get(ip6) != commands:
+                    self.written.pop(ip6, None)
+                    await self.nft.run(Transaction(NFPROTO_IPV6 if ip6 else NFPROTO_IPV4, TABLE, commands))
+                    self.written[ip6] = commands

@@ -181,11 +181,9 @@ class NetExec(Server):
             said["error"] = f"exit status {done.returncode}"
         return 200, "text/plain", json.dumps(said).encode()
 
-    def serve_udp(self, port: int) -> None:
+    def serve_udp(self, udp: socket.socket) -> None:
         """Datagrams `hostname`, `clientip` and `echo TEXT` are answered; anything else is not."""
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
-            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            udp.bind(("::", port))
+        with udp:
             while True:
                 data, peer = udp.recvfrom(65536)
                 word, _, tail = data.decode(errors="replace").strip().partition(" ")
@@ -198,6 +196,14 @@ class NetExec(Server):
                 else:
                     continue
                 udp.sendto(answer.encode(), peer)
+
+
+def bound_udp(port: int) -> socket.socket:
+    """A socket that takes datagrams at every address. OSError if the port is taken."""
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    udp.bind(("::", port))
+    return udp
 
 
 def say(text: str) -> None:
@@ -305,15 +311,15 @@ def main(words: list[str]) -> None:
         os.write(2, f"unknown mode {mode}: one of pause connect {' '.join(modes)}\n".encode())
         sys.exit(1)
     kind, default = modes[mode]
-    server = kind(options)
+    server, port = kind(options), port_of(options, default)
     try:
-        if isinstance(server, NetExec):
-            udp_port = int(options.get("udp-port") or 8081)
-            if udp_port > 0:
-                threading.Thread(target=server.serve_udp, args=(udp_port,), daemon=True).start()
-        server.serve(port_of(options, default))
+        if isinstance(server, NetExec) and (udp_port := int(options.get("udp-port") or 8081)) > 0:
+            port = udp_port  # bound first: who finds the other port open may send datagrams at once
+            threading.Thread(target=server.serve_udp, args=(bound_udp(port),), daemon=True).start()
+        port = port_of(options, default)
+        server.serve(port)
     except OSError as error:
-        os.write(2, f"port {port_of(options, default)}: {error.strerror}\n".encode())
+        os.write(2, f"port {port}: {error.strerror}\n".encode())
         sys.exit(1)
 
 
