@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state directory of our own, short enough for sockets."""
-    path = Path(f"/tmp/kt-{os.getpid()}")
-    path.mkdir()
+    path = Path(tempfile.mkdtemp(prefix="kt-", dir="/tmp"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(path))
         patch.delenv("KUBECONFIG", raising=False)
@@ -79,10 +79,10 @@ def test_a_program_that_cannot_be_run_leaves_nothing_open(monkeypatch: pytest.Mo
 
     testing.environment()  # what is imported late is so by now
     monkeypatch.setattr(subprocess, "Popen", fail)
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no memory") as caught:
         kubesvc.start("never", nodes=0)
-    assert os.listdir("/proc/self/fd") == before, caught.traceback
+    assert set(os.listdir("/proc/self/fd")) <= before, caught.traceback  # what others left may be closed meanwhile
 
 
 def test_who_is_killed_takes_its_instance_along(home: Path) -> None:
@@ -94,14 +94,18 @@ def test_who_is_killed_takes_its_instance_along(home: Path) -> None:
         assert starter.stdout is not None
         instance = int(starter.stdout.readline())
         starter.send_signal(signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{instance}").exists() or state(instance) == "Z")
+    eventually(lambda: state(instance) in ("", "Z"))
     record = read_record(home / "kubesvc" / "orphan" / "instance.json")
     assert record is not None and not record.processes()
     shutil.rmtree(home / "kubesvc" / "orphan")
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """That of a process, "" for one that is gone: FileNotFoundError before it is looked at, else ProcessLookupError."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 TESTS = """
@@ -130,7 +134,7 @@ def test_fixtures(home: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "kubesvc.pytest_plugin", "-p", "no:cacheprovider", "."]
     paths = os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))
     done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=180
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
     )
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
     assert "- kubesvc why -" in done.stdout

@@ -64,6 +64,12 @@ def place_of(instance: Instance, claim: str) -> Path:
     return Path(volume["spec"]["hostPath"]["path"])
 
 
+def starts(place: Path) -> str:
+    """What the shells of a claim's Pods have written, "" if none has yet."""
+    file = place / "starts"
+    return file.read_text() if file.exists() else ""
+
+
 @pytest.fixture
 def storage(shared: Instance) -> Iterator[Instance]:
     shared.apply(NAMESPACE_OBJECT)
@@ -80,13 +86,13 @@ def test_a_stateful_set_keeps_its_files_until_its_claims_go(storage: Instance) -
     first = ready(storage, "keep-0")
     ready(storage, "keep-1")
     places = [place_of(storage, f"data-keep-{i}") for i in (0, 1)]
-    assert [p.joinpath("starts").read_text() for p in places] == ["keep-0\n", "keep-1\n"]
-    described = storage.kubectl("describe", "pvc", "data-keep-0", *IN)
-    assert "Used By:       keep-0" in described and "ProvisioningSucceeded" in described
+    eventually(lambda: [starts(p) for p in places] == ["keep-0\n", "keep-1\n"])  # a Pod is ready when its shell begins
+    assert "Used By:       keep-0" in storage.kubectl("describe", "pvc", "data-keep-0", *IN)
+    eventually(lambda: "ProvisioningSucceeded" in storage.kubectl("describe", "pvc", "data-keep-0", *IN))
     storage.kubectl("delete", "pod", "keep-0", *IN)
     again = ready(storage, "keep-0", but=first["metadata"]["uid"])
     assert again["spec"]["nodeName"] == first["spec"]["nodeName"], "its volume is there"
-    assert storage.kubectl("exec", "keep-0", *IN, "--", "cat", "/data/starts") == "keep-0\nkeep-0\n"
+    eventually(lambda: storage.kubectl("exec", "keep-0", *IN, "--", "cat", "/data/starts") == "keep-0\nkeep-0\n")
     # A claim in use stays; without its Pod it goes, and takes volume and directory with it.
     storage.kubectl("delete", "pvc", "data-keep-1", *IN, "--wait=false")
     assert "Terminating" in storage.kubectl("get", "pvc", "data-keep-1", *IN)
@@ -169,13 +175,13 @@ def test_data_outlive_the_instance_and_go_when_it_is_purged(machine: None) -> No
         )
         pod = ready(instance, "db-0")
         place = place_of(instance, "data-db-0")
-        assert place.joinpath("users").read_text() == "5\n"
+        eventually(lambda: place.joinpath("users").exists() and place.joinpath("users").read_text() == "5\n")
         assert place.joinpath("users").stat().st_uid >= 100_000
         instance.down()
         instance.up("--nodes", "1")
         instance.kubectl("delete", "pod", "db-0", *IN)
         ready(instance, "db-0", but=pod["metadata"]["uid"])
-        assert place.joinpath("users").read_text().startswith("5\n5\n")
+        eventually(lambda: place.joinpath("users").read_text().startswith("5\n5\n"))
         purge = instance.granted(instance.command("down", "--name", instance.name, "--purge"))
         done = subprocess.run(purge, capture_output=True, text=True, env=instance.environment(), check=False)
         assert done.returncode == 0, done.stderr

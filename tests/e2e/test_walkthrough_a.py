@@ -26,6 +26,11 @@ def listed(instance: Instance, name: str) -> str:
     return row[head.index("ENDPOINTS") : head.index("AGE")].strip()
 
 
+def ips(cell: str) -> list[str]:
+    """The addresses of a cell or line of endpoints, without their ports."""
+    return sorted(a.rpartition(":")[0] for a in cell.split(","))
+
+
 def test_apply_again_changes_nothing(web: tuple[Instance, list[Any]]) -> None:
     instance, _ = web
     assert instance.apply(EXAMPLES / "web-svc.yaml") == "service/web-svc unchanged\n"
@@ -37,13 +42,16 @@ def test_the_four_looks_agree(web: tuple[Instance, list[Any]]) -> None:
     wanted = addresses(pods)
     shown = instance.kubectl("get", "service", "web-svc")
     assert re.search(r"web-svc +ClusterIP +10\.96\.\d+\.\d+ +<none> +80/TCP", shown)
-    assert sorted(a.removesuffix(":80") for a in listed(instance, "web-svc").split(",")) == wanted
-    described = instance.kubectl("describe", "service", "web-svc")
-    line = re.search(r"^Endpoints: +(\S+)$", described, re.M)
-    assert line and sorted(a.removesuffix(":80") for a in line[1].split(",")) == wanted
+    eventually(lambda: ips(listed(instance, "web-svc")) == wanted)
+
+    def described() -> list[str]:
+        line = re.search(r"^Endpoints: +(\S+)$", instance.kubectl("describe", "service", "web-svc"), re.M)
+        return ips(line[1]) if line else []
+
+    eventually(lambda: described() == wanted)
     wide = instance.kubectl("get", "pods", "-l", "app=web", "-o", "wide", "--no-headers")
     assert sorted(row.split()[5] for row in wide.splitlines()) == wanted
-    assert instance.kubectl("get", "pods", "--show-labels").count("app=web") == 3
+    eventually(lambda: instance.kubectl("get", "pods", "--show-labels").count("app=web,") == 3)
 
 
 def test_requests_arrive_by_address_and_by_name(web: tuple[Instance, list[Any]]) -> None:
@@ -51,8 +59,7 @@ def test_requests_arrive_by_address_and_by_name(web: tuple[Instance, list[Any]])
     address = instance.get("service", "web-svc")["spec"]["clusterIP"]
     for url in (f"http://{address}/", "http://web-svc.default/", "http://web-svc.default.svc.cluster.local/"):
         for node in ("n1", "n2"):
-            done = instance.curl(url, node=node)
-            assert done.returncode == 0 and "nginx" in done.stdout, (url, node, done)
+            eventually(lambda url=url, node=node: "nginx" in instance.curl(url, node=node).stdout)  # type: ignore[misc]
 
 
 def test_a_wrong_selector_lists_nobody_and_refuses(web: tuple[Instance, list[Any]]) -> None:
@@ -75,9 +82,9 @@ def test_a_pod_without_the_label_leaves_the_list_and_is_replaced(web: tuple[Inst
     instance, pods = web
     name, address = pods[0]["metadata"]["name"], pods[0]["status"]["podIP"]
     instance.kubectl("label", "pod", name, "app=elsewhere", "--overwrite")
-    eventually(lambda: address not in listed(instance, "web-svc"))
+    eventually(lambda: address not in ips(listed(instance, "web-svc")))
     now = addresses(ready_pods(instance, "app=web", 3))
-    eventually(lambda: sorted(a.removesuffix(":80") for a in listed(instance, "web-svc").split(",")) == now)
+    eventually(lambda: ips(listed(instance, "web-svc")) == now)
     instance.kubectl("delete", "pod", name, "--grace-period=1")
 
 
@@ -113,6 +120,7 @@ def probed_pod(name: str, *, period: int = 1, threshold: int = 2) -> dict[str, A
                     "args": ["netexec", "--http-port=8080"],
                     "readinessProbe": {
                         "exec": {"command": ["test", "-e", "/tmp/ready"]},
+                        "timeoutSeconds": 30,  # slowness is no failure here
                         "periodSeconds": period,
                         "failureThreshold": threshold,
                     },
@@ -150,13 +158,14 @@ def test_running_but_not_ready_gets_no_traffic_until_it_passes_again(shared: Ins
     flip("probed-a", True)
     flip("probed-b", True)
     both = sorted([address("probed-a"), address("probed-b")])
-    eventually(lambda: sorted(a.removesuffix(":8080") for a in listed(shared, "probed").split(",")) == both)
+    eventually(lambda: ips(listed(shared, "probed")) == both)
     flip("probed-a", False)
     eventually(lambda: listed(shared, "probed") == f"{address('probed-b')}:8080")
+    shared.run("wait", "svc/probed", "--name", shared.name, "--programmed", "--timeout", "120")
     for _ in range(10):
         assert shared.curl("http://probed.default/hostname").stdout == "probed-b"
     flip("probed-a", True)
-    eventually(lambda: sorted(a.removesuffix(":8080") for a in listed(shared, "probed").split(",")) == both)
+    eventually(lambda: ips(listed(shared, "probed")) == both)
     eventually(lambda: shared.curl("http://probed.default/hostname").stdout == "probed-a")
     shared.kubectl("delete", "service/probed", "pod/probed-a", "pod/probed-b", "--now")
 

@@ -28,7 +28,7 @@ while True:
 """
 ASK = """
 import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as connection:
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as connection:
     print(connection.recv(99).decode())
 """
 
@@ -44,11 +44,15 @@ def test_nginx_file(shared: Instance) -> None:
     assert said == "deployment.apps/nginx-deployment created\nservice/nginx-service created\n"
     pods = ready_pods(shared, "app=nginx", 2)
     wanted = ",".join(f"{a}:80" for a in addresses(pods))
-    cell = eventually(lambda: shared.kubectl("get", "endpoints", "nginx-service", "--no-headers").split()[1])
-    assert ",".join(sorted(cell.split(","))) == wanted
-    slices = shared.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=nginx-service", "--no-headers")
-    assert re.fullmatch(r"nginx-service-[bcdfghjklmnpqrstvwxz2456789]{5} +IPv4 +80 +\S+ +\S+\n", slices)
-    assert "Welcome to nginx" in shared.curl("http://nginx-service.default/").stdout
+
+    def cell() -> str:
+        return shared.kubectl("get", "endpoints", "nginx-service", "--no-headers").split()[1]
+
+    eventually(lambda: ",".join(sorted(cell().split(","))) == wanted)
+    row = r"nginx-service-[bcdfghjklmnpqrstvwxz2456789]{5} +IPv4 +80 +([0-9.]+,[0-9.]+) +\S+\n"
+    listing = ("endpointslices", "-l", "kubernetes.io/service-name=nginx-service", "--no-headers")
+    eventually(lambda: re.fullmatch(row, shared.kubectl("get", *listing)))
+    eventually(lambda: "Welcome to nginx" in shared.curl("http://nginx-service.default/").stdout)
     shared.kubectl("delete", "-f", str(EXAMPLES / "nginx.yaml"))
     eventually(lambda: shared.get("endpointslices", "-l", "kubernetes.io/service-name=nginx-service")["items"] == [])
 
@@ -132,11 +136,13 @@ def test_250_pods_are_slices_of_100_and_one_death_rewrites_one(machine: None) ->
             words = ("patch", "pod", doomed, "--subresource=status", "-p", json.dumps(patch))
             instance.kubectl(*words)
             eventually(lambda: sum(sizes()) == 249, every=0.2)
-            changed = [e for e in events() if e["type"] != "ADDED"]
+
+            def listed() -> int:
+                return sum(len(s.get("addresses") or []) for s in instance.get("endpoints", "big")["subsets"])
+
+            eventually(lambda: listed() == 249)
+            changed = eventually(lambda: [e for e in events() if e["type"] != "ADDED"])
         assert len({e["object"]["metadata"]["name"] for e in changed}) == 1, changed
-        endpoints_object = instance.get("endpoints", "big")
-        listed = sum(len(s.get("addresses") or []) for s in endpoints_object["subsets"])
-        assert listed == 249
 
 
 class watching:
