@@ -24,8 +24,8 @@ def counting() -> dict[str, Any]:
         "image": "busybox",
         "command": ["sh", "-c", COUNTING],
         "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
-        "readinessProbe": {"exec": {"command": ["test", "-s", "/kept/n"]}, "periodSeconds": 1},
-        "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
+        "readinessProbe": {"exec": {"command": ["test", "-e", "/kept/n"]}, "periodSeconds": 1, "timeoutSeconds": 30},
+        "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 30},
     }
     spec = {"containers": [container], "volumes": [{"name": "kept", "emptyDir": {}}]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "counting"}, "spec": spec}
@@ -33,7 +33,7 @@ def counting() -> dict[str, Any]:
 
 def deployment(name: str, replicas: int, **fields: Any) -> dict[str, Any]:
     server = {"image": "agnhost", "args": ["netexec", "--http-port=8080", "--udp-port=-1"]}
-    probe = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}
+    probe = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 30}
     container = {"name": "c", **server, "readinessProbe": probe, **fields}
     template = {
         "metadata": {"labels": {"app": name}},
@@ -70,8 +70,10 @@ def test_all_is_as_declared_afterwards(machine: None) -> None:
             instance.kubectl("set", "env", "deployment/grows", f"TURN={turn}")
             time.sleep(moments.random() * 0.6)
             kill_agent(instance)
+        instance.kubectl("rollout", "status", "deployment/grows", "--timeout=120s")
         ready_pods(instance, "app=grows", KILLS + 1)
         eventually(lambda: instance.get("pods", "-l", "app=shrinks")["items"] == [])
+        eventually(lambda: len(instance.get("pods", "-l", "app=grows")["items"]) == KILLS + 1)  # none is still ending
         for pod in kept:
             now = instance.get("pod", pod["metadata"]["name"])
             assert now["metadata"]["uid"] == pod["metadata"]["uid"]
@@ -87,6 +89,7 @@ def test_all_is_as_declared_afterwards(machine: None) -> None:
         assert numbers == sorted(set(numbers)), "lines were told twice"
         # an agent that is killed between its read and its write takes what it has read with it
         assert numbers[-1] - len(numbers) <= KILLS, "lines were lost"
+        eventually(lambda: instance.curl("http://kept.default/hostname").returncode == 0)  # its DNS is back, too
         answers = [instance.curl("http://kept.default/hostname").stdout for _ in range(6)]
         assert set(answers) <= {p["metadata"]["name"] for p in kept} and "" not in answers
         held = json.loads(instance.kubectl("get", "pods", "-o", "json"))["items"]

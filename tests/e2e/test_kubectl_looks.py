@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .harness import Instance, eventually
+from kubesvc.instance.kubectl import find_kubectl
+
+from .harness import PATIENCE_SECONDS, Instance, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -58,6 +63,13 @@ def looked(shared: Instance) -> Iterator[tuple[Instance, str]]:
         },
     )  # fmt: skip
     kubectl(shared, namespace, "rollout", "status", "deployment/looked", "--timeout=120s")
+    slices = ("endpointslices", "-l", "kubernetes.io/service-name=looked")
+    for what, listed in (
+        (("endpoints", "looked"), "{.subsets[*].addresses[*].ip}"),
+        (slices, "{.items[*].endpoints[?(@.conditions.ready==true)].addresses[*]}"),
+    ):  # both follow the Deployment's own status
+        words = ("get", *what, "-o", f"jsonpath={listed}")
+        eventually(lambda words=words: len(kubectl(shared, namespace, *words).split()) == 2)  # type: ignore[misc]
     yield shared, namespace
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
 
@@ -139,6 +151,8 @@ def test_wide_columns_and_nothing_found(looked: tuple[Instance, str]) -> None:
     ):
         lines = kubectl(instance, namespace, "get", kind, "-o", "wide").splitlines()
         assert " ".join(lines[0].split()) == head
+    eventually(lambda: json.loads(kubectl(instance, namespace, "get", "pod", "failing", "-o", "json"))["status"][
+        "phase"] == "Running")  # fmt: skip
     row = kubectl(instance, namespace, "get", "pod", "failing", "-o", "wide").splitlines()[1].split()
     assert row[1:4] == ["0/1", "Running", "0"] and row[6] in ("n1", "n2") and row[7:] == ["<none>", "<none>"], row
     none = instance.try_kubectl("get", "pods", "-n", "nowhere-at-all")
@@ -164,19 +178,41 @@ def test_drain_respects_budgets(looked: tuple[Instance, str]) -> None:
         "currentHealthy") == 2)  # fmt: skip
     drain = ("drain", node, "--pod-selector=app=looked", "--ignore-daemonsets", "--delete-emptydir-data")
     try:
-        held = instance.try_kubectl(*drain, "--timeout=3s")
-        assert held.returncode == 1 and f"node/{node} cordoned" in held.stdout
-        assert "Cannot evict pod as it would violate the pod's disruption budget." in held.stderr, held.stderr
-        assert len(ready_pods_of(instance, namespace)) == 2
-        instance.apply({**budget, "spec": {**budget["spec"], "minAvailable": 1}})
-        said = instance.kubectl(*drain, "--timeout=120s")
-        assert f"node/{node} drained" in said
+        with in_background(instance, *drain, "--timeout=120s") as draining:
+            assert draining.stdout is not None
+            heard = []
+            for line in draining.stdout:
+                heard.append(line)
+                if "Cannot evict pod as it would violate the pod's disruption budget." in line:
+                    break
+            assert f"node/{node} cordoned\n" in heard and "evict" in heard[-1], heard
+            assert len(ready_pods_of(instance, namespace)) == 2
+            instance.apply({**budget, "spec": {**budget["spec"], "minAvailable": 1}})
+            said = draining.stdout.read()
+            assert f"node/{node} drained\n" in said and draining.wait() == 0, said
         now = eventually(lambda: ready_pods_of(instance, namespace))
         assert node not in {p["spec"]["nodeName"] for p in now}
         assert "SchedulingDisabled" in instance.kubectl("get", "node", node)
     finally:
         instance.kubectl("uncordon", node)
     assert "SchedulingDisabled" not in instance.kubectl("get", "node", node)
+
+
+@contextlib.contextmanager
+def in_background(instance: Instance, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """kubectl for at most two minutes, its two outputs as one."""
+    environment = {**instance.environment(), "KUBECONFIG": str(instance.root / "kubeconfig")}
+    process = subprocess.Popen(
+        [str(find_kubectl()), *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+    patience.start()
+    try:
+        yield process
+    finally:
+        patience.cancel()
+        process.kill()
+        process.communicate()
 
 
 def ready_pods_of(instance: Instance, namespace: str) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 import uuid
@@ -21,7 +22,7 @@ import pytest
 
 from kubesvc.instance.kubectl import find_kubectl
 
-from .harness import Instance, eventually
+from .harness import PATIENCE_SECONDS, Instance, eventually
 from .recorder import Asked, Recorder, recording
 
 pytestmark = pytest.mark.e2e
@@ -87,6 +88,8 @@ class Ran:
 def desk(shared: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     namespace = f"desk-{uuid.uuid4().hex[:6]}"
     shared.kubectl("create", "namespace", namespace)
+    # Each namespace is given a ConfigMap, which lists that are compared shall all have or all lack.
+    eventually(lambda: shared.try_kubectl("get", "cm", "kube-root-ca.crt", "-n", namespace).returncode == 0)
     with recording(shared.root / "api.sock") as recorder:
         yield Desk(shared, recorder, namespace, tmp_path_factory.mktemp("cache"))
     shared.kubectl("delete", "namespace", namespace, "--wait=false")
@@ -154,6 +157,8 @@ def test_get_w_prints_changes_as_they_come(desk: Desk) -> None:
     command = desk.command("get", "configmap", "watched", "-w", "--output-watch-events")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=desk.environment) as process:
         assert process.stdout is not None
+        patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+        patience.start()
         try:
             read = process.stdout.readline
             assert [read().split()[:3], read().split()[:3]] == [["EVENT", "NAME", "DATA"], ["ADDED", "watched", "1"]]
@@ -168,6 +173,7 @@ def test_get_w_prints_changes_as_they_come(desk: Desk) -> None:
                 ["MODIFIED", "watched", "2"], ["DELETED", "watched", "2"],
             ]  # fmt: skip
         finally:
+            patience.cancel()
             process.kill()
 
 

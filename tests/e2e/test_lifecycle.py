@@ -115,6 +115,7 @@ def test_kill_9_of_the_control_process_and_up_again(machine: None) -> None:
     with fresh_instance() as instance:
         instance.up()
         instance.apply(EXAMPLES / "web-svc.yaml")
+        eventually(lambda: instance.try_kubectl("get", "serviceaccount", "default").returncode == 0)
         token = instance.kubectl("create", "token", "default").strip()
         before = bearer_of(instance, token)
         assert before["username"] == "system:serviceaccount:default:default"

@@ -58,7 +58,8 @@ def test_power_and_network(machine: None) -> None:
         # silent for its grace the node is Unknown, and its Pods leave the lists
         eventually(lambda: condition(instance, "n2") == "Unknown")
         eventually(lambda: ready_addresses(instance) == where["n1"])
-        assert "nginx" in instance.curl("http://web-svc.default/").stdout
+        # what the API lists the node's proxy learns a moment later
+        eventually(lambda: "nginx" in instance.curl("http://web-svc.default/", seconds=5).stdout)
 
         instance.run("nodes", "heal", "n2", "--name", instance.name)
         eventually(lambda: condition(instance, "n2") == "True")
@@ -75,11 +76,11 @@ def test_power_and_network(machine: None) -> None:
 
         eventually(restarted)
         boots = instance.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.bootID}").split()
-        told = json.loads(instance.kubectl("get", "events", "--field-selector=reason=Rebooted", "-o", "json"))
-        assert [e["message"] for e in told["items"]] == [f"Node n2 has been rebooted, boot id: {boots[1]}"]  # NODE-93
         assert len(set(boots)) == 2
+        told = eventually(lambda: instance.get("events", "--field-selector=reason=Rebooted")["items"])
+        assert [e["message"] for e in told] == [f"Node n2 has been rebooted, boot id: {boots[1]}"]  # NODE-93
         eventually(
             lambda: ready_addresses(instance) == set().union(*by_node(ready_pods(instance, "app=web", 3)).values())
         )
-        assert "nginx" in instance.curl("http://web-svc.default/", node="n2").stdout
+        eventually(lambda: "nginx" in instance.curl("http://web-svc.default/", node="n2", seconds=5).stdout)
         assert "no node 'n7'" in instance.run("nodes", "stop", "n7", "--name", instance.name, check=False).stderr

@@ -29,8 +29,8 @@ def account_of(pod: Object) -> str:
 
 
 async def await_default_account(cache: Cache, namespace: str, pod: Object, random: Random) -> None:
-    """Give the controller that makes the account `default` of each namespace a moment, so that whoever makes a namespace
-    and then a pod in it is not refused. No other account is waited for."""
+    """Give the controller that makes the account `default` of each namespace a moment, so that whoever makes one and
+    then a pod in it is not refused. No other account is waited for."""
     accounts = cache.of(SERVICE_ACCOUNT)
     if account_of(pod) != DEFAULT_ACCOUNT or accounts.get(namespace, DEFAULT_ACCOUNT) is not None:
         return

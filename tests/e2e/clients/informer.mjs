@@ -16,7 +16,7 @@ const notice = (event) => (o) => {
   for (const w of [...waiting]) w();
 };
 const until = (line) => new Promise((resolve, reject) => {
-  const timer = setTimeout(() => reject(new Error(`never seen: ${line}`)), 15000);
+  const timer = setTimeout(() => reject(new Error(`never seen: ${line}`)), 120000);
   const look = () => { if (seen.includes(line)) { clearTimeout(timer); resolve(); } };
   waiting.push(look);
   look();
