@@ -28,7 +28,8 @@ T = TypeVar("T")
 pytestmark = pytest.mark.slow
 
 TOKEN = "a-token-for-tests"
-QUICK = ("--leader-elect-lease-duration=2s", "--leader-elect-renew-deadline=1.5s", "--leader-elect-retry-period=0.3")
+QUICK = ("--leader-elect-lease-duration=6s", "--leader-elect-renew-deadline=5s", "--leader-elect-retry-period=0.3")
+"""Who leads gives up when it cannot say so for the second of these: a busy machine must not come near it."""
 
 
 def eventually(what: Callable[[], T | None], seconds: float = 120.0) -> T:
@@ -202,4 +203,4 @@ def test_the_scheduler_alone_binds_pods(cluster: Cluster) -> None:
     with cluster.command("scheduler", *QUICK):
         eventually(lambda: cluster.every(POD)[0]["spec"].get("nodeName") == "n1")
         assert cluster.holder("kubesvc-scheduler")
-    eventually(lambda: not cluster.holder("kubesvc-scheduler"), 5)
+    eventually(lambda: not cluster.holder("kubesvc-scheduler"))

@@ -215,7 +215,10 @@ async def door_of(pki: Pki, node: str, directory: Path) -> AsyncIterator[int]:
     port = free_port()
     agent = await asyncio.start_unix_server(answer, directory / "node.sock")
     task = asyncio.create_task(serve_door("127.0.0.1", port, directory / "node.sock", lambda: access))
-    await asyncio.sleep(0.05)
+    listens = f" 0100007F:{port:04X} 00000000:0000 0A "
+    async with asyncio.timeout(60):
+        while listens not in Path("/proc/net/tcp").read_text():
+            await asyncio.sleep(0.01)
     try:
         yield port
     finally:

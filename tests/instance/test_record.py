@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_is_left_alone() -> None:
 def test_marked_processes_are_found_without_a_record(tmp_path: Path) -> None:
     child = sleeper(**{MARK: str(tmp_path)})
     try:
-        assert [p.pid for p in marked_processes(tmp_path)] == [child.pid]
+        deadline = time.monotonic() + 60  # its mark shows when its program is wholly in place, a moment after its start
+        while not (found := [p.pid for p in marked_processes(tmp_path)]) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert found == [child.pid]
         assert marked_processes(tmp_path / "another") == []
     finally:
         child.kill()

@@ -41,7 +41,7 @@ async def gathered(doors: dict[str, Path], total: int | None) -> NodeTraffic:
     """The counters once the first node has told this total, and every other has refused."""
     traffic = NodeTraffic(lambda: doors)
     task = asyncio.create_task(traffic.run())
-    for _ in range(200):
+    for _ in range(6000):
         told = traffic.totals.get("n1", {}).get(KEY) == total
         if told and len(traffic.refused) == len(doors) - (total is not None):
             break

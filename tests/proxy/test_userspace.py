@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -77,10 +78,19 @@ class Endpoints:
                 writer.write(who.encode())
                 writer.close()
 
-            server = await asyncio.start_server(serve, LOOPBACK[family], 0)
+            while True:
+                server = await asyncio.start_server(serve, LOOPBACK[family], 0)
+                port = server.sockets[0].getsockname()[1]
+                try:
+                    transport, _ = await loop.create_datagram_endpoint(
+                        lambda who=who: Echo(who),  # type: ignore[misc]
+                        (LOOPBACK[family], port),
+                    )
+                    break
+                except OSError:  # somebody has the port of that number for datagrams
+                    server.close()
+            self.ports[ADDRESSES[family][who]] = port
             self.tcp.append(server)
-            port = self.ports[ADDRESSES[family][who]] = server.sockets[0].getsockname()[1]
-            transport, _ = await loop.create_datagram_endpoint(lambda who=who: Echo(who), (LOOPBACK[family], port))  # type: ignore[misc]
             self.udp.append(transport)
 
     def close(self) -> None:
@@ -181,6 +191,13 @@ async def ask_by(s: socket.socket, seconds: float = 10.0) -> str:
         return REFUSED
     except TimeoutError:
         return DROPPED
+
+
+async def until(check: Callable[[], object]) -> None:
+    """Wait until this holds."""
+    async with asyncio.timeout(60):
+        while not check():
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -322,13 +339,13 @@ def test_flows_that_end_before_their_socket_is_there_keep_none() -> None:
         before = len(os.listdir("/proc/self/fd"))
         for port in range(1, 51):
             front.datagram_received(b"?", ("127.0.0.1", port))
-        await asyncio.sleep(0.05)
+        await until(lambda: not front.tasks)
         assert len(limits.flows) == 2
-        assert len(os.listdir("/proc/self/fd")) - before == 2
+        await until(lambda: len(os.listdir("/proc/self/fd")) - before == 2)
         front.close()
-        await asyncio.sleep(0.05)
-        assert len(os.listdir("/proc/self/fd")) < before
+        await until(lambda: len(os.listdir("/proc/self/fd")) < before)
 
+    gc.collect()  # what earlier tests left is not closed meanwhile
     asyncio.run(main())
 
 
@@ -345,12 +362,11 @@ def test_connections_are_bounded() -> None:
             await h.show(plain(ready(A)))
             number = h.at(vip("IPv4"), 80, "TCP")
             kept = [await asyncio.open_connection("127.0.0.1", number) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            await until(lambda: h.makers.limits.connections == 2)
             assert await ask_tcp("127.0.0.1", number, 10.0) in (REFUSED, "nothing")
             for _, writer in kept:
                 writer.transport.abort()
-            await asyncio.sleep(0.05)
-            assert h.makers.limits.connections == 0
+            await until(lambda: h.makers.limits.connections == 0)
             silent.close()
 
     asyncio.run(main())
