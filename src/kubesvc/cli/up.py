@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -500,6 +501,25 @@ def ready_line(paths: InstancePaths, record: InstanceRecord, milliseconds: int) 
     )
 
 
+@contextlib.contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: it would leave a process that is just being made to nobody. Who ignores
+    it, or answers it in a way of his own, goes on doing so."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(
+        signal.SIGINT, lambda number, _: came.append(number)
+    )  # a program that is executed does not inherit it
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
     """Start the control process in the background and wait until it is ready or says why not."""
     take_lock(paths).close()  # refuse at once, in this terminal, what the child would refuse
@@ -507,26 +527,28 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
     words = [w for w in sys.argv[1:] if w != "--detach"]
     command = [sys.executable, "-m", "kubesvc", *words, "--ready-fd", str(write)]
     errors = paths.root / f"up.{os.getpid()}.err"  # two may start at once, of which one is refused
-    with errors.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            pass_fds=(write,),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            start_new_session=True,
-        )
-    os.close(write)
+    process: subprocess.Popen[bytes] | None = None
     told: dict[str, Any] = {}
     try:
+        with errors.open("wb") as output, interrupted_later():
+            process = subprocess.Popen(
+                command,
+                pass_fds=(write,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                start_new_session=True,
+            )
+        os.close(write)
         with os.fdopen(read) as pipe:
             line = pipe.readline()
         told = json.loads(line) if line else {}
         status = 0 if "ready" in told else process.wait(DETACHED_PATIENCE_SECONDS)
         said = errors.read_text(errors="replace").strip()
     except KeyboardInterrupt:  # it has a session of its own, where no Ctrl-C arrives
-        process.terminate()
-        process.wait(DETACHED_PATIENCE_SECONDS)
+        if process is not None:
+            process.terminate()
+            process.wait(DETACHED_PATIENCE_SECONDS)
         raise
     finally:
         with contextlib.suppress(OSError):  # purged meanwhile
