@@ -242,6 +242,28 @@ def test_ctrl_c_ends_with_130_and_not_a_word(tmp_path: Path) -> None:
         assert process.returncode == 130
 
 
+LOST = """
+import sys, time
+class Lost:
+    def __del__(self):
+        raise KeyboardInterrupt
+class Finder:
+    def find_spec(name, *_):
+        if name == "kubesvc.cli":
+            Lost()
+            time.sleep(600)
+sys.meta_path.insert(0, Finder)
+from kubesvc.__main__ import main
+sys.exit(main())
+"""
+"""Ctrl-C, met by code that can raise nothing, before the command line is loaded."""
+
+
+def test_ctrl_c_is_never_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def parsers() -> Iterator[Parser]:
     """Of all commands and their parts, but for those that pass their words on."""
     for name in COMMANDS:

@@ -13,7 +13,6 @@ import importlib
 import io
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -106,13 +105,8 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-AGAIN_SECONDS = 0.01
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
-    if argv is None:  # as a program, whose hooks are ours
-        sys.unraisablehook = interrupt_again
     speak_plainly()
     try:
         status = obey(list(sys.argv[1:] if argv is None else argv))
@@ -209,22 +203,6 @@ def refused(error: OSError, place: str = "") -> str:
     assert error.errno is not None
     where = error.filename or place or "the output, or a file without a name"
     return f"{where}: {os.strerror(error.errno)}\nnext: {WORLDS_FAULT[error.errno]}"
-
-
-def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Tell of errors that nobody could catch; but Ctrl-C that met code which can raise nothing, such as the end of one
-    of importing's locks while a command is being loaded, comes once more: else it would be lost."""
-    if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    import _thread
-    import signal
-
-    def send() -> None:
-        time.sleep(AGAIN_SECONDS)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    _thread.start_new_thread(send, ())
 
 
 def fall_silent() -> None:
