@@ -112,7 +112,7 @@ async def run_control(
         grounds: asyncio.Task[None] | None = None
         if plans:
             stack.push_async_callback(keeper.end)
-            grounds = asyncio.create_task(asyncio.to_thread(keeper.make_grounds, plans), name="grounds")
+            grounds = asyncio.create_task(keeper.in_thread(keeper.make_grounds, plans), name="grounds")
         try:
             await start_server(control, open_store(options, paths), stack)
         except BaseException:

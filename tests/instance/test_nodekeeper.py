@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
 
-from kubesvc.instance.ground import GroundFailed
+from kubesvc.instance.ground import GroundFailed, environment
 from kubesvc.instance.nodekeeper import NodeKeeper
 from kubesvc.instance.options import NodePlan, UpOptions
 from kubesvc.instance.paths import InstancePaths
@@ -36,8 +37,8 @@ class Keeper(NodeKeeper):
         return self.spawning()
 
 
-def sleeper() -> ProcessId:
-    found = ProcessId.of(subprocess.Popen(["sleep", "600"]).pid)
+def sleeper(environment: dict[str, str] | None = None) -> ProcessId:
+    found = ProcessId.of(subprocess.Popen(["sleep", "600"], env=environment).pid)
     assert found is not None
     return found
 
@@ -105,6 +106,28 @@ def test_a_process_that_was_started_as_its_node_lost_power_goes_too(tmp_path: Pa
         while not made or made[0].alive():
             await asyncio.sleep(0.01)
         assert not task.done()
+
+    kept(tmp_path, spawning, scene)
+
+
+def test_a_process_that_is_being_started_at_the_end_goes_too(tmp_path: Path) -> None:
+    """Who wants everything to end while a thread starts a process waits for it: it could not be found before."""
+    begun, ending, made = threading.Event(), threading.Event(), list[ProcessId]()
+
+    def spawning() -> ProcessId:
+        begun.set()
+        ending.wait(60)
+        time.sleep(0.1)
+        made.append(sleeper(environment(tmp_path)))
+        return made[0]
+
+    async def scene(keeper: Keeper, task: asyncio.Task[None]) -> None:
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        await asyncio.wait([task])
+        ending.set()
+        await keeper.end()
+        assert made and not made[0].alive()
 
     kept(tmp_path, spawning, scene)
 

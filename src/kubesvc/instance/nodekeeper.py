@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ from .options import NodePlan, NodeProcess, UpOptions, addresses_of
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
 from .wiring import API_ADDRESS, Balanced, Host, Wiring
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ class NodeKeeper:
         self.uplinks: Uplinks | None = None
         self.powered: dict[str, asyncio.Event] = {}
         self.turn = asyncio.Lock()
+        self.threads: set[asyncio.Future[Any]] = set()
+        """What makes processes at this moment."""
 
     def node(self, name: str) -> NodeRecord:
         return next(n for n in self.record.nodes if n.name == name)
@@ -83,6 +87,14 @@ class NodeKeeper:
             for n in self.record.nodes
             if n.agent is not None and not n.simulated and n.state == "running"
         }
+
+    async def in_thread(self, make: Callable[..., T], *given: Any) -> T:
+        """Call what makes processes and blocks. Who is cancelled meanwhile leaves it to `end`: the thread goes on, and
+        what it makes must be known before everything can be ended."""
+        making = asyncio.ensure_future(asyncio.to_thread(make, *given))
+        self.threads.add(making)
+        making.add_done_callback(self.threads.discard)
+        return await asyncio.shield(making)
 
     def make_grounds(self, plans: Sequence[NodePlan]) -> None:
         """Namespaces of the fabric and of every node, wired together; each recorded as soon as it exists.
@@ -149,7 +161,7 @@ class NodeKeeper:
             assert node.ground is not None
             here = node.ground
             try:
-                node.agent = await asyncio.to_thread(self.spawn_agent, node, program, directory)
+                node.agent = await self.in_thread(self.spawn_agent, node, program, directory)
             except ground.GroundFailed as error:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RESTART_SECONDS):
@@ -323,6 +335,7 @@ class NodeKeeper:
         control = self.record.control
         doomed = [p for p in self.record.processes() if control is None or p.pid != control.pid]
         await asyncio.to_thread(end_processes, doomed)
+        await asyncio.gather(*self.threads, return_exceptions=True)
         left = await asyncio.to_thread(ground.marked_processes, self.paths.root)
         if left:
             await asyncio.to_thread(end_processes, left)
