@@ -19,8 +19,9 @@ from kubesvc.controllers.service_events_plan import Moved as Moved
 
 T = TypeVar("T")
 
-EARLY_SECONDS = 0.005
-"""A node may hear of a slice so much earlier than the control process notes it."""
+EARLY_SECONDS = 0.05
+"""A node may hear of a slice so much earlier than the control process notes it: that one tells those who watch in the
+order in which their watches began, and may be held up in between."""
 PROBE_SECONDS = 3.0
 """A probe that turned longer before than this is not what moved the address."""
 SUCCEEDED = re.compile(r"(: succeeded(?: \d+ times)?(?:(?:, now)? after \d+ ms)?)\b.*", re.DOTALL)
@@ -125,8 +126,11 @@ def plan_entry(moved: Moved, hops: Mapping[str, Sequence[Hop]]) -> Entry:
     for node in sorted(hops):
         for hop in hops[node]:
             late = hop.at - moved.at
-            if hop.key == service and hop.hop in followed and -EARLY_SECONDS <= late <= FOLLOW_SECONDS:
-                followed[hop.hop].setdefault(node, hop.at)
+            if hop.key != service or hop.hop not in followed or not -EARLY_SECONDS <= late <= FOLLOW_SECONDS:
+                continue
+            known = followed[hop.hop].get(node)
+            if known is None or (known < moved.at and abs(late) <= moved.at - known):
+                followed[hop.hop][node] = hop.at  # the first afterwards, unless one a moment before is nearer
     return Entry(moved, probe.text if probe else "", probe.at if probe else 0.0, followed["rules"], followed["names"])
 
 
