@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import kubesvc
+from kubesvc.why.timeline import EARLY_SECONDS
 
 from .harness import Instance, eventually
 
@@ -47,12 +48,12 @@ def test_wait_from_nothing_to_answers(shared: Instance, namespace: str) -> None:
     absent = shared.run(*words, "--timeout", "0.1", check=False)
     assert absent.returncode == 1 and "it does not exist" in absent.stderr
     shared.apply(service(namespace, ports=[{"port": 80, "targetPort": 9}]), pod(namespace))
-    shared.run(*words, "--programmed", "--timeout", "20")
+    shared.run(*words, "--programmed", "--timeout", "120")
     deaf = shared.run(*words, "--timeout", "0.5", "--json", check=False)
     told = json.loads(deaf.stdout)
     assert deaf.returncode == 1 and not told["done"] and "refused" in told["text"], told
     shared.apply(service(namespace))
-    said = shared.run(*words, "--timeout", "20").stdout
+    said = shared.run(*words, "--timeout", "120").stdout
     assert said.startswith("svc/web is routable after ") and said.strip().endswith("answers")
 
 
@@ -69,15 +70,19 @@ def test_wait_from_python(shared: Instance, namespace: str) -> None:
 
 def test_the_timeline_tells_who_left_by_which_probe_and_each_hop(shared: Instance, namespace: str) -> None:
     """A joined and a left, with the probe's words, and the hops on both nodes, in an order that can be."""
-    probe = {"exec": {"command": ["test", "!", "-e", "/tmp/no"]}, "periodSeconds": 1, "failureThreshold": 1}
+    asked = {"command": ["test", "!", "-e", "/tmp/no"]}
+    probe = {"exec": asked, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 30}  # slowness is no failure
     shared.apply(service(namespace), pod(namespace, readinessProbe=probe))
-    shared.run("wait", "svc/web", "--name", shared.name, "-n", namespace, "--timeout", "20")
+    shared.run("wait", "svc/web", "--name", shared.name, "-n", namespace, "--timeout", "120")
     shared.kubectl("-n", namespace, "exec", "web-1", "--", "touch", "/tmp/no")
 
     def entries() -> list[dict[str, Any]]:
         done = shared.run("timeline", "svc/web", "--name", shared.name, "-n", namespace, "--json")
         found = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [e["what"] for e in found] == ["joined", "left"] and len(found[1]["hops"]["rulesMs"]) == 2
+        assert [e["what"] for e in found] == ["joined", "left"]
+        for hops in (e["hops"] for e in found):  # each part notes by itself when it has followed
+            assert set(hops) == {"statusMs", "sliceMs", "rulesMs", "namesMs", "totalMs"}, hops
+            assert set(hops["rulesMs"]) == {"n1", "n2"}, hops
         return found
 
     joined, left = eventually(entries, every=0.3)
@@ -85,11 +90,14 @@ def test_the_timeline_tells_who_left_by_which_probe_and_each_hop(shared: Instanc
     assert left["probe"].startswith("Readiness probe of c: failed") and "is not Ready" in left["cause"]
     for entry in (joined, left):
         hops = entry["hops"]
-        assert set(hops) == {"statusMs", "sliceMs", "rulesMs", "namesMs", "totalMs"}
-        assert set(hops["rulesMs"]) == {"n1", "n2"} and hops["statusMs"] >= 0 and hops["sliceMs"] >= 0
-        assert hops["totalMs"] + 1 >= hops["statusMs"] + hops["sliceMs"]
-    events = shared.get("events", "-n", namespace, "--field-selector", "involvedObject.kind=Service")["items"]
-    assert [e["reason"] for e in events] == ["EndpointsFilled", "NoEndpoints"]
+        assert hops["statusMs"] >= 0 and hops["sliceMs"] >= 0
+        assert hops["totalMs"] + EARLY_SECONDS * 1000 >= hops["statusMs"] + hops["sliceMs"]
+
+    def reasons() -> list[str]:
+        events = shared.get("events", "-n", namespace, "--field-selector", "involvedObject.kind=Service")["items"]
+        return [e["reason"] for e in events]
+
+    eventually(lambda: reasons() == ["EndpointsFilled", "NoEndpoints"])
 
 
 @pytest.mark.soak
@@ -112,7 +120,7 @@ def test_a_rehearsal_finds_the_gap_and_its_suggestion_closes_it(shared: Instance
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template},
         },
     )
-    shared.run("wait", "svc/web", "--name", shared.name, "-n", namespace, "--timeout", "20")
+    shared.run("wait", "svc/web", "--name", shared.name, "-n", namespace, "--timeout", "120")
     words = ("rehearse", "deployment/web", "--name", shared.name, "-n", namespace, "--rps", "100", "--json")
     done = shared.run(*words, check=False)
     found = json.loads(done.stdout)
