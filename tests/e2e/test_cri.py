@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -486,18 +487,24 @@ def test_a_node_without_power_has_no_containers(instance: Instance, runtime: Con
 def test_what_stands_in_the_way_is_said(runtime: Containerd, tmp_path: Path) -> None:
     """Before anything is started: no socket, no socket of a runtime, a wrong form."""
     asked = Instance(tmp_path)
+    # containerd's other socket speaks another protocol
+    with ThreadPoolExecutor(1) as beside:
+        looking = beside.submit(look_at_runtime, f"{runtime.socket}.ttrpc")
+        refused_before_anything(asked, runtime, tmp_path)
+        silent = looking.result()
+    assert silent.verdict == "limited" and "does not answer" in silent.text
+    assert look_at_runtime(str(runtime.socket)).verdict == "ok"
+
+
+def refused_before_anything(asked: Instance, runtime: Containerd, tmp_path: Path) -> None:
     missing = asked.run("up", "--runtime", f"cri=unix://{tmp_path}/none.sock", check=False)
     assert missing.returncode == 1 and "is the runtime running?" in missing.stderr
     wrong = asked.run("up", "--runtime", "docker", check=False)
     assert wrong.returncode != 0 and "must be cri=unix:///PATH" in wrong.stderr
-    # containerd's other socket speaks another protocol
     other = asked.run("up", "--runtime", f"{runtime.option}.ttrpc", check=False)
     assert other.returncode == 1 and "does not answer" in other.stderr and "Traceback" not in other.stderr
     alone = asked.run("node", "--address", "192.0.2.1", "--runtime", f"cri=unix://{tmp_path}/none.sock", check=False)
     assert alone.returncode == 1 and "is the runtime running?" in alone.stderr
-    assert look_at_runtime(str(runtime.socket)).verdict == "ok"
-    silent = look_at_runtime(f"{runtime.socket}.ttrpc")
-    assert silent.verdict == "limited" and "does not answer" in silent.text
 
 
 def test_a_pod_of_the_nodes_network_is_in_the_nodes_network(instance: Instance, runtime: Containerd) -> None:

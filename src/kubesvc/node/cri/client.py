@@ -13,13 +13,14 @@ from .wire import Message, decode, encode
 CALL_SECONDS = 120.0
 """As long as a kubelet waits for one answer; CNI plugins and image stores take their time."""
 PULL_SECONDS = 1800.0
+CONNECT_SECONDS = 10.0
+"""How long a runtime may take to greet. A call fails with the attempt to connect that it waits for."""
 RUNTIME, IMAGES = "runtime.v1.RuntimeService", "runtime.v1.ImageService"
 IMAGE_METHODS = ("ImageStatus", "PullImage")
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
@@ -76,8 +77,9 @@ def meaning(code: str, details: str, path: Path) -> str:
 class CriClient:
     """One runtime. The channel is made at the first call, and made good by gRPC when the runtime comes back."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connect_seconds: float = CONNECT_SECONDS) -> None:
         self.path = path
+        self.connect_seconds = connect_seconds
         self.channel: Any = None
         self.calls: dict[str, Any] = {}
         self.errors: Any = None
@@ -94,7 +96,8 @@ class CriClient:
             ) from None
         self.errors = grpc.aio.AioRpcError
         # The authority of a unix socket is not a host name, and some servers refuse what is made of its path.
-        options = (*OPTIONS, ("grpc.default_authority", "localhost"))
+        greeting = ("grpc.min_reconnect_backoff_ms", round(self.connect_seconds * 1000))  # which is what that bounds
+        options = (*OPTIONS, greeting, ("grpc.default_authority", "localhost"))
         self.channel = grpc.aio.insecure_channel(f"unix://{self.path}", options)
 
     async def call(

@@ -9,7 +9,9 @@ from .client import CriClient, RuntimeProblem, explain_socket
 from .network import find_agents
 from .wire import Message
 
-ASK_SECONDS = 10.0
+ASK_SECONDS = 20.0
+GREETED_SECONDS = 3.0
+"""Who looks at a socket for the first time does not wait long for what may be no runtime."""
 REMEDY = "kubesvc node --write-cni CONF_DIR BIN_DIR (the runtime's own: mostly /etc/cni/net.d and /opt/cni/bin)"
 
 
@@ -39,7 +41,7 @@ async def examine_runtime(path: Path) -> tuple[str, list[str]]:
     be asked."""
     if words := explain_socket(path):
         raise RuntimeProblem(words, "UNAVAILABLE")
-    client = CriClient(path)
+    client = CriClient(path, GREETED_SECONDS)
     try:
         async with asyncio.timeout(ASK_SECONDS):
             version = await client.call("Version", {"version": "v1"}, ASK_SECONDS / 2)
