@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubesvc.api.fields import Path
-from kubesvc.api.schemacheck import has_rules, schema_errors
+from kubesvc.api.rules import has_rules
+from kubesvc.api.schemacheck import schema_errors
 
 AT = Path("s")
 

@@ -191,19 +191,6 @@ def test_names_that_are_taken() -> None:
     with_http(run)
 
 
-def test_what_is_accepted_and_not_done_is_told() -> None:
-    async def run(s: ApiServer, http: Http) -> None:
-        body = definition()
-        spec = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        spec["x-kubernetes-validations"] = [{"rule": "self.replicas < 5"}]
-        status, headers, made = await http.request("POST", CRDS, body)
-        assert status == 201 and "rules are stored but not evaluated" in headers["Warning"]
-        kept = made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-        assert kept["x-kubernetes-validations"] == [{"rule": "self.replicas < 5"}]
-
-    with_http(run)
-
-
 # ---------------------------------------------------------------- objects
 
 

@@ -12,7 +12,7 @@ from .fields import Errors, Path
 from .jsonpath import BadPath, steps_of
 from .kind import Column, Kind, Situation, Subresource
 from .meta import Condition, Object, Struct, Typed
-from .schemacheck import conform, has_rules, schema_errors, unchecked_patterns
+from .schemacheck import conform, schema_errors, unchecked_patterns
 
 SPEC = Path("spec")
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
@@ -444,8 +444,6 @@ def warn(new: Object, _: Object | None) -> Sequence[str]:
     spec = part(new, "spec")
     texts: list[str] = []
     schemas = [part(v, "schema").get("openAPIV3Schema") for v in items(spec, "versions")]
-    if any(has_rules(s) for s in schemas):
-        texts.append("x-kubernetes-validations: rules are stored but not evaluated by this server")
     for pattern in dict.fromkeys(p for s in schemas for p in unchecked_patterns(s)):
         texts.append(f"pattern {fields.quote(pattern)} is not understood and not enforced by this server")
     return texts

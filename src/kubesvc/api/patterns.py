@@ -206,14 +206,15 @@ class Automaton:
             return self.add(("at", assertion(given, multiline=self.multiline), then))
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             low, high, body = given[0], given[1], list(given[2])
+            lazy = op is sre.MIN_REPEAT
             if high is sre.MAXREPEAT:
                 loop = self.add(("fork", ()))
-                self.states[loop] = ("fork", (self.sequence(body, loop), then))
+                self.states[loop] = ("fork", preferred(self.sequence(body, loop), then, lazy=lazy))
                 then = loop
             else:
                 out = then
                 for _ in range(high - low):
-                    then = self.add(("fork", (self.sequence(body, then), out)))
+                    then = self.add(("fork", preferred(self.sequence(body, then), out, lazy=lazy)))
             for _ in range(low):
                 then = self.sequence(body, then)
             return then
@@ -260,6 +261,11 @@ class Automaton:
             found.update(more)
             todo += more
         return found
+
+
+def preferred(again: int, on: int, *, lazy: bool) -> tuple[int, int]:
+    """The two ways on from a repetition, the one first that is tried first."""
+    return (on, again) if lazy else (again, on)
 
 
 @lru_cache(maxsize=4096)

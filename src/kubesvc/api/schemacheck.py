@@ -15,6 +15,8 @@ from .exact import Walk, word
 from .fields import Errors, FieldError, Path
 from .meta import Object
 from .patterns import BadPattern, Unspoken, compiled
+from .rulecheck import form_errors, rule_errors
+from .rules import has_rules
 from .structural import Structural, deeper_than, prune
 from .valuecheck import NOWHERE, Check
 
@@ -77,6 +79,8 @@ def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
     out += sorted(structural_errors(schema, ROOT, path), key=str)
     if not out:
         out += default_errors(schema, path)
+    if not out and has_rules(schema):
+        out += rule_errors(schema, path)
     return out
 
 
@@ -170,22 +174,9 @@ def forbidden_errors(schema: Object, path: Path) -> Iterator[FieldError]:
             path / "additionalProperties", "additionalProperties and properties are mutual exclusive"
         )
     for i, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        yield from rule_errors(rule if isinstance(rule, dict) else {}, path / "x-kubernetes-validations" @ i)
+        yield from form_errors(rule if isinstance(rule, dict) else {}, schema, path / "x-kubernetes-validations" @ i)
     for inner, here, _ in parts(schema, path):
         yield from forbidden_errors(inner, here)
-
-
-def rule_errors(rule: Object, at: Path) -> Iterator[FieldError]:
-    """What a rule must look like, whatever it says."""
-    text, message = str(rule.get("rule") or "").strip(), str(rule.get("message") or "")
-    if not text:
-        yield fields.required(at / "rule", "rule is not specified")
-    elif message and not message.strip():
-        yield fields.invalid(at / "message", message, "message must be non-empty if specified")
-    elif "\n" in message.strip():
-        yield fields.invalid(at / "message", message, "message must not contain line breaks")
-    elif "\n" in text and not message.strip():
-        yield fields.required(at / "message", "message must be specified if rule contains line breaks")
 
 
 def pattern_errors(schema: Object, path: Path) -> Iterator[FieldError]:
@@ -434,15 +425,6 @@ def default_errors(schema: Object, path: Path) -> Iterator[FieldError]:
     for inner, below, nested in parts(schema, path):
         if not nested:
             yield from default_errors(inner, below)
-
-
-def has_rules(schema: Any) -> bool:
-    """Whether a schema has x-kubernetes-validations anywhere."""
-    if not isinstance(schema, dict):
-        return False
-    if schema.get("x-kubernetes-validations"):
-        return True
-    return any(has_rules(inner) for inner, _, _ in parts(schema, Path()))
 
 
 def unchecked_patterns(schema: Any) -> list[str]:
