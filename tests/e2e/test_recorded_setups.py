@@ -7,6 +7,7 @@ did: over TLS, with the store, the controllers and the listeners that users get.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,9 @@ SINGLE = (
     "--disable-admission-plugins", "ServiceAccount",
 )  # fmt: skip
 DUAL = ("--service-cluster-ip-range", "10.96.0.0/16,fd00:10:96::/112", "--authorization-mode", "RBAC")
+PARTS = (0.0, 0.8, 0.6, 0.4, 0.2)
+"""Of a second: how long the replayer takes to start is the machine's affair, and begun in one of them a case of less
+than half a second is played within one."""
 SETUPS = (("single", SINGLE, ("endpoints", "services")), ("dual", DUAL, ("dualstack", "auth")))
 
 
@@ -49,9 +53,10 @@ def test_a_setup_by_flags_alone(name: str, flags: tuple[str, ...], topics: tuple
         for recording in recordings:
             output = asyncio.run(replayed(url, recording, kubectl))
             failed = failures(output) - KNOWN.get(recording.stem, set())
-            for case in sorted(failed & showing_seconds(recording)):
-                again = asyncio.run(within_a_second(url, recording, kubectl, case))
-                failed -= {case} - failures(again)
+            for case, part in itertools.product(sorted(failed & showing_seconds(recording)), PARTS):
+                if case in failed:
+                    again = asyncio.run(within_a_second(url, recording, kubectl, case, part))
+                    failed -= {case} - failures(again)
             assert not failed, output
 
 
@@ -68,9 +73,9 @@ def showing_seconds(recording: Path) -> set[str]:
     return {s["case"] for s in steps if s.get("managedFields")}
 
 
-async def within_a_second(url: str, recording: Path, kubectl: str, case: str) -> str:
-    """What the replayer prints when it plays one case, begun early in a second. It starts in a few tenths."""
-    await asyncio.sleep(1 - time.time() % 1)
+async def within_a_second(url: str, recording: Path, kubectl: str, case: str, part: float) -> str:
+    """What the replayer prints when it plays one case, begun in this part of a second."""
+    await asyncio.sleep((part - time.time()) % 1)
     return await replayed(url, recording, kubectl, "--only", f"^{re.escape(case)}$")
 
 
