@@ -669,7 +669,7 @@ class RawClient:
             self.writer.close()
         self.reader = self.writer = None
 
-    async def send(self, request: Request, seconds: float = 10.0) -> Answer:
+    async def send(self, request: Request, seconds: float = 60.0) -> Answer:
         """The answer to a request; TimeoutError if none comes to one that is complete."""
         if request.raw:
             self.close()

@@ -83,11 +83,11 @@ class Http:
                 return response.status, found, await response.json()
             return response.status, found, await response.text()
 
-    async def watch(self, path: str, most: int, seconds: float = 60.0) -> list[Any]:
-        """The first events of a watch, as (type, object)."""
+    async def watch(self, path: str, most: int, seconds: float = 60.0, *, seen: list[Any] | None = None) -> list[Any]:
+        """The first events of a watch, as (type, object). `seen` has them as they come."""
         import json
 
-        events: list[Any] = []
+        events: list[Any] = [] if seen is None else seen
         async with self.session.get("http://api" + path) as response, asyncio.timeout(seconds):
             assert response.status == 200, await response.text()
             while len(events) < most:
@@ -111,6 +111,13 @@ def with_http(test: Callable[[ApiServer, Http], Awaitable[T]], settings: ApiServ
                 return await test(server, Http(session))
 
     return with_server(main, settings)
+
+
+async def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for what comes in its time; TimeoutError if it does not."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 def config_map(name: str, namespace: str = "default", **meta: Any) -> dict[str, Any]:

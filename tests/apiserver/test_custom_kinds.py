@@ -18,7 +18,7 @@ from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.clock import RealClock
 from kubesvc.store.memory import MemoryStore
 
-from .running import SETTINGS, Http, config_map, with_http
+from .running import SETTINGS, Http, config_map, until, with_http
 from .test_webhooks import configure, hooked, patching, rule
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -45,13 +45,13 @@ def gadget(name: str, version: str = "v1", **spec: Any) -> dict[str, Any]:
 
 async def established(http: Http, name: str = NAME) -> Any:
     """The definition, once its kind is served."""
-    for _ in range(200):
-        found = (await http.request("GET", f"{CRDS}/{name}"))[2]
-        conditions = {c["type"]: c for c in found.get("status", {}).get("conditions") or ()}
-        if conditions.get("Established", {}).get("status") == "True":
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError(found)
+    async with asyncio.timeout(60):
+        while True:
+            found = (await http.request("GET", f"{CRDS}/{name}"))[2]
+            conditions = {c["type"]: c for c in found.get("status", {}).get("conditions") or ()}
+            if conditions.get("Established", {}).get("status") == "True":
+                return found
+            await asyncio.sleep(0.01)
 
 
 async def serve(http: Http, body: Any = None) -> Any:
@@ -175,8 +175,10 @@ def test_names_that_are_taken() -> None:
         await serve(http)
         text = json.dumps(definition()).replace("gadget", "widget").replace("Gadget", "Widget")
         assert (await http.request("POST", CRDS, json.loads(text)))[0] == 201
-        await asyncio.sleep(0.1)
-        found = (await http.request("GET", f"{CRDS}/widgets.factory.example.com"))[2]
+        found: Any = {}
+        async with asyncio.timeout(60):
+            while not found.get("status", {}).get("conditions"):
+                found = (await http.request("GET", f"{CRDS}/widgets.factory.example.com"))[2]
         conditions = [(c["type"], c["status"], c["reason"], c["message"]) for c in found["status"]["conditions"]]
         assert conditions == [
             ("NamesAccepted", "False", "ShortNamesConflict", '"gd" is already in use'),
@@ -339,8 +341,9 @@ def test_tables_metadata_and_watches() -> None:
         everything = (await http.request("GET", "/apis/factory.example.com/v1/gadgets?limit=1"))[2]
         assert everything["kind"] == "GadgetList" and everything["items"][0]["kind"] == "Gadget"
         for path, version in ((GADGETS, "v1"), (OLDER, "v1beta1")):
-            watching = asyncio.create_task(http.watch(f"{path}?watch=1&resourceVersion=0", 2))
-            await asyncio.sleep(0.05)
+            seen: list[Any] = []
+            watching = asyncio.create_task(http.watch(f"{path}?watch=1&resourceVersion=0", 2, seen=seen))
+            await until(lambda seen=seen: seen)  # type: ignore[misc]
             await http.request("PATCH", f"{GADGETS}/a", {"spec": {"notes": {"v": version}}}, **MERGE)
             events = await watching
             assert [(e, o["apiVersion"]) for e, o in events] == [
@@ -382,8 +385,9 @@ def test_a_changed_definition() -> None:
     async def run(s: ApiServer, http: Http) -> None:
         await serve(http)
         await http.request("POST", GADGETS, gadget("a", notes={"k": "v"}))
-        watching = asyncio.create_task(http.watch(f"{GADGETS}?watch=1", 5, 5.0))
-        await asyncio.sleep(0.05)
+        seen: list[Any] = []
+        watching = asyncio.create_task(http.watch(f"{GADGETS}?watch=1", 5, seen=seen))
+        await until(lambda: seen)
 
         def edit(found: Any) -> None:
             fields = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
@@ -502,26 +506,24 @@ def test_the_end_deletes_the_objects() -> None:
         held["metadata"]["finalizers"] = ["example.com/wait"]
         await http.request("POST", GADGETS, held)
         await http.request("POST", GADGETS, gadget("free"))
-        watching = asyncio.create_task(http.watch(f"{GADGETS}?watch=1", 9, 8.0))
-        await asyncio.sleep(0.05)
+        seen: list[Any] = []
+        watching = asyncio.create_task(http.watch(f"{GADGETS}?watch=1", 9, seen=seen))
+        await until(lambda: len(seen) == 2)
         status, _, marked = await http.request("DELETE", f"{CRDS}/{NAME}")
         assert marked["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
         terminating = next(c for c in marked["status"]["conditions"] if c["type"] == "Terminating")
         assert terminating["reason"] == "InstanceDeletionPending"
-        for _ in range(100):
-            names = [g["metadata"]["name"] for g in (await http.request("GET", GADGETS))[2]["items"]]
-            if names == ["held"]:
-                break
-            await asyncio.sleep(0.01)
-        assert names == ["held"]
+        names: list[str] = []
+        async with asyncio.timeout(60):
+            while names != ["held"]:
+                names = [g["metadata"]["name"] for g in (await http.request("GET", GADGETS))[2]["items"]]
         status, _, answer = await http.request("POST", GADGETS, gadget("late"))
         assert status == 405
         assert answer["message"] == "create not allowed while custom resource definition is terminating"
         await http.request("PATCH", f"{GADGETS}/held", {"metadata": {"finalizers": None}}, **MERGE)
-        for _ in range(300):
-            if (await http.request("GET", f"{CRDS}/{NAME}"))[0] == 404:
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while (await http.request("GET", f"{CRDS}/{NAME}"))[0] != 404:
+                await asyncio.sleep(0.01)
         assert (await http.request("GET", GADGETS))[0] == 404
         assert [e for e, _ in await watching][-1] == "DELETED"  # and then the stream ended
         assert s.kinds.custom == {} and not [p for p in s.cache.by_prefix if "factory" in p]
@@ -769,8 +771,9 @@ def test_a_webhook_converts_between_versions() -> None:
             assert [i["spec"] for i in listed] == [{"color": "red"}, {"color": "blue"}]
             rows = (await http.request("GET", OLDER, Accept=TABLE))[2]["rows"]
             assert [r["cells"][1] for r in rows] == ["red", "blue"]
-            watching = asyncio.create_task(http.watch(f"{OLDER}?watch=1&resourceVersion=0", 3))
-            await asyncio.sleep(0.1)
+            seen: list[Any] = []
+            watching = asyncio.create_task(http.watch(f"{OLDER}?watch=1&resourceVersion=0", 3, seen=seen))
+            await until(lambda: len(seen) == 2)
             patch = {"spec": {"color": "green"}}
             status, _, done = await http.request("PATCH", f"{OLDER}/b", patch, **MERGE)
             assert status == 200 and done["spec"] == {"color": "green"}, done

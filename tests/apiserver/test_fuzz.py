@@ -56,6 +56,7 @@ class Complaints(logging.Handler):
 
 @contextlib.contextmanager
 def listening() -> Iterator[Complaints]:
+    gc.collect()  # what was left over by others, and would complain when it is found, is not ours
     complaints = Complaints()
     root = logging.getLogger()
     root.addHandler(complaints)

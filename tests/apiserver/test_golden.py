@@ -124,15 +124,22 @@ async def replay(recording: Path, kubectl: str) -> tuple[int, str]:
             )
         )
         compactions: set[asyncio.Task[None]] = set()
+        done = Path(directory) / "compacted"
+
+        async def compact() -> None:
+            await server.compact()
+            done.touch()
+
         asyncio.get_running_loop().add_signal_handler(
-            signal.SIGUSR1, lambda: compactions.add(asyncio.ensure_future(server.compact()))
+            signal.SIGUSR1, lambda: compactions.add(asyncio.ensure_future(compact()))
         )
+        compact_and_wait = f"kill -USR1 {os.getpid()}; until rm {done} 2>/dev/null; do sleep 0.02; done"
         try:
             await asyncio.wait_for(ready.wait(), 60)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, str(GOLDEN / "replay.py"), "--server", f"https://127.0.0.1:{port}", "--token",
-                "admintoken", "--kubectl", kubectl, "--compact", f"kill -USR1 {os.getpid()}; sleep 0.2",
-                str(recording), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                "admintoken", "--kubectl", kubectl, "--compact", compact_and_wait, str(recording),
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             )  # fmt: skip
             output, _ = await process.communicate()
             return process.returncode or 0, output.decode()

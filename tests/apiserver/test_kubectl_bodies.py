@@ -219,7 +219,7 @@ def test_tokens_reviews_and_evictions(seen: list[str]) -> None:
         assert {"SelfSubjectAccessReview", "SelfSubjectReview"} <= set(seen)
         await kubectl.good("create", "-f", "-", stdin=NODE)
         await kubectl.good("run", "p", "--image=x", "--overrides", '{"spec":{"nodeName":"n1"}}')
-        output = await kubectl.good("drain", "n1", "--force", "--grace-period=0", "--timeout=20s")
+        output = await kubectl.good("drain", "n1", "--force", "--grace-period=0", "--timeout=120s")
         assert "pod/p evicted" in output
         assert await kubectl("get", "pod", "p") == (1, "", 'Error from server (NotFound): pods "p" not found\n')
 

@@ -70,11 +70,11 @@ def served() -> Iterator[Served]:
         thread = threading.Thread(target=lambda: asyncio.run(serve(directory, found, up, down)))
         thread.start()
         try:
-            assert up.wait(20)
+            assert up.wait(120)
             yield Served(*found)
         finally:
             down.set()
-            thread.join(20)
+            thread.join(120)
 
 
 def tamed(case: Any, chance: random.Random) -> Any:
@@ -110,7 +110,7 @@ def without_nulls(value: Any) -> Any:
 
 def try_case(served: Served, case: Any) -> int:
     """Send a case; its status. AssertionError with what is wrong with the answer."""
-    answer = case.call(base_url=served.url, session=served.session, timeout=20, verify=served.session.verify)
+    answer = case.call(base_url=served.url, session=served.session, timeout=120, verify=served.session.verify)
     headers = {k.lower(): v[0] if isinstance(v, list) else v for k, v in answer.headers.items()}
     problem = wrong_with(Request(case.method, case.path), Answer(answer.status_code, headers, answer.content))
     if not problem and answer.status_code < 300 and headers.get("content-type") == "application/json":

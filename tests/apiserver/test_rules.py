@@ -180,11 +180,11 @@ async def _(s: Space) -> None:
 async def _(s: Space) -> None:
     made = await s.ask("POST", s.path("configmaps"), config_map("a", s.name), 201)
     for query in ("", "resourceVersion=0&", "resourceVersion=&"):
-        events = await s.watch(f"{query}timeoutSeconds=5&allowWatchBookmarks=true", 2)
+        events = await s.watch(f"{query}timeoutSeconds=60&allowWatchBookmarks=true", 2)
         assert [e["type"] for e in events] == ["ADDED", "BOOKMARK"], query
         annotations = events[1]["object"]["metadata"]["annotations"]
         assert annotations == {"k8s.io/initial-events-end": "true"}
-    informer = "allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&timeoutSeconds=5"
+    informer = "allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&timeoutSeconds=60"
     events = await s.watch(informer, 2)
     assert [e["type"] for e in events] == ["ADDED", "BOOKMARK"]
     assert int(events[1]["object"]["metadata"]["resourceVersion"]) >= int(made["metadata"]["resourceVersion"])
@@ -214,10 +214,10 @@ async def _(s: Space) -> None:
     since = int(made["metadata"]["resourceVersion"])
     await s.ask("PATCH", s.path("configmaps", "a"), {"data": {"k": "w"}}, Content_Type=MERGE)
     await s.ask("DELETE", s.path("configmaps", "a"))
-    tables = await s.watch(f"resourceVersion={since}&timeoutSeconds=3", 2, TABLE)
+    tables = await s.watch(f"resourceVersion={since}&timeoutSeconds=60", 2, TABLE)
     assert [e["type"] for e in tables] == ["MODIFIED", "DELETED"]
     assert all(e["object"]["kind"] == "Table" and len(e["object"]["rows"]) == 1 for e in tables)
-    bare = await s.watch(f"resourceVersion={since}&timeoutSeconds=3", 2, METADATA)
+    bare = await s.watch(f"resourceVersion={since}&timeoutSeconds=60", 2, METADATA)
     assert [e["type"] for e in bare] == ["MODIFIED", "DELETED"]
     assert all(e["object"]["kind"] == "PartialObjectMetadata" and "data" not in e["object"] for e in bare)
 
@@ -561,7 +561,7 @@ async def _(s: Space) -> None:
     gone = await s.ask("DELETE", s.path("configmaps", "a"), body)
     assert gone["details"]["uid"] == made["metadata"]["uid"]
     await s.ask("GET", s.path("configmaps", "a"), status=404)
-    events = await s.watch(f"fieldSelector=metadata.name%3Da&resourceVersion={since}&timeoutSeconds=3", 1)
+    events = await s.watch(f"fieldSelector=metadata.name%3Da&resourceVersion={since}&timeoutSeconds=60", 1)
     assert events[0]["type"] == "DELETED" and events[0]["object"]["metadata"]["uid"] == made["metadata"]["uid"]
 
 

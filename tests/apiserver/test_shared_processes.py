@@ -31,6 +31,8 @@ from ..store.etcdserver import EtcdServer
 SEED = int(os.environ.get("SEED", "3"))
 SOURCE = Path(__file__).parents[2] / "src"
 SERVICES = "/api/v1/namespaces/default/services"
+ENOUGH = 50
+"""Acknowledged writes for each kill: however slow the machine, so many are compared."""
 STORED = "/registry/core/services/"
 
 
@@ -212,6 +214,8 @@ async def trouble(fleet: Fleet, url: str, kills: int) -> int:
         await asyncio.sleep(chance.uniform(0, 0.2))
         await fleet.start(number)
     await asyncio.sleep(0.3)
+    while sum(writer.acknowledged for writer in writers) <= ENOUGH * kills:
+        await asyncio.sleep(0.05)
     going.set()
     await asyncio.gather(*writing)
 
@@ -249,7 +253,7 @@ def run_trouble(directory: Path, size: int, kills: int) -> int:
     async def main() -> int:
         fleet = Fleet(home, server.url(), size)
         try:
-            return await asyncio.wait_for(trouble(fleet, server.url(), kills), 30 + 10 * kills)
+            return await asyncio.wait_for(trouble(fleet, server.url(), kills), 180 + 10 * kills)
         finally:
             await fleet.end()
 
@@ -262,9 +266,9 @@ def run_trouble(directory: Path, size: int, kills: int) -> int:
 
 @pytest.mark.slow
 def test_two_servers_one_of_which_is_killed(tmp_path: Path) -> None:
-    assert run_trouble(tmp_path, 2, 1) > 50
+    assert run_trouble(tmp_path, 2, 1) > ENOUGH
 
 
 @pytest.mark.soak
 def test_three_servers_that_are_killed_again_and_again(tmp_path: Path) -> None:
-    assert run_trouble(tmp_path, 3, 60) > 3000
+    assert run_trouble(tmp_path, 3, 60) > 60 * ENOUGH

@@ -37,7 +37,7 @@ def with_server(directory: Path, story: Story) -> None:
         port = await server.listen_tls("127.0.0.1", 0, *make_certificate(directory, "127.0.0.1"))
         await server.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await story(server, port, directory)
         finally:
             await server.stop()

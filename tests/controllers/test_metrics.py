@@ -129,12 +129,13 @@ def test_a_port_answers_scrapes() -> None:
         port = free_port()
         server = asyncio.create_task(serve_metrics(metrics.render, port))
         for path in ("/metrics", "/metrics?x", "/healthz"):
-            for _ in range(50):
-                try:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                    break
-                except ConnectionRefusedError:
-                    await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while True:
+                    try:
+                        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                        break
+                    except ConnectionRefusedError:
+                        await asyncio.sleep(0.01)
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             answer = await reader.read()
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith((b"up 1\n", b"\r\n\r\nok"))

@@ -163,7 +163,7 @@ def test_what_cannot_be_opened_is_refused_in_plain_words(tmp_path: Path, name: s
         with pytest.raises(Unavailable):
             await store.get("a")
         await store.close()
-        await asyncio.to_thread(store.thread.join, 5)
+        await asyncio.to_thread(store.thread.join, 60)
         assert not store.thread.is_alive()
 
     asyncio.run(main())
