@@ -25,7 +25,9 @@ def told(shared: Instance) -> Iterator[Instance]:
     shared.apply(*pods, service("told", WEB, UDP, selector={"app": "told"}, type="NodePort"))
     shared.apply(service("named", WEB, selector={"app": "told"}, clusterIP="None"))
     ready_pods(shared, "app=told", 2)
-    eventually(lambda: shared.curl("http://told.default/hostname").returncode == 0)
+    url = "http://told.default/hostname"
+    for node in ("n1", "n2"):  # each has rules and names of its own
+        eventually(lambda node=node: shared.curl(url, node=node).returncode == 0)  # type: ignore[misc]
     yield shared
     shared.kubectl("delete", "service/told", "service/named", "pod/told-1", "pod/told-2", "--now")
 
@@ -64,12 +66,16 @@ def test_refusals_and_drops_are_as_said(told: Instance) -> None:
 
 
 def test_rules_are_the_kernels(told: Instance) -> None:
-    status, said = ask(told, "rules", "svc/told", "--node", "n2")
-    assert (status, said["source"], said["missing"]) == (0, "kernel", [])
     address = told.get("service", "told")["spec"]["clusterIP"]
     targets = {p["status"]["podIP"] for p in ready_pods(told, "app=told", 2)}
-    endpoints = [r["text"] for r in said["rules"] if r["text"].startswith(f"{address} . tcp . 80 . ")]
-    assert {text.split(" : ")[1].split(" . ")[0] for text in endpoints} == targets
+
+    def kernel() -> set[str]:
+        status, said = ask(told, "rules", "svc/told", "--node", "n2")
+        assert (status, said["source"], said["missing"]) == (0, "kernel", [])
+        endpoints = [r["text"] for r in said["rules"] if r["text"].startswith(f"{address} . tcp . 80 . ")]
+        return {text.split(" : ")[1].split(" . ")[0] for text in endpoints}
+
+    eventually(lambda: kernel() == targets)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,8 @@ def test_dig_agrees_with_the_specification(told: Instance) -> None:
         (reverse(address), "PTR", {told_}),
         (f"dns-version.{zone}", "TXT", {'"1.1.0"'}),
     )
-    for transport in ("+notcp", "+tcp"):
+
+    def agrees(transport: str) -> bool:
         command = [f"{name} {type_}" for name, type_, _ in cases]
         words = ("+search", "+short", transport, *" ".join(command).split())
         said = told.try_kubectl("exec", "told-1", "--", "dig", *words).stdout
@@ -122,9 +129,13 @@ def test_dig_agrees_with_the_specification(told: Instance) -> None:
         found = {" ".join(line.split()[2:]) if len(line.split()) == 4 else line for line in said.splitlines()}
         assert wanted <= found, f"{transport}: {wanted - found} are missing in {found}"
         assert said.splitlines().count(address) == 3, f"{transport}: in full and by the search path"
+        return True
+
+    for transport in ("+notcp", "+tcp"):  # a node's names follow the lists of endpoints
+        eventually(lambda transport=transport: agrees(transport))  # type: ignore[misc]
     # The headless Service's endpoints have names of their own in the reverse zone too.
-    back = told.try_kubectl("exec", "told-2", "--", "dig", "+short", "-x", pods["told-1"]).stdout.split()
-    assert f"one.{named}" in back
+    back = ("exec", "told-2", "--", "dig", "+short", "-x", pods["told-1"])
+    eventually(lambda: f"one.{named}" in told.try_kubectl(*back).stdout.split())
 
 
 def reverse(address: str) -> str:
