@@ -130,6 +130,10 @@ def waiting(instance: Instance, name: str) -> tuple[str, str]:
     return state.get("reason", ""), state.get("message", "")
 
 
+def events(instance: Instance, name: str) -> str:
+    return instance.kubectl("events", "--for", f"pod/{name}")
+
+
 def test_pods_run_what_a_registry_has(instance: Instance, tmp_path: Path) -> None:
     """NODE-19, NODE-28, NODE-86."""
     with registry(tmp_path / "registry", login=False) as there:
@@ -138,9 +142,8 @@ def test_pods_run_what_a_registry_has(instance: Instance, tmp_path: Path) -> Non
         eventually(lambda: condition(instance.get("pod", "first"), "Ready") == "True")
         status = instance.get("pod", "first")["status"]["containerStatuses"][0]
         assert status["imageID"] == f"{there.host}/shop/web@{digest}"
-        events = instance.kubectl("events", "--for", "pod/first")
-        assert f'Pulling image "{there.host}/shop/web:1"' in events
-        assert f'Successfully pulled image "{there.host}/shop/web:1" in ' in events
+        eventually(lambda: f'Successfully pulled image "{there.host}/shop/web:1" in ' in events(instance, "first"))
+        assert f'Pulling image "{there.host}/shop/web:1"' in events(instance, "first")
         eventually(lambda: waiting(instance, "none")[0] == "ImagePullBackOff")
         assert f"{there.host}/shop/web:2: not found" in waiting(instance, "none")[1]
         there.push("shop/web", "2")
