@@ -267,6 +267,8 @@ RECORDS: tuple[tuple[str, Record, tuple[float, ...], tuple[float, ...], Record],
     ("a success ends the count", Record(5, START), (7,), (), NONE),
     ("failures before the success are forgiven", Record(5, START), (7,), (3, 7), NONE),
     ("failures after it are the first ones", Record(5, START), (7,), (3, 8, 9), Record(2, START + 9)),
+    ("by a clock an hour fast: now", Record(2, START), (), (9, 3600), Record(4, NOW)),
+    ("by it the success was an hour from now, too", NONE, (3600,), (3601,), Record(1, NOW)),
 )
 
 

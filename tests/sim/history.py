@@ -20,8 +20,9 @@ from .story import Story
 from .users import ACTS, SHOP, Users
 from .world import World
 
-STEADY_SECONDS = 400.0
-"""How long nobody may write once all is calm: longer than any back-off that trouble left behind."""
+STEADY_SECONDS = 680.0
+"""How long nobody may write once all is calm: longer than any back-off that trouble left behind, and than the ten
+minutes after which a rollout is late, by a clock that was a minute fast."""
 MOST_CALM_SECONDS = 3000.0
 MOST_PROCESSOR_SECONDS = 60
 """Histories take a second or two; one that takes this long is stuck."""

@@ -405,12 +405,15 @@ def check_sets(state: State) -> None:
     for s in state.objects["statefulsets"]:
         name, wanted = s["metadata"]["name"], s["spec"]["replicas"]
         mine = {p["metadata"]["name"]: p for p in pods if owned_by(p, s)}
-        full = {f"{name}-{n}" for n in range(len(mine))}
-        check(set(mine) == full, f"StatefulSet {name} of {wanted} has {sorted(mine)}")
+        numbers = {int(n.removeprefix(f"{name}-")): p for n, p in mine.items()}
         well = all(ready_of(p) for p in mine.values())
         ordered = s["spec"].get("podManagementPolicy") != "Parallel"
         # in order: nothing is made, and nothing taken away, behind one that is not ready
-        check(len(mine) == wanted or (ordered and not well), f"StatefulSet {name} has {len(mine)} of {wanted}")
+        first_ill = min((n for n, p in numbers.items() if not ready_of(p)), default=wanted) if ordered else wanted
+        lacking = [n for n in range(min(wanted, first_ill)) if n not in numbers]
+        check(not lacking, f"StatefulSet {name} of {wanted} has {sorted(mine)}")
+        beyond = [n for n in numbers if n >= wanted]
+        check(not beyond or (ordered and not well), f"StatefulSet {name} of {wanted} has {sorted(mine)}")
         if well:
             revisions = {p["metadata"]["labels"]["controller-revision-hash"] for p in mine.values()}
             check(revisions <= {s["status"]["updateRevision"]}, f"StatefulSet {name} stopped half way: {revisions}")

@@ -101,13 +101,21 @@ class World:
     # ---------------------------------------------------------------- the server's lives
 
     async def start_server(self) -> None:
+        """Start a server, which may be stopped, or die, before it has started."""
         assert self.server is None
         self.servers += 1
-        self.door = MortalStore(self.store)
+        self.door = door = MortalStore(self.store)
         chance = random.Random(f"{self.seed}/server/{self.servers}")
-        self.server = ApiServer(self.door, self.settings, self.clock, chance)
-        await self.server.start()
-        self.way.client = self.server.client
+        self.server = server = ApiServer(door, self.settings, self.clock, chance)
+        try:
+            await server.start()
+        except (ApiError, StoreError):
+            if not door.dead and self.server is server:
+                raise
+        if self.server is not server:
+            await self.end_tasks(server)
+        elif not door.dead:
+            self.way.client = server.client
 
     async def stop_server(self) -> None:
         """An orderly end."""
@@ -124,6 +132,9 @@ class World:
         self.door.dead = True
         self.way.client = None
         self.way.cut_streams()
+        await self.end_tasks(server)
+
+    async def end_tasks(self, server: ApiServer) -> None:
         for task in server._tasks:
             task.cancel()
         if server._tasks:

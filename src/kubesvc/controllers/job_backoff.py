@@ -25,12 +25,13 @@ class Record:
     last: float = 0.0
 
     def after(self, succeeded: Iterable[Pod], failed: Iterable[Pod], now: float) -> Record:
-        """With the ends that were not counted before."""
+        """With the ends that were not counted before. None is later than now: by a node's clock that is an hour fast
+        the next pod would wait an hour."""
         won, lost = [finished_at(p, now) for p in succeeded], sorted(finished_at(p, now) for p in failed)
         if won:
             lost = [at for at in lost if at > max(won)]
-            return Record(len(lost), lost[-1] if lost else 0.0)
-        return Record(self.failures + len(lost), lost[-1]) if lost else self
+            return Record(len(lost), min(lost[-1], now) if lost else 0.0)
+        return Record(self.failures + len(lost), min(lost[-1], now)) if lost else self
 
     def seconds_left(self, now: float) -> float:
         """Until a pod may be made; 0 for at once."""
