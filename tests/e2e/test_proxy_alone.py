@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -63,7 +63,7 @@ while True:
 class Alone(Instance):
     """An API server and whatever else, all in one namespace that is the node."""
 
-    namespace: str = f"kp{os.getpid()}"
+    namespace: str = f"kp{secrets.token_hex(4)}"
     others: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *words: str) -> list[str]:
@@ -155,9 +155,10 @@ def test_a_node_of_somebodys_cluster(alone: Alone) -> None:
         eventually(lambda: alone.connects("10.96.7.7", 80) == "taken")
         assert alone.connects(NODE, 30080) == "taken"
         assert alone.connects("10.96.7.8", 80) == "refused"
-        assert json.loads(alone.page("http://127.0.0.1:10256/healthz"))["healthy"] is True
-        assert alone.page("http://127.0.0.1:10249/proxyMode") == "nftables"
-        assert "kubeproxy_sync_proxy_rules_duration_seconds_count" in alone.page("http://127.0.0.1:10249/metrics")
+        eventually(lambda: '"healthy": true' in alone.page("http://127.0.0.1:10256/healthz"))
+        eventually(lambda: alone.page("http://127.0.0.1:10249/proxyMode") == "nftables")
+        counted = "kubeproxy_sync_proxy_rules_duration_seconds_count"
+        eventually(lambda: counted in alone.page("http://127.0.0.1:10249/metrics"))
         assert "kubeproxy.config.k8s.io" in json.loads(alone.page("http://127.0.0.1:10249/configz"))
         assert alone.proxy("--audit").stdout.endswith("all as the API says\n")
         alone.inside_node("nft", "delete element ip kubesvc services { 10.96.7.7 . tcp . 80 }")
@@ -168,7 +169,7 @@ def test_a_node_of_somebodys_cluster(alone: Alone) -> None:
     assert alone.proxy("--dry-run").stdout.count("add element") == 1, "what is wrong by now, and no more"
     with alone.steering("--healthz-bind-address", "", "--metrics-bind-address", "127.0.0.1:10333", "--remove-at-end"):
         eventually(lambda: alone.connects("10.96.7.7", 80) == "taken")
-        assert alone.page("http://127.0.0.1:10333/proxyMode") == "nftables"
+        eventually(lambda: alone.page("http://127.0.0.1:10333/proxyMode") == "nftables")
         assert alone.page("http://127.0.0.1:10256/healthz") == ""
     assert alone.inside_node("nft", "list", "tables") == ""
 
@@ -187,11 +188,12 @@ def test_beside_kube_proxy(alone: Alone) -> None:
     alone.inside_node("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     with alone.steering("--proxy-mode", "iptables", "--nodeport-addresses", "10.10.0.0/16") as said:
         assert "proxy mode iptables: it was asked for" in said.read_text()
-        assert "IPv4 only" in said.read_text(), "PROXY-126"
+        eventually(lambda: "IPv4 only" in said.read_text())  # PROXY-126
         eventually(lambda: "kubesvc" not in alone.inside_node("nft", "list", "tables"))
         assert alone.connects("10.96.7.7", 80) == alone.connects(NODE, 30080) == "taken"
         assert alone.connects(POD, 30080) == "refused", "not one of the addresses that were chosen"
-        assert 'iptables_total{ip_family="IPv4",table="nat"}' in alone.page("http://127.0.0.1:10249/metrics")
+        counted = 'iptables_total{ip_family="IPv4",table="nat"}'
+        eventually(lambda: counted in alone.page("http://127.0.0.1:10249/metrics"))
         assert alone.proxy("--audit", "--nodeport-addresses", "10.10.0.0/16").stdout.endswith("all as the API says\n")
     assert "removed the chains of iptables\n" in alone.run("proxy", "--cleanup").stdout
     assert "KUBE" not in alone.inside_node("iptables-save")
@@ -202,10 +204,15 @@ def test_without_privilege(alone: Alone) -> None:
     """Services at loopback ports, which are listed (PROXY-38): what a socket can do, and nothing else."""
     listing = alone.home / "ports.json"
     with alone.steering("--proxy-mode", "userspace", "--service-ports", str(listing)) as said:
-        line = eventually(lambda: next((w for w in said.read_text().splitlines() if "10.96.7.7:80/TCP" in w), ""))
+
+        def told(front: str) -> str:
+            """The line of a front, once it is there."""
+            return str(eventually(lambda: next((w for w in said.read_text().splitlines() if front in w), "")))
+
+        line = told("10.96.7.7:80/TCP")
         assert line.startswith("default/web ") and " open at 127.0.0.1:" in line
         assert alone.connects("127.0.0.1", int(line.rpartition(":")[2])) == "taken"
-        shown = next(w for w in said.read_text().splitlines() if "10.96.7.8:80/TCP" in w)
+        shown = told("10.96.7.8:80/TCP")
         assert " refusing at " in shown
         assert alone.connects("127.0.0.1", int(shown.rpartition(":")[2])) == "refused"
         assert "10.96.7.7:80" in listing.read_text()
