@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubesvc.clock import run_virtual
 from kubesvc.kernel import nsexec
 from kubesvc.kernel.mounts import Mount, RootPlan, carried_mounts, is_below, plan_steps
 from kubesvc.kernel.namespaces import Namespaces, identity, nsexec_command
 from kubesvc.kernel.nsexec import id_maps, parse
-from kubesvc.kernel.process import Spawn, Spawner, StartFailed, WatchedProcess, start_time
+from kubesvc.kernel.process import (
+    KILLED_SECONDS,
+    Spawn,
+    Spawner,
+    StartFailed,
+    StillRunning,
+    WatchedProcess,
+    end_for_good,
+    start_time,
+)
 
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -253,6 +265,68 @@ time.sleep(20)
         parent.kill()
         parent.stdout.close()
         parent.wait()
+
+
+def test_who_gives_up_before_his_turn_starts_nothing(tmp_path: Path) -> None:
+    """Or those who come after would wait for what nobody wants."""
+
+    async def scene() -> None:
+        spawner, begun = Spawner(), threading.Event()
+        busy = asyncio.create_task(spawner.call(lambda: begun.wait(60)))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(spawner.spawn(Spawn(argv=("touch", str(tmp_path / "there")), env=ENV)))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        begun.set()
+        await busy
+        last = await spawner.spawn(Spawn(argv=("true",), env=ENV))
+        assert await last.wait() == 0 and not (tmp_path / "there").exists()
+        spawner.close()
+
+    run(scene())
+
+
+class Immortal:
+    """A process that hangs in the kernel."""
+
+    pid, start_time = os.getpid(), 0
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def done(self) -> bool:
+        return False
+
+    async def wait(self) -> int | None:
+        await asyncio.Event().wait()
+        return None
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_does_not_end_by_sigkill_is_named() -> None:
+    async def scene() -> None:
+        process = Immortal()
+        with pytest.raises(StillRunning) as told:
+            await end_for_good(process, "container web")
+        assert process.signals == [signal.SIGKILL] and asyncio.get_running_loop().time() >= KILLED_SECONDS
+        words = rf"container web: process {process.pid} \(.+, state [A-Z] .+\) has not ended 30 s after SIGKILL"
+        assert re.fullmatch(words, str(told.value)), told.value
+
+    run_virtual(scene())
+
+
+def test_what_ends_by_sigkill_says_so() -> None:
+    async def scene() -> None:
+        assert await end_for_good(await plain(("sleep", "60")), "sleep") == -signal.SIGKILL
+
+    run(scene())
 
 
 def test_programs_hear_what_their_starter_ignores() -> None:

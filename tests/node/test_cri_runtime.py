@@ -235,10 +235,10 @@ def test_commands_are_the_runtimes_to_run() -> None:
 def test_stopping_is_the_runtimes_too() -> None:
     async def work() -> None:
         runtime = FakeRuntime(StopContainer=[{}], ContainerStatus=[status(wire.EXITED, 143, "Error")])
-        await execution(runtime).stop(15, 2.2)
+        await execution(runtime).stop(15, 2.2, print)
         assert ("StopContainer", {"container_id": "id", "timeout": 3}) in runtime.asked
         named = FakeRuntime(StopContainer=[{}], ContainerStatus=[status(wire.EXITED, 0)])
-        await execution(named, own_signal=True).stop(10, 2.2)
+        await execution(named, own_signal=True).stop(10, 2.2, print)
         assert "StopContainer" not in [method for method, _ in named.asked]
 
     run(work)

@@ -161,7 +161,9 @@ class World:
                 while not true(found := await self.events_of(name)):
                     await asyncio.sleep(0.02)
                 return found
-        raise AssertionError(f"{name}: not told {what}: {[(e['reason'], e['message']) for e in found]}")
+        pod = {} if name == self.settings.node_name else await self.get(name)
+        events = [(e["reason"], e["message"]) for e in found]
+        raise AssertionError(f"{name}: not told {what}: {events} {json.dumps(pod.get('status'), indent=1)}")
 
     def log_text(self, pod: Object, container: str = "c", attempt: int = 0) -> str:
         """What a run of a container has written, times and marks cut off."""

@@ -10,6 +10,7 @@ from kubesvc.instance import ground
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId
 from kubesvc.kernel.nsexec import END
+from kubesvc.lifetime import await_end
 
 
 async def ask_inside(
@@ -32,4 +33,4 @@ async def ask_inside(
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(END)  # what runs inside is a child of its own, and ends before it
-            await process.wait()
+            await await_end(process, module)

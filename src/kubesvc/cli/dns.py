@@ -176,4 +176,7 @@ def supervise(args: argparse.Namespace) -> int:
                 worker.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 worker.kill()
-                worker.wait()
+                try:
+                    worker.wait(PATIENCE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    print(f"kubesvc dns: worker {worker.pid} has not ended after SIGKILL", file=sys.stderr)

@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import os
 import platform
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -467,7 +466,7 @@ def leave(args: argparse.Namespace) -> int:
 def end_pods(place: Place) -> int:
     """Kill what the agent's records tell of; the number of Pods."""
     from kubesvc.kernel.cgroups import remove_recorded
-    from kubesvc.kernel.process import WatchedProcess
+    from kubesvc.kernel.process import StillRunning, WatchedProcess, end_for_good
     from kubesvc.node.agent import GROUPS_RECORD
     from kubesvc.node.records import Records
 
@@ -479,8 +478,10 @@ def end_pods(place: Place) -> int:
             for pid, started in [*held, (record.pause_pid, record.pause_start_time)]:
                 process = WatchedProcess.adopt(pid, started) if pid else None
                 if process is not None:
-                    process.signal(signal.SIGKILL)
-                    await process.wait()
+                    try:
+                        await end_for_good(process, f"pod {record.namespace}/{record.name}")
+                    except StillRunning as error:
+                        tell(str(error))
 
     asyncio.run(kill())
     with contextlib.suppress(OSError):

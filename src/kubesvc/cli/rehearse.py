@@ -111,7 +111,9 @@ async def play(args: argparse.Namespace, cluster: Cluster, name: str) -> Rehears
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(END)  # inside a node the load is a child of our child's, which ends it first
-            await process.wait()
+            from kubesvc.lifetime import await_end
+
+            await await_end(process, "the load")
     if outcome.held_back:
         print(f"note: {outcome.held_back} requests were not sent, too many were under way", file=sys.stderr)
     lost = [LostRequest(x.began, x.ended, x.met) for x in outcome.lost]

@@ -27,6 +27,7 @@ from kubesvc.clock import Clock, RealClock
 from kubesvc.instance.kubeconfig import write_private
 from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.instance.paths import state_home
+from kubesvc.lifetime import await_end
 from kubesvc.why.answer import diagnose
 from kubesvc.why.collect import read_for
 from kubesvc.why.diagnosis import Diagnosis
@@ -40,7 +41,10 @@ from .sights import look_into
 from .target import load_record
 
 PATIENCE_SECONDS = 60.0
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 150.0
+SUGGESTION_SECONDS = 15.0
+"""How long a suggestion is waited for: what is planted may look otherwise for a moment, as a container does that starts
+once more between two crashes, or a node that is slow to say what it sees."""
 LOOK_SECONDS = 30.0
 """Longer than who only asks would like to wait: without a look a scenario that needs one cannot be judged."""
 OURS = "example.com/scenario-"
@@ -287,21 +291,29 @@ class Stage:
         if scenario.repair:
             commands = [filled(c, self.words(scenario)) for c in scenario.repair]
         else:
-            found = await self.examine(scenario)
-            first = next((f for f in found.findings if f.code == scenario.code), None)
-            if first is None:
-                raise StageFailed(f"{scenario.name}: nothing to repair: {found.verdict}")
-            if not first.repairs:
-                raise StageFailed(f"{scenario.name}: why suggests nothing that repairs: {first.text}")
-            commands = [first.command]
-            if scenario.files:
-                commands = [to_file(first.command, self.manifests(scenario))]
+            command = await self.suggested(scenario)
+            commands = [to_file(command, self.manifests(scenario)) if scenario.files else command]
         for command in commands:
             if command.startswith(RUNS_ON):
                 await self.run_meanwhile(command, scenario)
             else:
                 await self.execute(command, self.words(scenario))
         return commands
+
+    async def suggested(self, scenario: Scenario, seconds: float = SUGGESTION_SECONDS) -> str:
+        """The command that `why` suggests against the planted cause; StageFailed if it does not, or none that repairs."""
+        until = self.clock.monotonic() + seconds
+        while True:
+            found = await self.examine(scenario)
+            first = next((f for f in found.findings if f.code == scenario.code), None)
+            if first is not None and first.repairs:
+                return first.command
+            if self.clock.monotonic() > until:
+                break
+            await asyncio.sleep(0.3)
+        if first is None:
+            raise StageFailed(f"{scenario.name}: nothing to repair: {found.verdict}")
+        raise StageFailed(f"{scenario.name}: why suggests nothing that repairs: {first.text}")
 
     async def healed(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
         """The diagnosis once all is well; StageFailed if that does not come."""
@@ -339,7 +351,7 @@ class Stage:
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):  # with all that the shell started, which holds its pipe open
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await await_end(process, command)
             if isinstance(error, TimeoutError):
                 raise StageFailed(f"{command}: took more than {COMMAND_SECONDS:.0f} s") from None
             raise
@@ -358,7 +370,7 @@ class Stage:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            await process.wait()
+            await await_end(process, command)
 
 
 def manifest_of(directory: Path, kind: str, name: str) -> Path:

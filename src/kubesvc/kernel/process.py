@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from . import syscalls
@@ -94,7 +95,9 @@ def start_time(pid: int) -> int:
         return 0
 
 
-LOOKS, LOOK_SECONDS = 20, 0.005
+LOOKS, LOOK_SECONDS = 200, 0.005
+KILLED_SECONDS = 30.0
+"""How long a process may take to end after SIGKILL before that is called trouble."""
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3
 INFO = struct.Struct("=QQ11Ii")
 
@@ -115,6 +118,17 @@ def exit_code(pidfd: int) -> int | None:
         return None
     mask, *_, status = INFO.unpack(asked)
     return os.waitstatus_to_exitcode(status & 0xFFFF) if mask & PIDFD_INFO_EXIT else None
+
+
+def reaped(pidfd: int) -> bool:
+    """Whether nothing is left of a process for its parent to collect."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is somebody's, so it is there
+        return False
+    return False
 
 
 class WatchedProcess:
@@ -150,7 +164,9 @@ class WatchedProcess:
                 return  # not reaped yet, a spurious wake-up
         else:
             code = exit_code(self.pidfd)
-            if code is None and self.looks > 0:  # its parent, the node's first process, is about to reap it
+            if code is None and reaped(self.pidfd):
+                code = exit_code(self.pidfd)  # it may have been in between, and no later look tells more
+            elif code is None and self.looks > 0:  # its parent, the node's first process, is about to reap it
                 self.looks -= 1
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(self.pidfd)
@@ -238,7 +254,11 @@ class Spawner:
         """Start a process in a session of its own, all other descriptors closed. OSError if it cannot start. One that
         nobody waits for any more when it has started is ended."""
 
+        given_up = False
+
         def start() -> tuple[subprocess.Popen[bytes], int]:
+            if given_up:  # while others were started: not worth the time of those who still wait
+                raise InterruptedError
             child = subprocess.Popen(
                 list(spawn.argv),
                 env=dict(spawn.env),
@@ -267,6 +287,7 @@ class Spawner:
         try:
             child, pidfd = await asyncio.shield(starting)
         except asyncio.CancelledError:
+            given_up = True
             starting.add_done_callback(abandon)
             raise
         return WatchedProcess(child.pid, pidfd, child)
@@ -328,6 +349,31 @@ def write_all(fd: int, data: bytes) -> None:
         pass
     finally:
         os.close(fd)
+
+
+class StillRunning(OSError):
+    """A process is still there long after SIGKILL: it hangs in the kernel, or somebody has frozen it."""
+
+
+async def end_for_good(process: Process, what: str, seconds: float = KILLED_SECONDS) -> int | None:
+    """SIGKILL a process and wait for its end; its exit code. StillRunning, which names it, if that does not come.
+
+    what: whose process it is, in words
+    """
+    process.signal(signal.SIGKILL)
+    try:
+        async with asyncio.timeout(seconds):
+            return await process.wait()
+    except TimeoutError:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        except OSError:
+            status = []
+        shown = dict(line.split(":\t", 1) for line in status if line.startswith(("Name:", "State:")))
+        seen = f" ({shown.get('Name', '?')}, state {shown['State']})" if "State" in shown else ""
+        said = "has not ended" if seen else "is not known to have ended"
+        words = f"{what}: process {process.pid}{seen} {said} {seconds:.0f} s after SIGKILL"
+        raise StillRunning(words) from None
 
 
 class StartFailed(Exception):
@@ -406,7 +452,10 @@ class Prepared:
             loop.remove_reader(self.status_fd)
             self.close()
         if failure:
-            await self.process.wait()
+            try:
+                await end_for_good(self.process, "start")
+            except StillRunning as error:
+                failure = f"{failure}; {error}"
             raise StartFailed(failure)
         return self.process
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -21,7 +20,7 @@ from kubesvc.kernel.ids import read_ids
 from kubesvc.kernel.links import Links, Route
 from kubesvc.kernel.mounts import overlay_options, read_carried_mounts
 from kubesvc.kernel.nft import KernelNft
-from kubesvc.kernel.process import Spawner, WatchedProcess
+from kubesvc.kernel.process import Spawner, StillRunning, WatchedProcess, end_for_good
 
 from .context import NodeContext
 from .door import SOCKET_NAME, NodeDoor
@@ -331,13 +330,18 @@ class NodeAgent:
     async def clean_up(self, context: NodeContext) -> None:
         """Remove what is recorded of Pods that the API knows no more."""
         for record in list(self.records.values()):
-            for container in record.containers.values():
-                left = WatchedProcess.adopt(container.pid, container.start_time) if container.pid else None
-                if left is not None:
-                    left.signal(signal.SIGKILL)
-                    await left.wait()
-            with contextlib.suppress(OSError):
+            try:
+                for name, container in record.containers.items():
+                    left = WatchedProcess.adopt(container.pid, container.start_time) if container.pid else None
+                    if left is not None:
+                        await end_for_good(left, f"container {name} of pod {record.namespace}/{record.name}")
                 await context.runtime.end_sandbox(record)
+            except StillRunning as error:  # its record stays, and the agent that comes next tries again
+                log.error("%s", error)
+                del self.records[record.uid]
+                continue
+            except OSError as error:
+                log.info("pod %s/%s: %s", record.namespace, record.name, error)
             with contextlib.suppress(OSError):
                 context.sandboxes.disconnect(record.device, record.ips)
             for pool in context.pools:

@@ -504,7 +504,12 @@ class ContainerRunner:
                 pass
             except HookFailed:
                 self.event("Warning", "FailedPreStopHook", "PreStopHook failed")
-        await run.stop(self.stop_signal, max(STOP_SECONDS, deadline - clock.monotonic()))
+
+        def tell(trouble: str) -> None:
+            log.error("pod %s/%s: %s", self.pod.namespace, self.pod.name, trouble)
+            self.node.events.pod(self.pod, "Warning", "FailedKillPod", f"error killing pod: {trouble}")
+
+        await run.stop(self.stop_signal, max(STOP_SECONDS, deadline - clock.monotonic()), tell)
 
     def hurry(self) -> None:
         """No more grace: end it now."""

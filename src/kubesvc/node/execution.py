@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from kubesvc.kernel.nsexec import END, FAILED
 from kubesvc.kernel.process import (
     Spawn,
     Spawner,
+    StillRunning,
     WatchedProcess,
+    end_for_good,
     is_door,
     mount_namespace,
     processes_that_see,
@@ -140,15 +142,22 @@ class Execution:
         finally:
             os.close(read)
 
-    async def stop(self, number: int, grace_seconds: float) -> None:
-        """End its first process: by a signal, and by SIGKILL when the grace is over."""
+    async def stop(self, number: int, grace_seconds: float, tell: Callable[[str], None]) -> None:
+        """End its first process: by a signal, and by SIGKILL when the grace is over.
+
+        tell: told in words, now and then, that it does not end even so
+        """
         self.process.signal(number)
         try:
             async with asyncio.timeout(grace_seconds):
                 await self.process.wait()
         except TimeoutError:
-            self.process.signal(signal.SIGKILL)
-            await self.process.wait()
+            while True:
+                try:
+                    await end_for_good(self.process, f"container {self.container.name}")
+                    return
+                except StillRunning as error:  # nothing else can be done, and its Pod is not gone before it is
+                    tell(str(error))
 
     def out_of_memory(self) -> bool:
         """Whether the kernel has ended processes of it because its memory ran out."""

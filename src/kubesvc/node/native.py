@@ -14,7 +14,7 @@ from kubesvc.api.pod import Pod
 from kubesvc.clock import rfc3339
 from kubesvc.kernel.cgroups import Group
 from kubesvc.kernel.mounts import Mount, RootPlan, is_below, plan_steps
-from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess
+from kubesvc.kernel.process import Spawn, StartFailed, WatchedProcess, end_for_good
 
 from .capabilities import capability_mask
 from .environment import MissingSource, expand
@@ -25,7 +25,7 @@ from .limits import container_limits, needed_controllers, rlimits
 from .output import ContainerOutput
 from .records import ContainerRecord, PodRecord
 from .runtime import CreateFailed
-from .sandbox import end, sharing_of
+from .sandbox import sharing_of
 from .settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class NativeRuntime:
     async def end_sandbox(self, record: PodRecord) -> None:
         pause = WatchedProcess.adopt(record.pause_pid, record.pause_start_time) if record.pause_pid else None
         if pause is not None:
-            end(pause)
-            await pause.wait()
+            await end_for_good(pause, f"sandbox of pod {record.namespace}/{record.name}")
 
     # -- images -------------------------------------------------------------------------------------------------------
 

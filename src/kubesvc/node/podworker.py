@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from kubesvc.client import Unreachable
 from kubesvc.clock import parse_rfc3339, rfc3339
 from kubesvc.kernel.mounts import Mount
 from kubesvc.kernel.nft import NftError
-from kubesvc.kernel.process import WatchedProcess
+from kubesvc.kernel.process import WatchedProcess, end_for_good
 
 from .claims import ClaimProblem, NotMounted, as_directory, claim_name, fetch_volume
 from .containers import ContainerRunner, Role
@@ -483,11 +482,10 @@ class PodWorker:
         if self.node.host_ports is not None:
             with contextlib.suppress(NftError):
                 await self.node.host_ports.drop(self.uid)
-        for container in self.record.containers.values():
+        for name, container in self.record.containers.items():
             left = WatchedProcess.adopt(container.pid, container.start_time)
             if left is not None:  # its own namespaces do not end with the sandbox
-                left.signal(signal.SIGKILL)
-                await left.wait()
+                await end_for_good(left, f"container {name}")
         if self.record.device:
             with contextlib.suppress(OSError):
                 self.node.sandboxes.disconnect(self.record.device, self.record.ips)

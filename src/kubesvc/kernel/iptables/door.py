@@ -111,7 +111,9 @@ class KernelIptables:
         except BaseException as error:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            with suppress(TimeoutError):  # unless it hangs in the kernel; it is waited for no longer than it was given
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await process.wait()
             if isinstance(error, TimeoutError):
                 raise IptablesError(f"{words[0]}: no end within {PATIENCE_SECONDS:.0f} s", passing=True) from None
             raise

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,9 @@ class CriExecution(Execution):
             raise
         return answer["exit_code"], answer["stdout"] + answer["stderr"]
 
-    async def stop(self, number: int, grace_seconds: float) -> None:
+    async def stop(self, number: int, grace_seconds: float, tell: Callable[[str], None]) -> None:
         if self.own_signal:
-            await super().stop(number, grace_seconds)
+            await super().stop(number, grace_seconds, tell)
             return
         request = {"container_id": self.id, "timeout": max(1, math.ceil(grace_seconds))}
         asked = asyncio.create_task(self.client.call("StopContainer", request, grace_seconds + 120.0))
@@ -122,7 +122,7 @@ class CriExecution(Execution):
         try:
             await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done() and asked.exception() is not None:  # the runtime is away
-                await super().stop(number, grace_seconds)
+                await super().stop(number, grace_seconds, tell)
             await ended
         finally:
             for task in (asked, ended):
