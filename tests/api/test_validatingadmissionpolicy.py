@@ -75,10 +75,3 @@ def test_defaults_and_cells() -> None:
     assert row(POLICY, policy())["ParamKind"] == "<unset>"
     assert row(BINDING, binding(paramRef={"name": "n", "namespace": "ns"}))["ParamRef"] == "ns/n"
     assert row(BINDING, binding())["ParamRef"] == "<unset>"
-
-
-def test_whoever_writes_one_is_told_that_it_is_not_evaluated() -> None:
-    for kind in (POLICY, BINDING):
-        [said] = kind.warn({}, None)
-        assert said == f"{kind.name}: expressions are stored but not evaluated by this server"
-        assert kind.warn({}, {}) == [said]

@@ -1,13 +1,11 @@
-"""ValidatingAdmissionPolicy: rules of writes as CEL expressions. Stored, checked for their form, and never evaluated;
-whoever writes one is told so.
-"""
+"""ValidatingAdmissionPolicy: rules of writes as CEL expressions, which admission evaluates."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from . import fields, shape, workload
-from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, unevaluated, validate_policy
+from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, validate_policy
 from .checks import items, part
 from .fields import Errors
 from .kind import Column, Kind, Since, Situation, Subresource
@@ -65,7 +63,9 @@ def validate(obj: Object, _: Situation) -> Errors:
         for i, validation in enumerate(items(spec, "validations"))
         if not (validation.get("expression") or "").strip()
     ]
-    return errors
+    from .policyexpressions import policy_errors
+
+    return errors + policy_errors(spec, SPEC)
 
 
 VALIDATING_ADMISSION_POLICY = Kind(
@@ -82,7 +82,6 @@ VALIDATING_ADMISSION_POLICY = Kind(
     prepare_create=prepare_create,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=unevaluated("ValidatingAdmissionPolicy"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),

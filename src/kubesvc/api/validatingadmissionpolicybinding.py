@@ -1,6 +1,4 @@
-"""ValidatingAdmissionPolicyBinding: where a policy is to hold, with which parameters, and what follows. Stored and
-checked for its form; since no policy is evaluated, whoever writes one is told so.
-"""
+"""ValidatingAdmissionPolicyBinding: where a policy is to hold, with which parameters, and what follows."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ from .admissionpolicy import (
     ParamRef,
     default_binding,
     reference_text,
-    unevaluated,
     validate_binding,
 )
 from .checks import items, part
@@ -71,7 +68,6 @@ VALIDATING_ADMISSION_POLICY_BINDING = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=unevaluated("ValidatingAdmissionPolicyBinding"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda b: b.name, format="name"),

@@ -104,6 +104,10 @@ def validate(obj: Object, _: Situation) -> Errors:
             errors.append(fields.required(here / "clientConfig", "exactly one of url or service is required"))
         if not items(webhook, "admissionReviewVersions"):
             errors.append(fields.required(here / "admissionReviewVersions", "must specify one of v1, v1beta1"))
+        if conditions := items(webhook, "matchConditions"):
+            from .policyexpressions import condition_errors, environment
+
+            errors += condition_errors(conditions, here / "matchConditions", environment(policy=False))
     return errors
 
 

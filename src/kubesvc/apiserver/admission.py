@@ -32,6 +32,7 @@ from .cache import Cache
 from .certificateadmission import CertificateAdmission
 from .noderestriction import NodeRestriction
 from .options import WriteOptions
+from .policies import Policies
 from .quotas import Quotas, Release, nothing_held
 from .serviceaccounts import admit_service_account, await_default_account
 from .settings import ApiServerSettings
@@ -70,6 +71,8 @@ class Admission:
         self.storage = StorageAdmission(cache)
         self.certificates = CertificateAdmission(clock, self.enabled)
         self.webhooks = Webhooks(cache, random)
+        self.policies = Policies(cache)
+        self.webhooks.authority = self.policies.judged
         self.clock = clock
         self.random = random
 
@@ -119,8 +122,15 @@ class Admission:
             return None
         return await self.webhooks.mutate(asked, warnings)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nobody to ask about a write: neither webhooks nor policies."""
+        return self.webhooks.idle and self.policies.idle
+
     async def ask(self, asked: Asked, warnings: list[str]) -> None:
-        """Ask the validating webhooks. Raises what they refuse with."""
+        """Ask the validating policies, then the validating webhooks. Raises what they refuse with."""
+        if not self.policies.idle and self.enabled("ValidatingAdmissionPolicy"):
+            await self.policies.validate(asked, warnings, self.webhooks.seen_as)
         if not self.webhooks.idle and self.enabled("ValidatingAdmissionWebhook"):
             await self.webhooks.validate(asked, warnings)
 

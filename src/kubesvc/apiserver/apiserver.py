@@ -95,6 +95,7 @@ class ApiServer:
         self.authorizer: Authorizer = self._authorizer()
         self.registry.admission.nodes.audience_allowed = self._audience_allowed
         self.registry.admission.certificates.allowed = self.allows
+        self.registry.admission.policies.judge = self.authorizer.allows
         self.health = Health()
         self.metrics = Metrics()
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)

@@ -103,6 +103,7 @@ class Registry(Reading):
         self.random = random
         self.hooks: dict[Kind, WriteHooks] = dict(hooks or {})
         self.kinds = kinds or KindSet(KINDS)
+        self.admission.policies.kinds = self.kinds
         self.situation = Situation(families=settings.families)
         self.advisers: dict[Kind, Callable[[Object, Object | None], Iterable[str]]] = {}
         """Asked for further warnings about what is written of a kind, with what was there before; none unless set."""
@@ -153,7 +154,7 @@ class Registry(Reading):
         if not applying:
             update_managed_fields(None, obj, kind, options.manager, rfc3339(now))
         await self.admission.create(kind, namespace, obj, options)
-        if not self.admission.webhooks.idle:
+        if not self.admission.idle:
             asked = asked_of("CREATE", kind, namespace, obj, None, dry_run=options.dry_run)
             obj = await self.admission.mutate(asked, warnings) or obj
         bookkeeping.fill_system_metadata(obj, kind, now, self.random)
@@ -201,7 +202,7 @@ class Registry(Reading):
             value = await self.encoded(kind, obj)
             if options.dry_run and (found := self.of(kind).get(namespace, meta["name"])) is not None:
                 raise refusals.already_exists(view, meta["name"], terminating=found.terminating)
-            if not self.admission.webhooks.idle:
+            if not self.admission.idle:
                 asked = asked_of("CREATE", kind, namespace, obj, None, dry_run=options.dry_run)
                 await self.admission.ask(asked, warnings)
             release = self.admission.hold(kind, namespace, obj, None, dry_run=options.dry_run)
@@ -333,7 +334,7 @@ class Registry(Reading):
         new = self._edited(change, old, value, revision, warnings)
         await self.admission.update(kind, namespace, new, old, change.subresource, options)
         asked: Asked | None = None
-        if check and not self.admission.webhooks.idle:
+        if check and not self.admission.idle:
             asked = asked_of(
                 "UPDATE", kind, namespace, new, old,
                 subresource=change.subresource, name=change.name, dry_run=options.dry_run,
@@ -486,7 +487,7 @@ class Registry(Reading):
                 raise refusals.not_found(view, name)
         value, revision = item.value, item.revision
         await self.conversions.ready(kind, (value,))
-        if not self.admission.webhooks.idle:
+        if not self.admission.idle:
             asked = asked_of(
                 "DELETE", kind, namespace, None, seen(kind, value, revision), name=name, dry_run=options.dry_run
             )

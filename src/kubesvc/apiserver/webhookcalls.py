@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,7 @@ from kubesvc.api.kinds import (
 from kubesvc.api.meta import Object
 from kubesvc.clock import Random
 
-from . import jsonpatch
+from . import jsonpatch, refusals
 from .authentication import requester
 from .bookkeeping import new_uid
 from .cache import Cache, Event
@@ -34,10 +34,15 @@ from .nodedoors import NodeDialer, NodeRefused, dial
 from .storage import decode
 from .webhooks import Asked, BadAnswer, Verdict, aim, denial_of, failure_of, review_of, verdict_of
 
+if TYPE_CHECKING:
+    from kubesvc.api.cel.kubernetes import Judge
+    from kubesvc.api.policyexpressions import Compiled
+
 log = logging.getLogger("kubesvc.apiserver")
 
 MOST_ANSWER_BYTES = 4 << 20
 DEFAULT_SECONDS = 10
+MOST_CONDITIONS = 1024
 _json = msgspec.json.Encoder()
 
 
@@ -74,6 +79,10 @@ class Webhooks:
         self.random = random
         self.dialer: NodeDialer | None = None
         self.known: dict[Kind, tuple[Object, ...]] = {}
+        self.conditions: dict[bytes, list[tuple[str, Compiled]]] = {}
+        """Compiled match conditions, by their text."""
+        self.authority: Judge | None = None
+        """Whom match conditions ask about who may do what."""
         self.convert = unconverted
         """Makes an object of one kind one of another version of it."""
         for kind in (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION):
@@ -142,6 +151,8 @@ class Webhooks:
 
     async def change(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Object | None:
         seen = await self.seen_as(asked, aimed.kind)
+        if not self.wanted(aimed.webhook, seen):
+            return None
         verdict = await self.ask(aimed.webhook, seen, warnings, mutating=True)
         if verdict is None or not verdict.patch or seen.new is None:
             return None
@@ -167,7 +178,33 @@ class Webhooks:
                 raise answer
 
     async def judge(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Verdict | None:
-        return await self.ask(aimed.webhook, await self.seen_as(asked, aimed.kind), warnings, mutating=False)
+        seen = await self.seen_as(asked, aimed.kind)
+        if not self.wanted(aimed.webhook, seen):
+            return None
+        return await self.ask(aimed.webhook, seen, warnings, mutating=False)
+
+    def wanted(self, webhook: Object, asked: Asked) -> bool:
+        """Whether a webhook's match conditions hold for a write that its rules name. Forbidden if they cannot be
+        evaluated and the webhook must not be passed by."""
+        given = webhook.get("matchConditions")
+        if not given:
+            return True
+        from kubesvc.api.policyexpressions import conditions_of, environment, match
+
+        from .policies import subject_of
+
+        key = _json.encode(given)
+        conditions = self.conditions.get(key)
+        if conditions is None:
+            if len(self.conditions) >= MOST_CONDITIONS:
+                self.conditions.clear()
+            conditions = self.conditions[key] = conditions_of(given, environment(policy=False))
+        found = match(conditions, subject_of(asked, self.authority).variables())
+        if found.error:
+            if webhook.get("failurePolicy") != "Ignore":
+                raise refusals.forbidden(asked.kind, asked.name, found.error)
+            log.warning("webhook %s: %s: not asked", webhook.get("name"), found.error)
+        return found.matches
 
     async def ask(self, webhook: Object, asked: Asked, warnings: list[str], *, mutating: bool) -> Verdict | None:
         """One webhook's verdict; None if it could not be asked and need not be. ApiError if it refuses."""

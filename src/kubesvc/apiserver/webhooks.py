@@ -1,6 +1,7 @@
 """Which admission webhooks are asked about a write, what they are told, and what their answers mean. Pure.
 
-A webhook's `matchConditions` are expressions in a language that is not spoken here: it is asked as if they were true.
+A webhook's `matchConditions` are looked at when it is about to be asked (`webhookcalls`): they see the object as the
+webhook would.
 """
 
 from __future__ import annotations

@@ -120,6 +120,8 @@ class Checker:
 
     def select(self, node: Select, scope: Mapping[str, Type]) -> Type:
         name = dotted(node)
+        if name in scope and not node.test:
+            return scope[name]
         if name in TYPES and name.split(".")[0] not in scope:
             return type_type(MEANT.get(name) or read_type(name))
         target = self.type_of(node.target, scope)

@@ -134,6 +134,8 @@ class Compiler:
 
     def select(self, node: Select, bound: frozenset[str]) -> Run:
         name = dotted(node)
+        if name in self.variables and not node.test:
+            return self.ident(Ident(node.at, name), bound)
         if name in TYPES and name.split(".")[0] not in bound:
             type_ = TYPES[name]
             return lambda frame: type_
