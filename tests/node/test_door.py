@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 from pathlib import Path
 
-from kubesvc.node.attach import has_left
-from kubesvc.node.door import join
+import pytest
+
+from kubesvc.kernel.process import Spawner
+from kubesvc.node import door
+from kubesvc.node.attach import FRAME, has_left
+from kubesvc.node.door import ExecRequest, Session, join
 
 
 async def carried(directory: Path) -> tuple[socket.socket, asyncio.StreamReader, asyncio.StreamWriter]:
@@ -58,5 +64,52 @@ def test_a_client_that_leaves_takes_its_connection_along(tmp_path: Path) -> None
         assert await reader.read() == b""
         while not has_left(writer):
             await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+async def executed(program: list[str], quiet_seconds: float) -> tuple[bytes, object]:
+    """What a client hears of a program that reads nothing for so long, and the last word."""
+    near, far = socket.socketpair()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    reader, writer = await asyncio.open_unix_connection(sock=near)
+    wanted = ExecRequest(command=program, node=True)
+    ends = await asyncio.open_unix_connection(sock=far)
+    spawner = Spawner()
+    running = asyncio.create_task(Session(spawner, wanted, [], program, dict(os.environ), *ends).run())
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(quiet_seconds)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert await reader.readline() == b'{"ok": true}\n'
+    said = b""
+    while True:
+        channel, size = FRAME.unpack(await reader.readexactly(FRAME.size))
+        data = await reader.readexactly(size)
+        if channel == door.STATUS:
+            writer.close()
+            await running
+            spawner.close()
+            ends[1].close()
+            return said, json.loads(data)
+        said += data
+
+
+def test_a_client_that_reads_slowly_hears_all_of_an_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NODE-100: however long ago the program has ended that said it."""
+    monkeypatch.setattr(door, "QUIET_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        said, end = await executed(["head", "-c", "120000", "/dev/zero"], 2.0)
+        assert (len(said), end) == (120_000, {"exitCode": 0})
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_who_holds_the_streams_of_an_exec_open_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "QUIET_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        said, end = await executed(["sh", "-c", "sleep 5 & echo said; exit 3"], 0.0)
+        assert (said, end) == (b"said\n", {"exitCode": 3})
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

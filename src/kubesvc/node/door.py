@@ -27,11 +27,12 @@ import fcntl
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -57,6 +58,8 @@ SOCKET_NAME = "node.sock"
 LINE_BYTES = 1 << 20
 PIECE_BYTES = 1 << 15
 CONNECT_SECONDS = 10.0
+QUIET_SECONDS = 5.0
+"""How long an exec whose process has ended waits for more of its output, while none comes."""
 COUNT_SECONDS, COUNTED_AT_ONCE = 0.1, 500
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 FRAME = struct.Struct(">BI")
@@ -414,6 +417,11 @@ class Session:
         self.writer = writer
         self.terminal = -1
         self.input: ContainerInput | None = None
+        self.carried = 0
+        """Bytes of output that the client has been given."""
+        self.outputs: set[int] = set()
+        self.giving = 0
+        """How many outputs wait for the client to read."""
 
     async def run(self) -> None:
         outputs: list[asyncio.Task[None]] = []
@@ -458,9 +466,7 @@ class Session:
         input_task = asyncio.create_task(self.read_input(process))
         try:
             code = await process.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5.0):  # a grandchild may hold the streams open for ever
-                    await asyncio.wait(outputs)
+            await self.rest_of(outputs)
             code = 0 if code is None else code if code >= 0 else 128 - code
             end: dict[str, Any] = {"exitCode": code}
             if code == FAILED and (words := failure_words(failure_near)):
@@ -480,12 +486,23 @@ class Session:
             if self.terminal >= 0:
                 os.close(self.terminal)
 
+    async def rest_of(self, outputs: list[asyncio.Task[None]]) -> None:
+        """Wait until all is carried that the process has said, as slowly as its client reads. A grandchild may hold the
+        streams open for ever: when nothing has come for a while, nothing more is waited for."""
+        left = set(outputs)
+        while left:
+            before = self.carried
+            _, left = await asyncio.wait(left, timeout=QUIET_SECONDS)
+            if self.carried == before and not self.giving and not readable(self.outputs):
+                return
+
     def send(self, channel: int, payload: bytes) -> None:
         self.writer.write(FRAME.pack(channel, len(payload)) + payload)
 
     async def pump(self, fd: int, channel: int) -> None:
         """Carry one output to the client, no faster than it reads."""
         os.set_blocking(fd, False)
+        self.outputs.add(fd)
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -504,8 +521,14 @@ class Session:
                 if not data:
                     return
                 self.send(channel, data)
-                await self.writer.drain()
+                self.giving += 1
+                try:
+                    await self.writer.drain()
+                finally:
+                    self.giving -= 1
+                self.carried += len(data)
         finally:
+            self.outputs.discard(fd)
             os.close(fd)
 
     async def read_input(self, process: WatchedProcess) -> None:
@@ -535,6 +558,14 @@ class Session:
     def resize(self, width: int, height: int) -> None:
         if self.terminal >= 0:
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, WINDOW.pack(height, width, 0, 0))
+
+
+def readable(fds: Iterable[int]) -> bool:
+    """Whether one of these has something to read, or has ended, of which the loop has not heard yet."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def failure_words(fd: int) -> str:
