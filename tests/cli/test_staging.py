@@ -11,11 +11,14 @@ import pytest
 from kubesvc.cli.cluster import Cluster
 from kubesvc.cli.sights import flow_text, refusal
 from kubesvc.cli.staging import Stage, StageFailed, to_file
+from kubesvc.clock import LoopClock, run_virtual
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import SERVICE_PORTS, ProxyReport
 from kubesvc.instance.record import NodeRecord
 from kubesvc.kernel.conntrack import Flow
 from kubesvc.proxy.backend import Mode
+from kubesvc.why.diagnosis import Diagnosis, Finding
+from kubesvc.why.scenarios import BY_NAME
 
 
 def test_a_suggested_patch_is_done_to_the_file_of_its_object(tmp_path: Path) -> None:
@@ -36,6 +39,36 @@ def test_a_command_that_takes_too_long_ends_with_all_that_it_started(monkeypatch
     stage = Stage(Cluster.__new__(Cluster))
     with pytest.raises(StageFailed, match=r"sleep 600; true: took more than"):
         asyncio.run(asyncio.wait_for(stage.execute("sleep 600; true", {}), 120))
+
+
+SEEN = (
+    # sentence, what `why` finds at one look after the other, what is run (or why nothing is)
+    ("what is there at once", [("EP311", True)], "repair"),
+    ("a cause that looks otherwise for a moment", [("EP313", True), ("EP311", True)], "repair"),
+    ("a cause whose repair is known a moment later", [("EP311", False), ("EP311", True)], "repair"),
+    ("a cause that does not come back", [("EP313", True)], "nothing to repair: it is broken"),
+    ("a cause that nothing repairs", [("EP311", False)], "suggests nothing that repairs: text"),
+)
+
+
+@pytest.mark.parametrize(("sentence", "looks", "said"), SEEN, ids=[s[0] for s in SEEN])
+def test_a_suggestion_is_waited_for(
+    sentence: str, looks: list[tuple[str, bool]], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def examine(*_: object) -> Diagnosis:
+        code, repairs = looks.pop(0) if len(looks) > 1 else looks[0]
+        finding = Finding(code, "broken", "text", "repair", repairs)
+        return Diagnosis("svc/web", "broken", "it is broken", (finding,))
+
+    async def ask() -> str:
+        stage = Stage(Cluster.__new__(Cluster), clock=LoopClock(asyncio.get_running_loop()))
+        try:
+            return await stage.suggested(BY_NAME["crash"])
+        except StageFailed as error:
+            return str(error)
+
+    monkeypatch.setattr(Stage, "examine", examine)
+    assert said in run_virtual(ask())
 
 
 LISTED = b"""{"fronts": [

@@ -81,11 +81,15 @@ def filled(value: Any, words: Mapping[str, str]) -> Any:
 
 @dataclasses.dataclass
 class Stage:
-    """A cluster on which scenarios are played; several may be at once."""
+    """A cluster on which scenarios are played; several may be at once.
+
+    patience_seconds: how long a cause may take to show, and a repair to help
+    """
 
     cluster: Cluster
     found: dict[str, str] = dataclasses.field(default_factory=dict)
     clock: Clock = dataclasses.field(default_factory=RealClock)
+    patience_seconds: float = PATIENCE_SECONDS
 
     async def find_words(self) -> None:
         """Names and addresses of the cluster's first real nodes."""
@@ -182,15 +186,17 @@ class Stage:
         write_private(file, render_kubeconfig(bearer, name))
 
     async def create(self, obj: Object, namespace: str) -> None:
-        """One object; again for a while if the namespace is so new that Pods are refused in it."""
+        """One object; again for a while if the namespace is so new that Pods are refused in it: they want to run as its
+        service account, which a controller makes."""
         kind = kind_of(obj)
         where = obj["metadata"].get("namespace") or namespace if kind.namespaced else ""
-        for attempt in range(50):
+        until = self.clock.monotonic() + self.patience_seconds
+        while True:
             try:
                 await self.cluster.client.create(kind, obj, where)
                 return
-            except Forbidden:
-                if attempt == 49:
+            except Forbidden as error:
+                if "service account" not in error.message or self.clock.monotonic() > until:
                     raise
                 await asyncio.sleep(0.1)
             except AlreadyExists:
@@ -267,9 +273,9 @@ class Stage:
             said = f"{scenario.name} was started only in part: {file} is missing"
             raise StageFailed(f"{said}\nnext: kubesvc scenario stop {scenario.name}")
 
-    async def planted(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
+    async def planted(self, scenario: Scenario) -> Diagnosis:
         """The diagnosis once the planted cause comes first; StageFailed if it does not."""
-        until = self.clock.monotonic() + seconds
+        until = self.clock.monotonic() + self.patience_seconds
         while True:
             found = await self.examine(scenario)
             if found.code == scenario.code and found.status == scenario.status:
@@ -300,9 +306,9 @@ class Stage:
                 await self.execute(command, self.words(scenario))
         return commands
 
-    async def suggested(self, scenario: Scenario, seconds: float = SUGGESTION_SECONDS) -> str:
-        """The command that `why` suggests against the planted cause; StageFailed if it does not, or none that repairs."""
-        until = self.clock.monotonic() + seconds
+    async def suggested(self, scenario: Scenario) -> str:
+        """The command that `why` suggests against the planted cause; StageFailed if there is none that repairs."""
+        until = self.clock.monotonic() + SUGGESTION_SECONDS
         while True:
             found = await self.examine(scenario)
             first = next((f for f in found.findings if f.code == scenario.code), None)
@@ -315,9 +321,9 @@ class Stage:
             raise StageFailed(f"{scenario.name}: nothing to repair: {found.verdict}")
         raise StageFailed(f"{scenario.name}: why suggests nothing that repairs: {first.text}")
 
-    async def healed(self, scenario: Scenario, seconds: float = PATIENCE_SECONDS) -> Diagnosis:
+    async def healed(self, scenario: Scenario) -> Diagnosis:
         """The diagnosis once all is well; StageFailed if that does not come."""
-        until = self.clock.monotonic() + seconds
+        until = self.clock.monotonic() + self.patience_seconds
         while True:
             found = await self.examine(scenario, after=True)
             if self.is_healed(scenario, found):

@@ -107,7 +107,7 @@ HANDS = (
         story="Old tools that read Endpoints see a thousand addresses. There are more.",
         objects=(service(), pod(), endpoints()),
         steps=(
-            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 --timeout=30s",
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 --timeout=120s",
             "kubectl -n $NAMESPACE label endpoints web endpoints.kubernetes.io/managed-by=endpoint-controller",
             "kubectl -n $NAMESPACE annotate endpoints web endpoints.kubernetes.io/over-capacity=truncated",
         ),
@@ -149,6 +149,6 @@ HANDS = (
                 **{"endpointslice.kubernetes.io/managed-by": "old-controller.example.com"},
             ),
         ),
-        steps=("kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s",),
+        steps=("kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s",),
     ),
 )  # fmt: skip

@@ -91,8 +91,8 @@ PODS = (
             ),
         ),
         steps=(
-            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-old --timeout=30s",
-            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s",
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-old --timeout=120s",
+            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s",
             "kubectl -n $NAMESPACE delete pod web-old --wait=false",
         ),
         repair=("kubectl -n $NAMESPACE delete pod web-old --grace-period=0 --force",),
@@ -124,7 +124,7 @@ PODS = (
         story="The rollout of a new version hangs. The old one was fine.",
         objects=(service(), deployment(strategy={"type": "Recreate"})),
         steps=(
-            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s",
+            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s",
             "kubectl -n $NAMESPACE set image deployment/web c=registry.example/none:2",
         ),
     ),
@@ -219,7 +219,7 @@ PODS = (
                 '"conditions":[{"type":"Ready","status":"True"}]}',
             ),
             f"kubectl delete node {GHOST}",
-            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s",
+            "kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s",
         ),
     ),
     Scenario(
@@ -233,7 +233,7 @@ PODS = (
                 containers=[container(readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1})],
             ),
         ),
-        steps=("kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s",),
+        steps=("kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s",),
         healed="degraded",
     ),
     Scenario(

@@ -8,7 +8,7 @@ BALANCED = patch(
     "service", "web", '{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"}]}}}', "merge", "--subresource=status"
 )
 CUT, HEAL = "kubesvc nodes partition $NODE2", "kubesvc nodes heal $NODE2"
-ROLLED_OUT = "kubectl -n $NAMESPACE rollout status deployment/web --timeout=30s"
+ROLLED_OUT = "kubectl -n $NAMESPACE rollout status deployment/web --timeout=120s"
 FAULT = "kubesvc shell --node $NODE2 -- $PYTHON -m kubesvc.cli.faults"
 """A fault inside the second node, which only its kernel can have."""
 ECHO = container(
@@ -124,7 +124,7 @@ WAYS = (
             ),
         ),
         steps=(
-            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 --timeout=30s",
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 --timeout=120s",
             "kubectl -n $NAMESPACE delete pod web-1 --wait=false",
         ),
         repair=(run(),),
@@ -142,7 +142,7 @@ WAYS = (
         objects=(service(ports=[{"port": 80, "targetPort": 8081}]), deployment()),
         steps=(
             ROLLED_OUT,
-            "kubesvc wait svc/web -n $NAMESPACE --listed --timeout 20",
+            "kubesvc wait svc/web -n $NAMESPACE --listed --timeout 120",
             "kill -STOP $PID2",
             patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/targetPort","value":8080}]', "json"),
         ),
@@ -153,7 +153,7 @@ WAYS = (
         objects=(service(ports=[{"port": 80, "targetPort": 8081}]), deployment(pod={"nodeName": "$NODE"})),
         steps=(
             ROLLED_OUT,
-            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 20",
+            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 120",
             CUT,
             patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/targetPort","value":8080}]', "json"),
         ),
@@ -167,8 +167,8 @@ WAYS = (
             service(ports=DATAGRAMS), pod(containers=[ECHO]), pod("old", labels={"app": "old"}, containers=[ECHO]),
         ),
         steps=(
-            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 pod/old --timeout=30s",
-            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 20",
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/web-1 pod/old --timeout=120s",
+            "kubesvc wait svc/web -n $NAMESPACE --programmed --timeout 120",
             f"{FAULT} flow $(kubectl -n $NAMESPACE get service web -o jsonpath={{.spec.clusterIP}}) 80 "
             "$(kubectl -n $NAMESPACE get pod old -o jsonpath={.status.podIP}) 8081 >/dev/null 2>&1 &",
         ),
@@ -185,7 +185,7 @@ WAYS = (
             deployment(),
         ),
         steps=(
-            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/neighbour --timeout=30s",
+            "kubectl -n $NAMESPACE wait --for=condition=Ready pod/neighbour --timeout=120s",
             "kubectl -n $NAMESPACE create service nodeport web --tcp=80:8080 --node-port=30616",
         ),
         repair=(patch("service", "web", '[{"op":"replace","path":"/spec/ports/0/nodePort","value":30617}]', "json"),),
@@ -253,7 +253,7 @@ NAMES = (
         ),
         steps=(
             ROLLED_OUT,
-            "kubesvc wait svc/web -n $NAMESPACE --listed --timeout 20",
+            "kubesvc wait svc/web -n $NAMESPACE --listed --timeout 120",
             CUT,
             "kubectl -n $NAMESPACE scale deployment web --replicas=2",
             ROLLED_OUT,
@@ -265,7 +265,7 @@ NAMES = (
         story="The Service's name leads to all its Pods. Each Pod of a StatefulSet has a name of its own below it: "
         "web-0.web. Ask for that one. Who says what stands behind the dot?",
         objects=(service(clusterIP="None", ports=[{"port": 8080}]), stateful_set("wbe")),
-        steps=("kubectl -n $NAMESPACE rollout status statefulset/web --timeout=30s",),
+        steps=("kubectl -n $NAMESPACE rollout status statefulset/web --timeout=120s",),
     ),
 )  # fmt: skip
 
