@@ -23,7 +23,7 @@ from kubesvc.client import Unreachable
 from kubesvc.why.causes import BY_CODE
 from kubesvc.why.scenarios import BY_NAME, SCENARIOS, Scenario
 
-from .harness import Instance, running_instance
+from .harness import PATIENCE_SECONDS, Instance, running_instance
 
 pytestmark = pytest.mark.e2e
 
@@ -80,7 +80,7 @@ async def play(instance: Instance, scenarios: Sequence[Scenario]) -> dict[str, s
         kubeconfig=str(instance.root / "kubeconfig"), context=None, name=None, namespace=""
     )  # fmt: skip
     cluster = open_cluster(args, "kubesvc-scenario")
-    stage, gate = Stage(cluster), asyncio.Semaphore(AT_ONCE)
+    stage, gate = Stage(cluster, patience_seconds=PATIENCE_SECONDS), asyncio.Semaphore(AT_ONCE)
     await stage.find_words()
 
     async def one(scenario: Scenario) -> str:
