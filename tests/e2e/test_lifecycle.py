@@ -63,6 +63,8 @@ def test_ctrl_c_while_starting(machine: None, more: tuple[str, ...], moments: tu
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=120)
             assert "Traceback" not in errors, errors
+            if more and process.returncode == 0:  # a fast machine: it was ready before, and ran on
+                instance.down()
             assert instance.left_behind() == []
 
 

@@ -543,6 +543,8 @@ def run_detached(args: argparse.Namespace, paths: InstancePaths) -> int:
         with os.fdopen(read) as pipe:
             line = pipe.readline()
         told = json.loads(line) if line else {}
+        if "ready" in told:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it runs: all that is left is to say so
         status = 0 if "ready" in told else process.wait(DETACHED_PATIENCE_SECONDS)
         said = errors.read_text(errors="replace").strip()
     except KeyboardInterrupt:  # it has a session of its own, where no Ctrl-C arrives
