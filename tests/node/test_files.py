@@ -359,7 +359,7 @@ def test_follow_tail_and_limit(tmp_path: Path) -> None:
         file.close()
         limited = [p async for p in read_log(tmp_path / "0.log", LogOptions(limit_bytes=3), RealClock())]
         assert len(b"".join(limited)) == 3
-        return await asyncio.wait_for(task, 5)
+        return await asyncio.wait_for(task, 60)
 
     assert asyncio.run(follow()).split() == [b"c", *(b"%d" % n for n in range(12))]
 

@@ -21,8 +21,8 @@ def places() -> Iterator[dict[str, str]]:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         silent = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
         answering = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-        closed = socket.create_server(("127.0.0.1", 0))
-        for bound in (silent, answering):
+        closed = stack.enter_context(socket.socket())  # its port is nobody else's, and nobody listens there
+        for bound in (silent, answering, closed):
             bound.bind(("127.0.0.1", 0))
 
         def answer() -> None:
@@ -33,7 +33,6 @@ def places() -> Iterator[dict[str, str]]:
         thread.start()
         found = {"listening": listening, "silent": silent, "answering": answering, "closed": closed}
         addresses = {name: f"127.0.0.1:{s.getsockname()[1]}" for name, s in found.items()}
-        closed.close()
         yield {**addresses, "nowhere": "no-such-name.invalid:80"}
         silent.sendto(b"the end", answering.getsockname())
         thread.join()
@@ -43,12 +42,12 @@ def places() -> Iterator[dict[str, str]]:
     ("place", "options", "words"),
     [
         ("listening", [], ""),
-        ("listening", ["--timeout=1s"], ""),
-        ("closed", ["--timeout=1s"], "REFUSED"),
-        ("nowhere", ["--timeout=1s"], "DNS: "),
+        ("listening", ["--timeout=60s"], ""),
+        ("closed", ["--timeout=60s"], "REFUSED"),
+        ("nowhere", ["--timeout=60s"], "DNS: "),
         ("silent", ["--timeout=200ms", "--protocol=udp"], "TIMEOUT"),
-        ("answering", ["--timeout", "2s", "--protocol", "udp"], ""),
-        ("closed", ["--timeout=1s", "--protocol=udp"], "REFUSED"),
+        ("answering", ["--timeout", "60s", "--protocol", "udp"], ""),
+        ("closed", ["--timeout=60s", "--protocol=udp"], "REFUSED"),
         ("listening", ["--protocol=sctp"], "OTHER: "),
     ],
 )

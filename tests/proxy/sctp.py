@@ -5,6 +5,7 @@ Connection tracking and translation know SCTP where the kernel was built so, whe
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import socket
@@ -59,11 +60,16 @@ class Ears:
         for s in self.sockets.values():
             s.close()
 
-    def hear(self, tag: int, seconds: float) -> tuple[str, str, int] | None:
-        """Who got the INIT with this tag, from which address, at which port."""
+    def hear(self, tag: int, seconds: float, sender: socket.socket) -> tuple[str, str, int] | None:
+        """Who got the INIT with this tag, from which address, at which port. ConnectionRefusedError if its sender is
+        told so."""
         names = {s: who for who, s in self.sockets.items()}
-        while ready := select.select(list(names), [], [], seconds)[0]:
+        while ready := select.select([*names, sender], [], [], seconds)[0]:
             for s in ready:
+                if s is sender:
+                    with contextlib.suppress(BlockingIOError):
+                        s.recv(2000)
+                    continue
                 data, address = s.recvfrom(2000)
                 if self.family == "IPv4":
                     data = data[(data[0] & 15) * 4 :]
@@ -81,16 +87,13 @@ def ask_sctp(lab: Lab, sender: str, family: Family, to: str, port: int, *, secon
         s = lab.inside(sender, lambda: socket.socket(kind, socket.SOCK_RAW, IPPROTO_SCTP))
         with s:
             s.connect((to, 0))
-            s.settimeout(max(seconds, 0.2))
+            s.setblocking(False)
             s.send(init_packet(source_port, port, tag))
-            heard = ears.hear(tag, seconds)
-            if heard is not None:
-                assert heard[2] == 8080
-                return f"{heard[0]} {heard[1]}"
             try:
-                s.recv(2000)
+                heard = ears.hear(tag, seconds, s)
             except ConnectionRefusedError:
                 return "refused"
-            except OSError:
-                pass
-            return "dropped"
+            if heard is None:
+                return "dropped"
+            assert heard[2] == 8080
+            return f"{heard[0]} {heard[1]}"

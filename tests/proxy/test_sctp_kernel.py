@@ -20,7 +20,7 @@ from kubesvc.proxy.traffic import Family
 
 from .lab import Lab
 from .objects import ADDRESSES, HERE, OUTSIDE, A, C, ready, service, slice_of
-from .packets import CASES, DROPPED, REFUSED, Case, M, Make, fates, node, sctp, web
+from .packets import CASES, DROPPED, Case, M, Make, fates, node, sctp, web
 from .packets import planned as plans_of
 from .sctp import ask_sctp
 from .test_packets import options
@@ -76,7 +76,7 @@ def test_packets(lab: Lab, mode: str, family: Family) -> None:
             asyncio.run(backend.load(gone | plans_of(case, family)))
             found_fates = set()
             for _ in range(40 if len(case.fate) > 1 else 1):
-                seconds = 0.1 if case.fate <= {DROPPED, REFUSED} else 10.0
+                seconds = 0.1 if case.fate <= {DROPPED} else 10.0
                 who, _, seen = ask_sctp(
                     lab, case.sender, family, case.to(family), case.port, seconds=seconds
                 ).partition(" ")
