@@ -1,5 +1,6 @@
-"""Run inside a Pod or node by `test_rolling_traffic.py`: `serve NAME PORT`, or `send ADDRESS PORT SECONDS`, which
-writes one line of JSON about everything it saw.
+"""Run inside a Pod or node by `test_rolling_traffic.py`: `serve NAME PORT`, or `send ADDRESS PORT`, which sends until
+its standard input ends. It says `there ADDRESS` of each endpoint when it sees it first or again and `gone ADDRESS` when
+it is gone, and at its end writes one line of JSON about everything it saw.
 
 The sender keeps one UDP socket for all its messages and a new TCP connection for each; every message has a number. A
 watcher reads the kernel's own rules and flows all the while, and notes when an endpoint was last seen in either.
@@ -9,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import sys
 import threading
 import time
+
+LEAST_MESSAGES = 100
+"""Of each protocol, however soon it is to end."""
 
 
 def serve(name: str, port: int) -> None:
@@ -27,10 +32,11 @@ def serve(name: str, port: int) -> None:
             udp.sendto(name.encode() + b" " + data, client)
 
     threading.Thread(target=datagrams, daemon=True).start()
+    print("serving", flush=True)
     while True:
         connection, _ = tcp.accept()
         with connection:
-            connection.settimeout(2)
+            connection.settimeout(60)
             try:
                 connection.sendall(name.encode() + b" " + connection.recv(64))
             except OSError:
@@ -60,12 +66,17 @@ def watch(address: str, gone: dict[str, list[list[float]]], ended: threading.Eve
     while not ended.is_set():
         before = time.monotonic()
         there = asyncio.run(look())
-        for name in there:
-            gone.setdefault(name, [])
+        for name in sorted(there - gone.keys()):
+            gone[name] = []
+            print("there", name, flush=True)
         for name, spans in gone.items():
             if name in there:
+                if name in absent and spans[-1][1]:
+                    print("there", name, flush=True)
                 absent.discard(name)
             elif name in absent:
+                if not spans[-1][1]:
+                    print("gone", name, flush=True)
                 spans[-1][1] = before
             else:
                 absent.add(name)
@@ -73,7 +84,7 @@ def watch(address: str, gone: dict[str, list[list[float]]], ended: threading.Eve
         time.sleep(0.004)
 
 
-def send(address: str, port: int, seconds: float) -> None:
+def send(address: str, port: int) -> None:
     gone: dict[str, list[list[float]]] = {}
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(address, gone, ended))
@@ -82,8 +93,8 @@ def send(address: str, port: int, seconds: float) -> None:
     udp.connect((address, port))
     udp.settimeout(0.2)
     messages: list[tuple[str, int, float, float, str]] = []
-    end, number = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
+    number = 0
+    while number < LEAST_MESSAGES or not select.select([sys.stdin], [], [], 0)[0]:
         number += 1
         sent = time.monotonic()
         try:
@@ -95,7 +106,7 @@ def send(address: str, port: int, seconds: float) -> None:
             messages.append(("udp", number, sent, time.monotonic(), f"! {error}"))
         sent = time.monotonic()
         try:
-            with socket.create_connection((address, port), timeout=5) as tcp:
+            with socket.create_connection((address, port), timeout=60) as tcp:
                 tcp.sendall(str(number).encode())
                 who = tcp.recv(64).decode().split()[0]
                 messages.append(("tcp", number, sent, time.monotonic(), who))
@@ -111,4 +122,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
     else:
-        send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+        send(sys.argv[2], int(sys.argv[3]))
