@@ -14,6 +14,7 @@ from kubesvc.api.meta import Object, typed
 from kubesvc.cli.load import Load, Order
 from kubesvc.clock import RealClock
 from kubesvc.why.rehearsal import LostRequest, PodLife, Rehearsal, classify, conclude, plain, render
+from tests.freeports import free_port
 
 OLD = PodLife("old", terminating=100.0, unlisted=100.010, programmed_out=100.020, gone=101.0)
 NEW = PodLife("new", listed=99.0)
@@ -119,7 +120,7 @@ def test_what_a_request_meets(answer: bytes, met: str) -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            return await Load(Order(address="127.0.0.1", port=port, patience=5), RealClock()).ask()
+            return await Load(Order(address="127.0.0.1", port=port, patience=60), RealClock()).ask()
         finally:
             server.close()
 
@@ -128,12 +129,13 @@ def test_what_a_request_meets(answer: bytes, met: str) -> None:
 
 def test_a_port_where_nobody_listens_is_refused() -> None:
     async def ask() -> tuple[str, int]:
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        server.close()
-        await server.wait_closed()
-        load = Load(Order(address="127.0.0.1", port=port, rps=50, seconds=0.2), RealClock())
-        outcome = await load.run(asyncio.Event())
+        load = Load(Order(address="127.0.0.1", port=free_port(), rps=50, patience=60), RealClock())
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(load.run(stop))
+        while not load.lost and not running.done():
+            await asyncio.sleep(0.01)
+        stop.set()
+        outcome = await running
         return (outcome.lost[0].met, outcome.sent - outcome.lost_in_all)
 
     assert asyncio.run(ask()) == ("refused", 0)
