@@ -222,12 +222,12 @@ def test_commands_are_the_runtimes_to_run() -> None:
             ExecSync=[told, slow, RuntimeProblem("late", "DEADLINE_EXCEEDED"), RuntimeProblem("no sh")]
         )
         run = execution(runtime)
-        assert await run.execute(["sh"], 1.0) == (5, b"outerr")
-        assert runtime.asked[0][1] == {"container_id": "id", "cmd": ["sh"], "timeout": 1}
-        assert await run.execute(["sh"], 0.5) == (None, b"")
-        assert await run.execute(["sh"], 0.5) == (None, b"")
+        assert await run.execute(["sh"], 59.5) == (5, b"outerr")
+        assert runtime.asked[0][1] == {"container_id": "id", "cmd": ["sh"], "timeout": 60}
+        assert await run.execute(["sh"], 59.5) == (None, b"")
+        assert await run.execute(["sh"], 59.5) == (None, b"")
         with pytest.raises(OSError, match="no sh"):
-            await run.execute(["sh"], 1.0)
+            await run.execute(["sh"], 59.5)
 
     run(work)
 

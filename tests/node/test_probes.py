@@ -39,7 +39,8 @@ async def try_against(reply: bytes | None, probe: dict[str, object], *, hang: bo
     name = next(iter(probe))
     action = dict(probe[name], port=port)  # type: ignore[call-overload]
     container = Container(ports=[ContainerPort(name="http", container_port=port)])
-    outcome = await try_probe(typed({name: action}, Probe), container, "127.0.0.1", no_exec, 0.2, AGENT)
+    seconds = 0.2 if hang else 60.0
+    outcome = await try_probe(typed({name: action}, Probe), container, "127.0.0.1", no_exec, seconds, AGENT)
     server.close()
     return outcome, bytes(asked)
 
