@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -66,7 +67,7 @@ class Browser:
         """A screenshot as PNG."""
         path.write_bytes(base64.b64decode(self.call("GET", "/screenshot")))
 
-    def until(self, script: str, *args: Any, seconds: float = 60.0) -> Any:
+    def until(self, script: str, *args: Any, seconds: float = 120.0) -> Any:
         """Wait until a function body returns something true; AssertionError with the page's text if not so."""
         deadline = time.monotonic() + seconds
         while True:
@@ -77,7 +78,7 @@ class Browser:
             time.sleep(0.02)
 
 
-def ask(method: str, url: str, body: Any = None, seconds: float = 30.0) -> Any:
+def ask(method: str, url: str, body: Any = None, seconds: float = 120.0) -> Any:
     data = None if method == "GET" else json.dumps(body or {}).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     try:
@@ -92,7 +93,8 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
     """A window of a browser of its own, without any profile; gone afterwards."""
     driver = shutil.which("chromedriver")
     assert driver, missing()
-    with tempfile.TemporaryDirectory(prefix="kubesvc-browser-") as folder:
+    # Parts of a browser that has been told to end may still write into its profile.
+    with tempfile.TemporaryDirectory(prefix="kubesvc-browser-", ignore_cleanup_errors=True) as folder:
         process, base = start_driver(driver, Path(folder))
         try:
             options = {
@@ -100,7 +102,7 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
                 "args": [*SWITCHES, f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"],
             }
             wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-            session = ask("POST", f"{base}/session", {"capabilities": {"alwaysMatch": wanted}}, 60.0)
+            session = ask("POST", f"{base}/session", {"capabilities": {"alwaysMatch": wanted}}, START_SECONDS)
             window = Browser(base, session["sessionId"])
             scheme = "dark" if dark else "light"
             window.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -113,7 +115,11 @@ def browser(width: int = 1440, height: int = 900, *, dark: bool = False) -> Iter
                 window.call("DELETE", "")
         finally:
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def start_driver(driver: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -124,9 +130,8 @@ def start_driver(driver: str, folder: Path) -> tuple[subprocess.Popen[bytes], st
             process = subprocess.Popen([driver, "--port=0"], stdout=output, stderr=output, cwd=folder)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            for line in log.read_text(errors="replace").splitlines():
-                if "on port " in line and "successfully" in line:
-                    return process, f"http://127.0.0.1:{int(line.rpartition('on port ')[2].rstrip('.'))}"
+            if told := re.search(r"successfully on port (\d+)\.?\n", log.read_text(errors="replace")):
+                return process, f"http://127.0.0.1:{told[1]}"
             time.sleep(0.02)
         process.kill()
         process.wait()

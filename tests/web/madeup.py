@@ -143,7 +143,7 @@ def serving(made: Snapshot | MadeUpFeed, counted: Counted | None = None) -> Iter
         yield page
     finally:
         page.loop.call_soon_threadsafe(page.task.cancel)
-        page.thread.join(10)
+        page.thread.join(60)
         page.loop.close()
 
 

@@ -152,7 +152,7 @@ def test_too_many_watchers_are_told_so_and_leaving_makes_room(page: Page) -> Non
         writer.close()
         for _, w in watchers:
             w.close()
-        for _ in range(100):
+        for _ in range(1000):
             if not page.server.watchers:
                 break
             await asyncio.to_thread(page.do, page.feed.publish)
