@@ -60,6 +60,18 @@ class Player:
     async def delete(self, path: str, body: Any = None, *, status: int = 200) -> Any:
         return await self.ask("DELETE", path, body, status=status)
 
+    async def change(self, path: str, edit: Callable[[Any], object]) -> Any:
+        """Read an object, edit and put it, and that again where a controller wrote in between."""
+        while True:
+            found = await self.get(path)
+            edit(found)
+            url = self.base + path.replace("{ns}", self.namespace)
+            async with self.session.put(url, json=found) as response:
+                answer = await response.json()
+                if response.status != 409:
+                    assert response.status == 200, f"PUT {path}: {answer}"
+                    return answer
+
     async def gone(self, path: str) -> None:
         """Wait until an object, or every object of a list, is gone."""
 
