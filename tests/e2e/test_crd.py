@@ -267,8 +267,9 @@ def work_with_operator(instance: Instance, namespace: str) -> None:
     def one() -> Any:
         return instance.get("gd", "one", "-n", namespace)
 
-    eventually(lambda: one()["status"]["replicas"] == 1)
-    assert one()["status"]["conditions"] == [{"type": "Ready", "status": "True"}]
+    # Two handlers tell of what is made, one after the other.
+    wanted = [{"type": "Ready", "status": "True"}]
+    eventually(lambda: (status := one()["status"])["replicas"] == 1 and status["conditions"] == wanted)
     assert instance.get("cm", "paint-one", "-n", namespace)["data"] == {"colour": "red"}
     kubectl("scale", "gadget/one", "--replicas=2", "-n", namespace)
     eventually(lambda: one()["status"]["replicas"] == 2)
