@@ -180,6 +180,7 @@ def operations(case: Operations) -> Case:
         # patching
         patched = await p.patch(one, {"metadata": {"annotations": {"patched": "true"}}})
         assert patched["metadata"]["annotations"]["patched"] == "true" and rv(patched) > rv(made[0])
+
         # updating
         def update(wanted: Object) -> None:
             wanted["metadata"]["annotations"]["updated"] = "true"
@@ -201,6 +202,8 @@ def operations(case: Operations) -> Case:
         if case.status is not None:
             await of_status(p, case, one)
         # deleting
+        if case.lingers:  # what its controller has not seen yet goes at once
+            await p.settled(where + query, lambda found: all(o["metadata"].get("finalizers") for o in found["items"]))
         await p.delete(one)
         if case.lingers:
             assert (await p.get(one))["metadata"]["deletionTimestamp"]
