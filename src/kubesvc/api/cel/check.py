@@ -79,7 +79,8 @@ class Checker:
     def __init__(self, variables: Mapping[str, Type]) -> None:
         self.variables = variables
         self.problems: list[Problem] = []
-        self.fresh = 0
+        self.formatting = 0
+        """How many calls of `format` are around: what is to be formatted need not be of one type."""
 
     def fail(self, at: int, text: str) -> Type:
         self.problems.append(Problem(at, text))
@@ -178,13 +179,11 @@ class Checker:
                 continue
             elif fits(common, one, {}):
                 common = one
+            elif self.formatting:
+                common = DYN
             else:
                 return self.fail(start_of(node), f"expected type '{common}' but found '{one}'")
-        return common if common is not None else self.unknown()
-
-    def unknown(self) -> Type:
-        """Whatever it turns out to be: the elements of an empty list."""
-        return DYN
+        return common if common is not None else DYN
 
     # ------------------------------------------------------------------ loops
 
@@ -266,10 +265,11 @@ class Checker:
     def argument(self, node: Call, at: int, scope: Mapping[str, Type]) -> Type:
         """The type of an argument; a list to be formatted may hold whatever it likes, literals must be well formed."""
         given = node.args[at]
-        if node.name == "format" and isinstance(given, ListOf):
-            for item in given.items:
-                self.type_of(item, scope)
-            return list_type(DYN)
+        if node.name == "format" and node.target is not None:
+            self.formatting += 1
+            found = self.type_of(given, scope)
+            self.formatting -= 1
+            return found
         if isinstance(given, Literal) and isinstance(given.value, str) and at == len(node.args) - 1:
             self.literal(node, given)
         return self.type_of(given, scope)

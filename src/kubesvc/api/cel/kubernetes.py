@@ -81,7 +81,7 @@ def host_name(of: Url) -> str:
 
 def query(frame: Frame, of: Url) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
-    frame.spend(len(of.parts.query) // 10)
+    frame.spend(len(of.parts.query) // 2)
     for pair in of.parts.query.split("&"):
         if pair and ";" not in pair:
             key, _, value = pair.partition("=")
@@ -455,10 +455,10 @@ def resource_step(field: str) -> Callable[[ResourceCheck, str], ResourceCheck]:
 # ---------------------------------------------------------------- the table
 
 
-def register(add: Callable[..., None]) -> None:
+def register(add: Callable[..., None], add_priced: Callable[..., None]) -> None:
     """Tell the library of all functions."""
-    add("isURL(string) -> bool", lambda t: not isinstance(read_url(t), str))
-    add("url(string) -> kubernetes.URL", url)
+    add_priced("isURL(string) -> bool", lambda t: not isinstance(read_url(t), str), 10)
+    add_priced("url(string) -> kubernetes.URL", url, 10)
     for name, read in (
         ("getScheme", lambda u: u.parts.scheme),
         ("getHost", lambda u: u.parts.netloc.rpartition("@")[2]),
@@ -470,8 +470,8 @@ def register(add: Callable[..., None]) -> None:
     add("<kubernetes.URL>.getQuery() -> map(string, list(string))", query, costly=True)
 
     q = "kubernetes.Quantity"
-    add("isQuantity(string) -> bool", lambda t: not isinstance(read_amount(t), str))
-    add(f"quantity(string) -> {q}", amount)
+    add_priced("isQuantity(string) -> bool", lambda t: not isinstance(read_amount(t), str), 10)
+    add_priced(f"quantity(string) -> {q}", amount, 10)
     add(f"<{q}>.isInteger() -> bool", is_integer)
     add(f"<{q}>.asInteger() -> int", as_integer)
     add(f"<{q}>.asApproximateFloat() -> double", lambda a: a.quantity.nanos / NANO)
@@ -483,9 +483,9 @@ def register(add: Callable[..., None]) -> None:
         add(f"<{q}>.add({other}) -> {q}", lambda a, b: Amount(a.quantity + quantity_of(b)))
         add(f"<{q}>.sub({other}) -> {q}", lambda a, b: Amount(a.quantity - quantity_of(b)))
 
-    add("isIP(string) -> bool", lambda t: not isinstance(read_address(t), str))
-    add("ip(string) -> net.IP", address)
-    add("ip.isCanonical(string) -> bool", lambda t: str(address(t).address) == t)
+    add_priced("isIP(string) -> bool", lambda t: not isinstance(read_address(t), str), 10)
+    add_priced("ip(string) -> net.IP", address, 10)
+    add_priced("ip.isCanonical(string) -> bool", lambda t: str(address(t).address) == t, 10)
     add("string(net.IP) -> string", lambda a: str(a.address))
     add("<net.IP>.family() -> int", lambda a: a.address.version)
     add("<net.IP>.isUnspecified() -> bool", lambda a: a.address.is_unspecified)
@@ -493,12 +493,12 @@ def register(add: Callable[..., None]) -> None:
     add("<net.IP>.isLinkLocalMulticast() -> bool", link_local_multicast)
     add("<net.IP>.isLinkLocalUnicast() -> bool", lambda a: a.address.is_link_local)
     add("<net.IP>.isGlobalUnicast() -> bool", global_unicast)
-    add("isCIDR(string) -> bool", lambda t: not isinstance(read_range(t), str))
-    add("cidr(string) -> net.CIDR", cidr)
+    add_priced("isCIDR(string) -> bool", lambda t: not isinstance(read_range(t), str), 10)
+    add_priced("cidr(string) -> net.CIDR", cidr, 10)
     add("string(net.CIDR) -> string", lambda r: r.text)
-    add("<net.CIDR>.containsIP(string) -> bool", lambda r, t: holds(r, address(t).address))
+    add_priced("<net.CIDR>.containsIP(string) -> bool", lambda r, t: holds(r, address(t).address), 10)
     add("<net.CIDR>.containsIP(net.IP) -> bool", lambda r, a: holds(r, a.address))
-    add("<net.CIDR>.containsCIDR(string) -> bool", lambda r, t: holds_range(r, cidr(t)))
+    add_priced("<net.CIDR>.containsCIDR(string) -> bool", lambda r, t: holds_range(r, cidr(t)), 10)
     add("<net.CIDR>.containsCIDR(net.CIDR) -> bool", holds_range)
     add("<net.CIDR>.ip() -> net.IP", lambda r: Address(r.address))
     add("<net.CIDR>.masked() -> net.CIDR", lambda r: Range(r.network.network_address, r.network))
@@ -512,8 +512,8 @@ def register(add: Callable[..., None]) -> None:
 
     s = "kubernetes.Semver"
     for extra in ("", ", bool"):
-        add(f"isSemver(string{extra}) -> bool", lambda t, n=False: read_version(t, n) is not None)
-        add(f"semver(string{extra}) -> {s}", version)
+        add_priced(f"isSemver(string{extra}) -> bool", lambda t, n=False: read_version(t, n) is not None, 5)
+        add_priced(f"semver(string{extra}) -> {s}", version, 5)
     for place, name in enumerate(("major", "minor", "patch")):
         add(f"<{s}>.{name}() -> int", lambda v, place=place: v.numbers[place])
     add(f"<{s}>.isGreaterThan({s}) -> bool", lambda a, b: a.same > b.same)

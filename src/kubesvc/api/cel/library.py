@@ -170,9 +170,9 @@ add("bytes(string) -> bytes", lambda v: v.encode("utf-8", "replace"))
 add("bytes(bytes) -> bytes", lambda v: v)
 add("bool(bool) -> bool", lambda v: v)
 add("bool(string) -> bool", to_bool)
-for _source in ("string", "int", "timestamp"):
+for _source in ("int", "timestamp"):
     add(f"timestamp({_source}) -> timestamp", to_timestamp)
-for _source in ("string", "int", "duration"):
+for _source in ("int", "duration"):
     add(f"duration({_source}) -> duration", to_duration)
 add("dyn(A) -> dyn", lambda v: v)
 add("type(A) -> type(A)", lambda v: CelType(type_name(v)))
@@ -244,6 +244,16 @@ def field_reader(read: Callable[[datetime], int]) -> Callable[..., int]:
     return lambda value, zone="": read(fields_of(value, zone))
 
 
+def zoned(read: Callable[..., int]) -> Callable[..., int]:
+    """Zones are slower than UTC."""
+
+    def run(frame: Frame, value: Timestamp, zone: str) -> int:
+        frame.spend(5 + len(zone))
+        return read(value, zone)
+
+    return run
+
+
 def whole_units(size: int) -> Callable[[Duration], int]:
     """Durations in whole units, towards zero."""
     return lambda v: abs(v.nanos) // size * (-1 if v.nanos < 0 else 1)
@@ -251,7 +261,7 @@ def whole_units(size: int) -> Callable[[Duration], int]:
 
 for _name, _read in FIELDS.items():
     add(f"<timestamp>.{_name}() -> int", field_reader(_read))
-    add(f"<timestamp>.{_name}(string) -> int", field_reader(_read))
+    add(f"<timestamp>.{_name}(string) -> int", zoned(field_reader(_read)), costly=True)
 for _name, _size in (("getHours", 3600 * SECOND), ("getMinutes", 60 * SECOND), ("getSeconds", SECOND),
                      ("getMilliseconds", 10**6)):  # fmt: skip
     add(f"<duration>.{_name}() -> int", whole_units(_size))
@@ -265,6 +275,16 @@ def paid(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def paying(frame: Frame, *values: Any) -> Any:
         frame.spend(sum(len(v) for v in values if isinstance(v, str)) // 10)
+        return run(*values)
+
+    return paying
+
+
+def priced(run: Callable[..., Any], price: int) -> Callable[..., Any]:
+    """A function that reads its text at some length: it pays its price, and half of the text's length."""
+
+    def paying(frame: Frame, *values: Any) -> Any:
+        frame.spend(price + sum(len(v) for v in values if isinstance(v, str)) // 2)
         return run(*values)
 
     return paying
@@ -346,6 +366,8 @@ for _method, _run in (
     ("endsWith(string)", lambda a, b: a.endswith(b)),
 ):
     add(f"<string>.{_method} -> bool", paid(_run), costly=True)
+add("timestamp(string) -> timestamp", priced(to_timestamp, 5), costly=True)
+add("duration(string) -> duration", priced(to_duration, 5), costly=True)
 add("<string>.matches(string) -> bool", lambda f, text, p: regex(f, p).matches(f, text), costly=True)
 add("matches(string, string) -> bool", lambda f, text, p: regex(f, p).matches(f, text), costly=True)
 add("<string>.charAt(int) -> string", char_at)
@@ -389,17 +411,22 @@ def is_sorted(frame: Frame, values: list[Any]) -> bool:
     return all(not b < a for a, b in pairwise(values))
 
 
+ORDERED = frozenset((bool, str, bytes, Timestamp, Duration))
+
+
 def same_sort(values: list[Any]) -> None:
     """CelError for values that have no order among each other."""
-    numbers = all(map(is_number, values))
-    if not numbers and (len({type(v) for v in values}) > 1 or any(isinstance(v, (list, dict)) for v in values)):
+    sorts = {type(v) for v in values}
+    if not (all(map(is_number, values)) or (len(sorts) == 1 and sorts <= ORDERED)):
         raise CelError("no such overload")
 
 
 def total(zero: Any) -> Callable[[Frame, list[Any]], Any]:
     def run(frame: Frame, values: list[Any]) -> Any:
         frame.spend(len(values))
-        if zero.__class__ is Duration:
+        if any(type(v) is not type(zero) for v in values):
+            raise CelError("no such overload")
+        if isinstance(zero, Duration):
             nanos = sum(v.nanos for v in values)
             if abs(nanos) > MOST_DURATION:
                 raise CelError("integer overflow")
@@ -545,4 +572,9 @@ add("<optional_type(A)>.value() -> A", value_of)
 add("<optional_type(A)>.orValue(A) -> A", lambda o, v: o.value if o.present else v)
 add("<optional_type(A)>.or(optional_type(A)) -> optional_type(A)", lambda o, p: o if o.present else p)
 
-kubernetes.register(add)
+
+def add_priced(signature: str, run: Callable[..., Any], price: int) -> None:
+    add(signature, priced(run, price), costly=True)
+
+
+kubernetes.register(add, add_priced)

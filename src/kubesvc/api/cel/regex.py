@@ -7,7 +7,7 @@ are followed at once, in the order in which a backtracking engine would try them
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..patterns import (
@@ -18,6 +18,7 @@ from ..patterns import (
     Endless,
     check,
     choices,
+    sre,
     translate,
     tree_of,
 )
@@ -26,6 +27,11 @@ from .values import CelError
 if TYPE_CHECKING:
     from .evaluate import Frame
 
+MOST_CHARACTERS = 10_000
+MOST_STATES = 4_000
+"""Patterns that take more to match are refused: repetitions of repetitions, mostly."""
+STATE_COST = 12
+"""What making one state costs."""
 STEPS_A_COST = 200
 """Steps of Python's engine that cost 1."""
 
@@ -33,14 +39,18 @@ STEPS_A_COST = 200
 class Regex:
     """A compiled pattern. `repetitions`, `alternatives`: what bounds the steps of backtracking; None: nothing does."""
 
-    __slots__ = ("alternatives", "automaton", "quick", "repetitions")
+    __slots__ = ("_automaton", "alternatives", "quick", "repetitions", "size", "tree")
 
     def __init__(self, pattern: str) -> None:
         translated = translate(pattern)
         self.quick = re.compile(translated, re.ASCII)
         tree = tree_of(translated)
         check(tree)
-        self.automaton = Automaton(tree)
+        self.size = size_of(tree)
+        if self.size > MOST_STATES:
+            raise BadPattern("expression too large")
+        self.tree = tree
+        self._automaton: Automaton | None = None
         self.repetitions: int | None = None
         self.alternatives = 0
         try:
@@ -55,11 +65,18 @@ class Regex:
         found = self.alternatives * max(length, 1) ** (self.repetitions + 1)
         return found if found <= MOST_STEPS else None
 
+    @property
+    def automaton(self) -> Automaton:
+        """Made when it is first needed: most patterns never need it."""
+        if self._automaton is None:
+            self._automaton = Automaton(self.tree)
+        return self._automaton
+
     def charge(self, frame: Frame, length: int) -> bool:
         """Pay for one search in a text; whether Python's engine is to be asked."""
         steps = self.steps(length)
         if steps is None:
-            frame.spend(1 + length * len(self.automaton.states) // 4)
+            frame.spend(1 + length * self.size // 4 + (STATE_COST * self.size if self._automaton is None else 0))
             return False
         frame.spend(1 + length // 10 + steps // STEPS_A_COST)
         return True
@@ -141,22 +158,61 @@ def follow(
             out.append((n, begun))
 
 
-@lru_cache(maxsize=512)
-def made(pattern: str) -> Regex | str:
-    """The pattern, or what is wrong with it."""
-    if len(pattern) > 10_000:
-        return "pattern is too large"
-    try:
-        return Regex(pattern)
-    except (BadPattern, re.error, RecursionError, OverflowError) as e:
-        return str(e)
+def size_of(tree: Iterable[Any]) -> int:
+    """How many states an automaton of a pattern will have, about; what is too many need not be exact."""
+    total = 0
+    for op, given in tree:
+        if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+            low, high, body = given
+            times = low + 1 if high is sre.MAXREPEAT else high
+            total += (size_of(body) + 1) * max(times, 1)
+        elif op is sre.BRANCH:
+            total += 1 + sum(size_of(one) for one in given[1])
+        elif op is sre.SUBPATTERN:
+            total += size_of(given[3])
+        else:
+            total += 1
+        if total > MOST_STATES:
+            return total
+    return total
+
+
+class Patterns:
+    """Compiled patterns, the last ones kept. A pattern that is none is kept as what is wrong with it."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.known: dict[str, Regex | str] = {}
+
+    def make(self, pattern: str) -> Regex | str:
+        found = self.known.get(pattern)
+        if found is None:
+            found = self.read(pattern)
+            if len(self.known) >= self.most:
+                del self.known[next(iter(self.known))]
+            self.known[pattern] = found
+        return found
+
+    def read(self, pattern: str) -> Regex | str:
+        if len(pattern) > MOST_CHARACTERS:
+            return "expression too large"
+        try:
+            return Regex(pattern)
+        except (BadPattern, re.error, RecursionError, OverflowError) as e:
+            return str(e)
+
+
+PATTERNS = Patterns(256)
+made = PATTERNS.make
 
 
 def regex(frame: Frame, pattern: str) -> Regex:
-    """CelError for what is no pattern."""
-    frame.spend(len(pattern) // 4)
+    """A pattern to be matched; one that was not known costs more. CelError for what is no pattern."""
+    known = pattern in PATTERNS.known
+    if not known:
+        frame.spend(20 * min(len(pattern), MOST_CHARACTERS))
     found = made(pattern)
     if isinstance(found, str):
         raise CelError(f"error parsing regexp: {found}: `{pattern[:200]}`")
-    frame.spend(len(found.automaton.states) // 4)
+    frame.spend(len(pattern) // 4 if known else STATE_COST * found.size // 4)
     return found
