@@ -142,6 +142,32 @@ def test_what_expressions_know_of_a_write() -> None:
     with_http(run, replace(SETTINGS, authorization="RBAC"))
 
 
+def test_dear_expressions_are_evaluated_beside() -> None:
+    """What costs more than requests wait for each other goes to a thread, and asks about rights all the same."""
+
+    async def run(s: ApiServer, http: Http) -> None:
+        dear = "lists.range(40000).all(x, x >= 0 && x < 100000 && x != -1)"
+        nobody = "authorizer.serviceAccount('default', 'nobody').group('').resource('pods')"
+        rights = f"!{nobody}.check('create').allowed()"
+        await enact(
+            http,
+            policy("dear", {"expression": f"{dear} && {rights}"}, {"expression": f"!({rights})", "message": "may not"}),
+            binding("dear", "dear"),
+        )
+        status, _, told = await tried(http, "a")
+        assert status == 422 and told["message"].endswith("denied request: may not")
+        await http.request("DELETE", f"{POLICIES}/dear")
+        # Beyond upstream's limit it ends.
+        much = {"expression": "lists.range(100000).all(x, lists.range(100).all(y, x + y >= 0))"}
+        await enact(http, policy("much", much), binding("much", "much"))
+        status, _, told = await tried(http, "a")
+        assert status == 422 and told["message"].endswith(
+            f"expression '{much['expression']}' resulted in error: operation cancelled: actual cost limit exceeded"
+        )
+
+    with_http(run, replace(SETTINGS, authorization="RBAC"))
+
+
 def test_expressions_that_do_not_compile_are_refused() -> None:
     async def run(s: ApiServer, http: Http) -> None:
         status, _, told = await http.request("POST", POLICIES, policy("x", {"expression": "object.x == params.y"}))

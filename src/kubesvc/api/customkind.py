@@ -23,7 +23,7 @@ from .fields import Errors
 from .kind import Cell, Column, Kind, Since, Situation, Subresource
 from .meta import Object, ObjectMeta, Typed
 from .names import STANDARD_FINALIZERS
-from .rules import BLOCKED, Evaluation, Ruled, blocked, evaluate, has_rules
+from .rules import Ruled, has_rules
 from .structural import Structural, fill, prune, special_errors
 from .valuecheck import ABSENT, Check
 
@@ -91,8 +91,6 @@ class CustomForm:
         """What field selectors of any version of the definition read."""
         self.siblings: tuple[Kind, ...] = ()
         """The kinds of the other versions, in which these objects can be seen as well."""
-        self.judged: tuple[Object, Evaluation] | None = None
-        """What rules last said, and about which object: some of it is said as warnings later in the same write."""
 
     @cached_property
     def rules(self) -> Ruled | None:
@@ -181,13 +179,6 @@ class CustomForm:
             found += [e for e in special_errors(obj, self.structural) if str(e) not in known]
         if self.scale is not None:
             found += self._scale_errors(obj)
-        if self.rules is not None:
-            if blocked(found):
-                found.append(fields.invalid("<nil>", None, BLOCKED))
-            else:
-                evaluation = evaluate(self.rules, obj, old)
-                self.judged = (obj, evaluation)
-                found += evaluation.errors
         return found
 
     def _scale_errors(self, obj: Object) -> Errors:
@@ -205,14 +196,6 @@ class CustomForm:
 
     def warn(self, new: Object, old: Object | None) -> Sequence[str]:
         known = ((old or {}).get("metadata") or {}).get("finalizers") or ()
-        judged, self.judged = self.judged, None
-        spared = judged[1].warnings if judged is not None and judged[0] is new else ()
-        return [
-            *spared,
-            *self._finalizer_warnings(new, known),
-        ]
-
-    def _finalizer_warnings(self, new: Object, known: Sequence[str]) -> list[str]:
         return [
             f"metadata.finalizers: {fields.quote(f)}: prefer a domain-qualified finalizer name including a path (/) to "
             "avoid accidental conflicts with other finalizer writers"

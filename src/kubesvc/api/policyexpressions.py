@@ -22,6 +22,7 @@ from .cel.values import ObjectMap, timestamp_of
 from .checks import items, part
 from .fields import Errors, Path
 from .meta import Object
+from .rules import TooDear
 
 CONDITIONS_BUDGET = TOTAL_BUDGET // 4
 """What all match conditions of one policy or webhook may cost together."""
@@ -252,6 +253,8 @@ class Run:
     def __init__(self, variables: Mapping[str, Any], budget: int) -> None:
         self.variables = dict(variables)
         self.left = budget
+        self.exhausted = False
+        """Whether something ended because it may cost no more."""
 
     def value(self, one: Compiled) -> Any:
         """Raises Failed, Exhausted."""
@@ -262,6 +265,7 @@ class Run:
         try:
             found = one.program.evaluate(self.variables, limit)
         except OutOfBudget:
+            self.exhausted = True
             if limit < CALL_BUDGET:
                 raise Exhausted(OVER_TOTAL) from None
             self.left -= CALL_BUDGET
@@ -272,6 +276,7 @@ class Run:
         self.left -= found.cost
         if self.left < 0:
             self.left = before
+            self.exhausted = True
             raise Exhausted(OVER_TOTAL)
         return found.value
 
@@ -346,9 +351,18 @@ class Matched(NamedTuple):
     error: str = ""
 
 
-def match(conditions: Sequence[tuple[str, Compiled]], variables: Mapping[str, Any]) -> Matched:
-    """Whether all conditions hold. One that does not outweighs others that fail."""
-    run = Run(variables, CONDITIONS_BUDGET)
+def match(
+    conditions: Sequence[tuple[str, Compiled]], variables: Mapping[str, Any], budget: int = CONDITIONS_BUDGET
+) -> Matched:
+    """Whether all conditions hold. One that does not outweighs others that fail. TooDear."""
+    run = Run(variables, min(budget, CONDITIONS_BUDGET))
+    found = matched(conditions, run)
+    if run.exhausted and budget < CONDITIONS_BUDGET:
+        raise TooDear
+    return found
+
+
+def matched(conditions: Sequence[tuple[str, Compiled]], run: Run) -> Matched:
     failures: list[str] = []
     for _, one in conditions:
         try:
@@ -383,17 +397,27 @@ class Verdict(NamedTuple):
     """Audit annotations that failed where the policy must not fail."""
 
 
-def judge_write(programs: PolicyPrograms, subject: Subject, params: Object | None, *, fail: bool) -> Verdict:
-    """Evaluate a policy with one set of parameters. fail: whether what cannot be evaluated is against the write."""
+def judge_write(
+    programs: PolicyPrograms, subject: Subject, params: Object | None, budget: int = TOTAL_BUDGET, *, fail: bool
+) -> Verdict:
+    """Evaluate a policy with one set of parameters. fail: whether what cannot be evaluated is against the write.
+    TooDear if the budget is too small and not upstream's."""
     variables = subject.variables(params)
     if programs.conditions:
-        found = match(programs.conditions, variables)
+        found = match(programs.conditions, variables, budget)
         if found.error:
             return Verdict([Decision(0, found.error)] if fail else [], [], [])
         if not found.matches:
             return Verdict([], [], [])
-    run = Run(variables, TOTAL_BUDGET)
+    run = Run(variables, budget)
     run.variables["variables"] = Lazy(run, programs.variables)
+    verdict = judged(programs, run, fail=fail)
+    if run.exhausted and budget < TOTAL_BUDGET:
+        raise TooDear
+    return verdict
+
+
+def judged(programs: PolicyPrograms, run: Run, *, fail: bool) -> Verdict:
     denials: list[Decision] = []
     try:
         for i, validation in enumerate(programs.validations):

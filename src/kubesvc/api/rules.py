@@ -40,6 +40,10 @@ class Exhausted(Exception):
     """The rules of one object may cost no more."""
 
 
+class TooDear(Exception):
+    """Expressions that were given less than they may cost could have used more."""
+
+
 @dataclass(slots=True)
 class Compiled:
     """A rule ready to be asked. `error`: why it cannot be, "" if it can."""
@@ -136,6 +140,8 @@ class Evaluation:
 
     def __init__(self, budget: int) -> None:
         self.left = budget
+        self.exhausted = False
+        """Whether something ended because it may cost no more."""
         self.errors: Errors = []
         self.warnings: list[str] = []
 
@@ -233,6 +239,7 @@ class Ruled:
         try:
             found = compiled.program.evaluate(variables, min(CALL_BUDGET, run.left))
         except OutOfBudget:
+            run.exhausted = True
             if run.left < CALL_BUDGET:
                 run.errors.append(fields.invalid(here, self.type, OVER_TOTAL))
             else:
@@ -263,7 +270,10 @@ class Ruled:
             return rule.message
         try:
             found = compiled.message.evaluate(variables, min(CALL_BUDGET, run.left))
-        except (CelError, OutOfBudget):
+        except CelError:
+            return rule.message
+        except OutOfBudget:
+            run.exhausted = True
             return rule.message
         run.spend(found.cost)
         text = found.value.strip() if isinstance(found.value, str) else ""
@@ -312,11 +322,15 @@ def has_rules(schema: Any) -> TypeGuard[Object]:
     return any(has_rules(s) for s in (*below, schema.get("additionalProperties"), schema.get("items")))
 
 
-def evaluate(root: Ruled, obj: Object, old: Any = ABSENT) -> Evaluation:
-    """Ask all rules about an object. old: what it was before, of an update."""
+def evaluate(root: Ruled, obj: Object, old: Any = ABSENT, budget: int = 0) -> Evaluation:
+    """Ask all rules about an object.
+
+    old:    what it was before, of an update
+    budget: what that may cost; 0 for upstream's limit
+    """
     from .cel.program import TOTAL_BUDGET
 
-    run = Evaluation(TOTAL_BUDGET)
+    run = Evaluation(budget or TOTAL_BUDGET)
     try:
         root.look(obj, old, Path(), run)
     except Exhausted:

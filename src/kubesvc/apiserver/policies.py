@@ -6,6 +6,7 @@ Servers without policies pay one comparison per write; expressions are compiled 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from .authentication import User, account_user, requester
 from .authorization import Attributes
 from .cache import Cache, Event
 from .kindset import KindSet
+from .patience import patiently, where_served
 from .policymatching import matched
 from .storage import decode, seen
 from .webhooks import Asked, review_of
@@ -111,7 +113,7 @@ class Policies:
             mine = [b for b in bindings if matched(b["spec"].get("matchResources"), asked, labels) is not None]
             if mine:
                 subject = self.subject(await seen_as(asked, kind), namespace)
-                denials += self.follow(policy, mine, asked, subject, warnings, annotations)
+                denials += await self.follow(policy, mine, asked, subject, warnings, annotations)
         if denials:
             raise refusal(asked, denials[0])
         return annotations
@@ -136,10 +138,10 @@ class Policies:
         somebody = user if isinstance(user, User) else account_user(*user)
         if somebody.may_everything:
             return True, ""
-        asked = {f: attributes.get(f, "") for f in ASKED_FIELDS}
-        return self.judge(Attributes(user=somebody, fields=(), **asked))
+        access = Attributes(user=somebody, fields=(), **{f: attributes.get(f, "") for f in ASKED_FIELDS})
+        return where_served(lambda: self.judge(access))
 
-    def follow(
+    async def follow(
         self,
         policy: Object,
         bindings: list[Object],
@@ -149,6 +151,7 @@ class Policies:
         annotations: dict[str, str],
     ) -> list[Denial]:
         """What one policy has against a write, binding by binding."""
+        from kubesvc.api.cel.program import TOTAL_BUDGET
         from kubesvc.api.policyexpressions import judge_write
 
         name, spec = policy["metadata"]["name"], policy["spec"]
@@ -167,7 +170,8 @@ class Policies:
                     denials.append(Denial(name, binding["metadata"]["name"], f"failed to configure binding: {e}", ""))
                 continue
             for one in found:
-                verdict = judge_write(self.compiled(policy), subject, one, fail=fail)
+                run = partial(judge_write, self.compiled(policy), subject, one, fail=fail)
+                verdict = await patiently(run, TOTAL_BUDGET)
                 denials += self.carry_out(policy, binding, verdict, warnings, annotations)
                 for key, value in verdict.annotations:
                     values = collected.setdefault(key, [])

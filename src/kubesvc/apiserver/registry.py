@@ -32,6 +32,7 @@ from .deletion import gone_with_update, plan_deletion
 from .hooks import Reservation, WriteHooks
 from .kindset import KindSet
 from .options import DeleteOptions, ListOptions, WriteOptions
+from .patience import rule_errors
 from .reading import Reading
 from .results import Deleted, ListPage, Written, base_of
 from .settings import ApiServerSettings
@@ -193,6 +194,7 @@ class Registry(Reading):
         reservation = await self._reserve_create(kind, obj, options, warnings)
         try:
             errors = validate_metadata(obj, kind) + kind.validate(obj, self.situation)
+            errors += await rule_errors(kind, obj, None, errors, warnings)
             if errors:
                 raise fields.invalid_object(view.group, view.name, meta.get("name") or "", errors)
             self.admission.validate_create(kind, namespace, obj)
@@ -410,6 +412,7 @@ class Registry(Reading):
         usual = kind.validate_status if subresource == "status" else kind.validate_update
         validate = kind.validate_parts.get(subresource, usual)
         errors = validate_metadata_update(new, old, kind) + validate(new, old, self.situation)
+        errors += await rule_errors(kind, new, old, errors, warnings)
         if errors:
             raise fields.invalid_object(view.group, view.name, change.name, errors)
         self.admission.validate_update(kind, new, old, subresource)

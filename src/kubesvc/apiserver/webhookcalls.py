@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -31,6 +31,7 @@ from .authentication import requester
 from .bookkeeping import new_uid
 from .cache import Cache, Event
 from .nodedoors import NodeDialer, NodeRefused, dial
+from .patience import patiently
 from .storage import decode
 from .webhooks import Asked, BadAnswer, Verdict, aim, denial_of, failure_of, review_of, verdict_of
 
@@ -151,7 +152,7 @@ class Webhooks:
 
     async def change(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Object | None:
         seen = await self.seen_as(asked, aimed.kind)
-        if not self.wanted(aimed.webhook, seen):
+        if not await self.wanted(aimed.webhook, seen):
             return None
         verdict = await self.ask(aimed.webhook, seen, warnings, mutating=True)
         if verdict is None or not verdict.patch or seen.new is None:
@@ -179,17 +180,17 @@ class Webhooks:
 
     async def judge(self, aimed: Aimed, asked: Asked, warnings: list[str]) -> Verdict | None:
         seen = await self.seen_as(asked, aimed.kind)
-        if not self.wanted(aimed.webhook, seen):
+        if not await self.wanted(aimed.webhook, seen):
             return None
         return await self.ask(aimed.webhook, seen, warnings, mutating=False)
 
-    def wanted(self, webhook: Object, asked: Asked) -> bool:
+    async def wanted(self, webhook: Object, asked: Asked) -> bool:
         """Whether a webhook's match conditions hold for a write that its rules name. Forbidden if they cannot be
         evaluated and the webhook must not be passed by."""
         given = webhook.get("matchConditions")
         if not given:
             return True
-        from kubesvc.api.policyexpressions import conditions_of, environment, match
+        from kubesvc.api.policyexpressions import CONDITIONS_BUDGET, conditions_of, environment, match
 
         from .policies import subject_of
 
@@ -199,7 +200,8 @@ class Webhooks:
             if len(self.conditions) >= MOST_CONDITIONS:
                 self.conditions.clear()
             conditions = self.conditions[key] = conditions_of(given, environment(policy=False))
-        found = match(conditions, subject_of(asked, self.authority).variables())
+        run = partial(match, conditions, subject_of(asked, self.authority).variables())
+        found = await patiently(run, CONDITIONS_BUDGET)
         if found.error:
             if webhook.get("failurePolicy") != "Ignore":
                 raise refusals.forbidden(asked.kind, asked.name, found.error)
