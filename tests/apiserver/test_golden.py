@@ -21,6 +21,7 @@ from kubesvc.apiserver import ApiServerSettings
 from kubesvc.apiserver.__main__ import make_certificate
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.openapi import OpenApi
+from kubesvc.apiserver.service_rest import ServiceHooks
 from kubesvc.clock import RealClock
 from kubesvc.controllers import ControllerSettings, run_controllers
 from kubesvc.store.memory import MemoryStore
@@ -55,6 +56,15 @@ class OneSecond(RealClock):
 
     def now(self) -> float:
         return self.second + min((self.monotonic() - self.begun) / 1000, 0.999)
+
+
+def draw_apart(server: ApiServer) -> None:
+    """Let Services draw their addresses and ports from a chance of their own, the same ones each time. Names are drawn
+    by controllers too, whenever they come to it; then one time in thousands a port that was just freed would be given
+    again, which a recording takes for a wrong one."""
+    for hooks in server.observers:
+        assert isinstance(hooks, ServiceHooks)
+        hooks.random = random.Random(2)
 
 
 HASHES = re.compile(r"\?hash=[0-9A-F]{128}")
@@ -109,6 +119,7 @@ async def replay(recording: Path, kubectl: str) -> tuple[int, str]:
         settings = DUAL if recording.stem in ("dualstack", "auth") else SINGLE
         clock = OneSecond()
         server = ApiServer(store, replace(settings, token_file=str(tokens)), clock, chance)
+        draw_apart(server)
         certificate, key = make_certificate(Path(directory), "127.0.0.1")
         port = await server.listen_tls("127.0.0.1", 0, certificate, key)
         await server.start()

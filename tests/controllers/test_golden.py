@@ -18,6 +18,8 @@ from kubesvc.clock import RealClock
 from kubesvc.controllers import run_controllers
 from kubesvc.store.memory import MemoryStore
 
+from ..apiserver.test_golden import draw_apart
+
 GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 NAMES = ("*", "-scheduler", "-cluster-dns", "-node-ipam")
 """The recorded cluster ran no scheduler and no node controllers."""
@@ -29,9 +31,10 @@ async def replay(directory: Path, recording: str, only: str, *, dual: bool, over
     settings = ApiServerSettings(
         admin_token="admin", service_ranges=ranges, disabled_admission=frozenset(() if dual else ("ServiceAccount",))
     )
-    store, clock, chance = MemoryStore(), RealClock(), random.Random()
+    store, clock, chance = MemoryStore(), RealClock(), random.Random(1)
     await store.start()
     server = ApiServer(store, settings, clock, chance)
+    draw_apart(server)
     port = await server.listen_tls("127.0.0.1", 0, *make_certificate(directory, "127.0.0.1"))
     await server.start()
     client: Client = server.client
