@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +142,33 @@ def test_what_expressions_know_of_a_write() -> None:
         assert (await http.request("DELETE", f"{path}/b"))[0] == 200
 
     with_http(run, replace(SETTINGS, authorization="RBAC"))
+
+
+def test_the_audit_log_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+
+    async def run(s: ApiServer, http: Http) -> None:
+        noted = {"key": "size", "valueExpression": "'has ' + string(object.data.size())"}
+        silent = {"key": "silent", "valueExpression": "null"}
+        wrong = {"expression": "false", "message": "no"}
+        await enact(
+            http, policy("told", wrong, auditAnnotations=[noted, silent]), binding("told", "told", "Audit", "Warn")
+        )
+        status, headers, _ = await tried(http, "a", a="1")
+        assert status == 201 and "Validation failed for" in headers["Warning"]
+
+    with_http(run, replace(SETTINGS, audit_log=str(log)))
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    [event] = [e for e in events if (e["stage"] == "ResponseComplete" and e.get("objectRef", {}).get("name") == "a")
+               or (e["requestURI"] == MAPS and e["stage"] == "ResponseComplete")]  # fmt: skip
+    notes = {k: v for k, v in event["annotations"].items() if not k.startswith("authorization")}
+    assert notes.pop("told/size") == "has 1"
+    [failure] = json.loads(notes.pop("validation.policy.admission.k8s.io/validation_failure"))
+    assert failure == {
+        "message": "no", "policy": "told", "binding": "told", "expressionIndex": 0, "validationActions": ["Audit",
+        "Warn"],
+    }  # fmt: skip
+    assert not notes
 
 
 def test_dear_expressions_are_evaluated_beside() -> None:

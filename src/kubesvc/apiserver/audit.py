@@ -243,6 +243,7 @@ def event_of(call: Call, rule: Rule, stage: Stage, code: int, received: float, n
         event["annotations"] = {
             "authorization.k8s.io/decision": call.decision,
             "authorization.k8s.io/reason": call.reason,
+            **call.annotations,
         }
     return event
 

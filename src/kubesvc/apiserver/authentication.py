@@ -66,6 +66,9 @@ requester: ContextVar[User] = ContextVar("requester", default=THE_SERVER)
 """Who asked for what is being done, for those deep below who must name them: webhooks. Parts of this process that ask
 without HTTP are the server itself."""
 
+audit_notes: ContextVar[dict[str, str] | None] = ContextVar("audit_notes", default=None)
+"""What the audit log is told of a request besides, by those deep below; None where nobody listens."""
+
 
 class BadToken(Unauthorized):
     """A token of a known sort that is not accepted; `why` is told to token reviews only."""

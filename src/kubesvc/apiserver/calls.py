@@ -35,8 +35,8 @@ class Call:
     """A request with what is known of it so far. Made at its arrival, handed to whoever answers it."""
 
     __slots__ = (
-        "answered", "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream", "peer", "query",
-        "reason", "request", "sent", "target", "user", "warnings",
+        "annotations", "answered", "authenticated", "constraint", "decision", "failure", "form", "id", "on_stream",
+        "peer", "query", "reason", "request", "sent", "target", "user", "warnings",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest, target: Target, query: Query, id: str, peer: User | None) -> None:
@@ -63,6 +63,8 @@ class Call:
         self.on_stream: Callable[[int], None] | None = None
         """Told the status when an answer begins that goes on, as a watch's does."""
         self.warnings: list[str] = []
+        self.annotations: dict[str, str] = {}
+        """What admission tells the audit log."""
 
     @property
     def accept(self) -> str:

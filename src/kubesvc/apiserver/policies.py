@@ -19,7 +19,7 @@ from kubesvc.api.meta import Object
 from kubesvc.api.selectors import label_selector_of
 
 from . import refusals
-from .authentication import User, account_user, requester
+from .authentication import User, account_user, audit_notes, requester
 from .authorization import Attributes
 from .cache import Cache, Event
 from .kindset import KindSet
@@ -98,13 +98,13 @@ class Policies:
 
     async def validate(
         self, asked: Asked, warnings: list[str], seen_as: Callable[[Asked, Kind], Awaitable[Asked]]
-    ) -> dict[str, str]:
-        """Ask the policies about a write; annotations for the audit log. Raises what the first refuses with.
+    ) -> None:
+        """Ask the policies about a write. Raises what the first refuses with.
 
         seen_as: a write as one of another version of its kind
         """
         denials: list[Denial] = []
-        annotations: dict[str, str] = {}
+        told: dict[str, str] = {}
         labels, namespace = self.surroundings(asked)
         for policy, bindings in self.active():
             kind = matched(policy["spec"].get("matchConstraints"), asked, labels)
@@ -113,10 +113,11 @@ class Policies:
             mine = [b for b in bindings if matched(b["spec"].get("matchResources"), asked, labels) is not None]
             if mine:
                 subject = self.subject(await seen_as(asked, kind), namespace)
-                denials += await self.follow(policy, mine, asked, subject, warnings, annotations)
+                denials += await self.follow(policy, mine, asked, subject, warnings, told)
+        if (listening := audit_notes.get()) is not None:
+            listening.update(told)
         if denials:
             raise refusal(asked, denials[0])
-        return annotations
 
     def surroundings(self, asked: Asked) -> tuple[Mapping[str, str] | None, Object | None]:
         """(labels of the write's namespace, None outside; the namespace, None outside and for namespaces)."""
@@ -148,7 +149,7 @@ class Policies:
         asked: Asked,
         subject: Subject,
         warnings: list[str],
-        annotations: dict[str, str],
+        told: dict[str, str],
     ) -> list[Denial]:
         """What one policy has against a write, binding by binding."""
         from kubesvc.api.cel.program import TOTAL_BUDGET
@@ -172,16 +173,16 @@ class Policies:
             for one in found:
                 run = partial(judge_write, self.compiled(policy), subject, one, fail=fail)
                 verdict = await patiently(run, TOTAL_BUDGET)
-                denials += self.carry_out(policy, binding, verdict, warnings, annotations)
+                denials += self.carry_out(policy, binding, verdict, warnings, told)
                 for key, value in verdict.annotations:
                     values = collected.setdefault(key, [])
                     if value[:MOST_ANNOTATION] not in values:
                         values.append(value[:MOST_ANNOTATION])
-        annotations.update({f"{name}/{key}": ", ".join(values) for key, values in collected.items()})
+        told.update({f"{name}/{key}": ", ".join(values) for key, values in collected.items()})
         return denials
 
     def carry_out(
-        self, policy: Object, binding: Object, verdict: Verdict, warnings: list[str], annotations: dict[str, str]
+        self, policy: Object, binding: Object, verdict: Verdict, warnings: list[str], told: dict[str, str]
     ) -> list[Denial]:
         """Do with a verdict what the binding wants: refuse, warn, tell the audit log."""
         name, bound = policy["metadata"]["name"], binding["metadata"]["name"]
@@ -196,7 +197,7 @@ class Policies:
                 if text not in warnings:
                     warnings.append(text)
             if "Audit" in actions:
-                annotations[FAILURE_ANNOTATION] = failure_annotation(name, bound, actions, decision)
+                told[FAILURE_ANNOTATION] = failure_annotation(name, bound, actions, decision)
         return denials + [Denial(name, bound, text, "") for text in verdict.failures]
 
     # ------------------------------------------------------------------ parameters

@@ -23,7 +23,7 @@ from kubesvc.api.fields import quote
 from kubesvc.clock import Clock, Random
 
 from .audit import AuditLog
-from .authentication import ADMIN, ANONYMOUS, Authenticator, User, requester
+from .authentication import ADMIN, ANONYMOUS, Authenticator, User, audit_notes, requester
 from .authorization import Attributes, Authorizer, attributes_of, further_access, refusal
 from .bookkeeping import uuid_text
 from .calls import Call
@@ -229,6 +229,7 @@ class HttpServer:
             if followed is not None:
                 followed.known(call.authenticated or call.user)
             requester.set(call.user)
+            audit_notes.set(call.annotations)
             place = self.inflight.enter(target, call.user, labels[1:])
             try:
                 self.authorize(call)
