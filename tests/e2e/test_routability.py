@@ -49,9 +49,15 @@ def test_wait_from_nothing_to_answers(shared: Instance, namespace: str) -> None:
     assert absent.returncode == 1 and "it does not exist" in absent.stderr
     shared.apply(service(namespace, ports=[{"port": 80, "targetPort": 9}]), pod(namespace))
     shared.run(*words, "--programmed", "--timeout", "120")
-    deaf = shared.run(*words, "--timeout", "0.5", "--json", check=False)
-    told = json.loads(deaf.stdout)
-    assert deaf.returncode == 1 and not told["done"] and "refused" in told["text"], told
+
+    def refused() -> bool:
+        deaf = shared.run(*words, "--timeout", "0.5", "--json", check=False)
+        told = json.loads(deaf.stdout)
+        if deaf.returncode != 1 or told["done"]:
+            pytest.fail(f"nobody listens there: {told}")
+        return "refused" in told["text"]
+
+    eventually(refused)
     shared.apply(service(namespace))
     said = shared.run(*words, "--timeout", "120").stdout
     assert said.startswith("svc/web is routable after ") and said.strip().endswith("answers")
