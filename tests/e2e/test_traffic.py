@@ -1,5 +1,6 @@
 """Traffic follows readiness: no new connection lands on a Pod later than 250 ms after its Ready turned False, and none
-is refused. The time in which the machine itself stood still does not count; a clock beside the test tells of it.
+is refused. The time in which the machine itself stood still, or left the control process or a node's without a
+processor, does not count; a clock beside the test tells of it.
 
 Real probes decide: a program inside a node answers them and turns nearly every answer around; one Pod has no probe and
 is always there. Clients inside both nodes and inside a Pod connect all the while, and a watch notes when the API says
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,18 +75,33 @@ class ReadyWatch:
 
 @dataclass
 class Metronome:
-    """A clock that asks for little and so is late only where the machine stands still: (begin, end) of each time."""
+    """A clock that asks for little and so is late only where the machine stands still: (begin, end) of each time.
 
+    pids: processes that shall not be kept waiting for a processor either, as the kernel counts it
+    """
+
+    pids: Sequence[int] = ()
     stills: list[tuple[float, float]] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        last = time.monotonic()
+        last, known = time.monotonic(), {pid: waited(pid) for pid in self.pids}
         while not self.ended.wait(TICK_SECONDS):
             now = time.monotonic()
             if now - last > TICK_SECONDS + STILL_SECONDS:
                 self.stills.append((last, now))
             last = now
+            for pid, before in known.items():
+                known[pid] = waited(pid)
+                if known[pid] - before > STILL_SECONDS:
+                    self.stills.append((now - (known[pid] - before), now))
+
+
+def waited(pid: int) -> float:
+    """For how many seconds a process could have run and had no processor; 0 where nobody counts that."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 @contextlib.contextmanager
@@ -192,10 +208,14 @@ def test_offences_are_seen() -> None:
 
 
 def stood_still(stills: list[tuple[float, float]], offence: Offence) -> float:
-    """For how many seconds of an offence's lag the machine stood still."""
-    end = offence.started
-    begin = end - offence.lag_seconds
-    return sum(max(0.0, min(end, until) - max(begin, since)) for since, until in stills)
+    """For how many seconds of an offence's lag the machine stood still; what several tell of counts once."""
+    end, total = offence.started, 0.0
+    reached = end - offence.lag_seconds
+    for since, until in sorted(stills):
+        part = min(end, until) - max(reached, since)
+        if part > 0:
+            total, reached = total + part, min(end, until)
+    return total
 
 
 def test_only_time_in_which_the_machine_stood_still_is_forgiven() -> None:
@@ -203,6 +223,7 @@ def test_only_time_in_which_the_machine_stood_still_is_forgiven() -> None:
     assert stood_still(stills, Offence(1.0, "a", 2.5)) == 0.5
     assert stood_still(stills, Offence(5.5, "a", 6.0)) == 1.5
     assert stood_still(stills, Offence(1.0, "a", 4.0)) == 0.0
+    assert stood_still([*stills, (1.5, 3.0), (1.6, 1.7)], Offence(5.0, "a", 6.0)) == 2.5
 
 
 def percentile(values: list[float], part: float) -> float:
@@ -236,7 +257,9 @@ def test_traffic_follows_readiness(machine: None) -> None:
             in_pod = [str(find_kubectl()), "exec", "-i", "client", "--", "python3", "-c", source, *words]
             kubeconfig = environment | {"KUBECONFIG": str(instance.root / "kubeconfig")}
             said: list[list[Any]] = []
-            metronome = Metronome()
+            agents = [n.agent.pid for n in instance.record.nodes if n.agent is not None]
+            assert instance.process is not None and len(agents) == 2
+            metronome = Metronome([instance.process.pid, *agents])
             threading.Thread(target=metronome.run, daemon=True).start()
             stack.callback(metronome.ended.set)
             with contextlib.ExitStack() as clients:
