@@ -49,6 +49,27 @@ def test_pods_of_a_node_that_is_gone() -> None:
     in_house(story)
 
 
+def test_a_server_that_is_away_is_no_failure_of_the_collector(caplog: pytest.LogCaptureFixture) -> None:
+    """A deleted pod without a node is collected in the next turn; no traceback is logged for that."""
+
+    async def story(house: House) -> None:
+        house.start(("podgc",))
+        spec = {"containers": [{"name": "c", "image": "i"}]}
+        await house.client.create(POD, {"metadata": {"name": "p", "finalizers": [HELD]}, "spec": spec}, "ns")
+        await house.client.delete(POD, "p", "ns")
+        await house.settle(5)
+        house.trouble.odds = 1.0
+        before = house.trouble.writes
+        await house.settle(20)
+        assert house.trouble.writes > before
+        house.trouble.odds = 0.0
+        await house.settle(25)
+        assert (await house.client.get(POD, "p", "ns"))["status"]["phase"] == "Failed"
+
+    in_house(story)
+    assert not [r for r in caplog.records if r.exc_info]
+
+
 @pytest.mark.parametrize(("tolerated", "after"), [(None, 0), (100, 100)])
 def test_pods_that_do_not_tolerate_their_node(tolerated: int | None, after: int) -> None:
     async def story(house: House) -> None:

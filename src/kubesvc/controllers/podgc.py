@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
-from kubesvc.api.errors import Conflict, NotFound
+from kubesvc.api.errors import ApiError, Conflict, NotFound
 from kubesvc.api.kinds import NODE, POD
 from kubesvc.api.node import Node
 from kubesvc.api.pod import Pod
+from kubesvc.client.interface import Unreachable, loudness
 from kubesvc.client.workqueue import Key
 
 from .disruption_target import mark
 from .runner import Controller, ControllerContext
 from .slimpod import pods_of
+
+log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 20.0
 QUARANTINE_SECONDS = 40.0
@@ -54,11 +58,12 @@ class PodGarbageCollector(Controller):
                     for key in self.by_node.keys(name):
                         self.queue.add_after(key, QUARANTINE_SECONDS)
             pods = list(self.pods.values())
-            for pod in plan_terminated(pods, MOST_TERMINATED):
-                await self.remove(pod)
-            for pod in pods:
-                if pod.terminating and not pod.spec.node_name:
+            stray = [pod for pod in pods if pod.terminating and not pod.spec.node_name]
+            for pod in (*plan_terminated(pods, MOST_TERMINATED), *stray):
+                try:
                     await self.remove(pod)
+                except (ApiError, Unreachable) as error:  # the next turn finds it again, and others need not wait
+                    log.log(loudness(error), "pod %s/%s is not collected yet: %s", pod.namespace, pod.name, error)
 
     async def reconcile(self, key: Key) -> None:
         pod = self.pods.get(key)
