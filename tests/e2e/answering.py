@@ -70,7 +70,8 @@ def serve_http(words: Words, kind: str, port: int, certificate: str = "") -> Non
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        # shaken hands with by the thread of the connection: one client that stands still keeps no other waiting
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.serve_forever()
 
 

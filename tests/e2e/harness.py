@@ -47,8 +47,13 @@ def need_machine() -> None:
     assert not missing, "nodes cannot live here:\n" + "\n".join(missing)
 
 
+NOT_YET = (AssertionError, LookupError, OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError)
+"""How a check fails of which another try may be the better."""
+
+
 def eventually(check: Callable[[], Any], seconds: float = PATIENCE_SECONDS, *, every: float = 0.05) -> Any:
-    """The first true answer of `check`; the last failure or answer is what an impatient test is told."""
+    """The first true answer of `check`; the last failure or answer is what an impatient test is told. What is not there
+    yet, does not answer yet or is half written fails a check as a wrong answer does."""
     deadline = time.monotonic() + seconds
     last: Any = None
     while time.monotonic() < deadline:
@@ -56,7 +61,7 @@ def eventually(check: Callable[[], Any], seconds: float = PATIENCE_SECONDS, *, e
             last = check()
             if last:
                 return last
-        except (AssertionError, KeyError, IndexError, subprocess.CalledProcessError) as error:
+        except NOT_YET as error:
             last = error
         time.sleep(every)
     raise AssertionError(f"not within {seconds:.0f} s; last: {last!r}")
