@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubesvc.api.errors import ApiError, Forbidden
+from kubesvc.api.errors import ApiError, Forbidden, ServiceUnavailable
 from kubesvc.api.kinds import (
     CONFIG_MAP,
     LIMIT_RANGE,
@@ -20,6 +20,7 @@ from kubesvc.api.kinds import (
     RESOURCE_QUOTA,
     SERVICE,
 )
+from kubesvc.apiserver import quotas
 from kubesvc.apiserver.apiserver import ApiServer
 from kubesvc.apiserver.limits import fill_in, problems_of_pod
 from kubesvc.apiserver.options import WriteOptions
@@ -192,6 +193,25 @@ def test_a_quota_counts_what_was_there_before_it_and_follows_changes() -> None:
         await client.patch(SERVICE, "s", "default", patch, "merge")
         await told(client, {"services": "2", "services.nodeports": "2"})
         await client.patch(SERVICE, "s", "default", {"metadata": {"labels": {"a": "b"}}}, "merge")
+
+    served(run)
+
+
+def test_figures_that_could_not_be_written_are_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "AGAIN_SECONDS", 0.01)
+
+    async def run(server: ApiServer, client: Client) -> None:
+        patch, refusals = server.local.patch, iter(range(3))
+
+        async def refuse(*given: Any, **named: Any) -> Any:
+            if next(refusals, None) is not None:
+                raise ServiceUnavailable("the store is away")
+            return await patch(*given, **named)
+
+        monkeypatch.setattr(server.local, "patch", refuse)
+        await client.create(RESOURCE_QUOTA, quota({"configmaps": "5"}), "default")
+        await told(client, {"configmaps": "0"})
+        assert next(refusals, None) is None, "all of them were met"
 
     served(run)
 

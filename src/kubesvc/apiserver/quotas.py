@@ -27,6 +27,8 @@ log = logging.getLogger("kubesvc.apiserver")
 
 STATUS_SECONDS = 0.05
 """How long changes gather before a status is written."""
+AGAIN_SECONDS = 1.0
+"""How long after a refusal that may pass it is tried again."""
 
 Place = tuple[str, str]
 """A resource (`foos.example.com`) and the name of one of its objects."""
@@ -198,12 +200,19 @@ class Quotas:
             await asyncio.sleep(STATUS_SECONDS)
             self.wake.clear()
             dirty, self.dirty = self.dirty, {}
+            refused = 0
             for namespace, name in dirty:
                 try:
                     await self.tell(client, namespace, name)
                 except ApiError as e:
-                    if e.status_code not in (404, 409):
-                        log.warning("quota %s/%s: %s", namespace, name, e)
+                    if e.status_code in (404, 409):  # gone, or another by that name, which tells of itself
+                        continue
+                    log.warning("quota %s/%s: %s; tried again in %g s", namespace, name, e, AGAIN_SECONDS)
+                    self.dirty[namespace, name] = None
+                    refused += 1
+            if refused:
+                await asyncio.sleep(AGAIN_SECONDS)
+                self.wake.set()
 
     async def tell(self, client: Client, namespace: str, name: str) -> None:
         """Write what a quota limits and what is used of it into its status, if that changed."""
