@@ -4,8 +4,6 @@ parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from . import fields
 from .checks import items, one_of, part
 from .fields import Errors, Path
@@ -14,7 +12,6 @@ from .pod import LabelSelector
 from .webhookconfiguration import validate_rule
 
 SPEC = Path("spec")
-UNEVALUATED = "{}: expressions are stored but not evaluated by this server"
 
 
 class ParamKind(Struct, frozen=True):
@@ -98,11 +95,6 @@ def validate_match(match: Object, path: Path) -> Errors:
         for i, rule in enumerate(items(match, name)):
             errors += validate_rule(rule, path / name @ i)
     return errors
-
-
-def unevaluated(kind: str) -> Callable[[Object, Object | None], list[str]]:
-    """What whoever writes an object of this kind is told."""
-    return lambda _, __: [UNEVALUATED.format(kind)]
 
 
 def kind_text(kind: ParamKind | None) -> str:

@@ -1,13 +1,11 @@
-"""MutatingAdmissionPolicy: changes of writes as CEL expressions. Stored, checked for their form, and never evaluated;
-whoever writes one is told so.
-"""
+"""MutatingAdmissionPolicy: changes of writes as CEL expressions, which admission evaluates."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from . import fields, shape, workload
-from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, unevaluated, validate_policy
+from .admissionpolicy import SPEC, MatchResources, ParamKind, default_policy, kind_text, validate_policy
 from .checks import items, one_of, part
 from .fields import Errors, Path
 from .kind import Column, Kind, Since, Situation
@@ -57,6 +55,9 @@ def validate(obj: Object, _: Situation) -> Errors:
         errors.append(fields.required(SPEC / "mutations", "mutations must contain at least one item"))
     for i, mutation in enumerate(mutations):
         errors += validate_mutation(mutation, SPEC / "mutations" @ i)
+    from .mutationexpressions import mutation_errors
+
+    errors += mutation_errors(spec, SPEC)
     reinvocation, here = spec.get("reinvocationPolicy"), SPEC / "reinvocationPolicy"
     if not reinvocation:
         return [*errors, fields.required(here)]
@@ -94,7 +95,6 @@ MUTATING_ADMISSION_POLICY = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=unevaluated("MutatingAdmissionPolicy"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda p: p.name, format="name"),

@@ -1,11 +1,9 @@
-"""MutatingAdmissionPolicyBinding: where a policy is to hold, and with which parameters. Stored and checked for its
-form; since no policy is evaluated, whoever writes one is told so.
-"""
+"""MutatingAdmissionPolicyBinding: where a policy is to hold, and with which parameters."""
 
 from __future__ import annotations
 
 from . import shape, workload
-from .admissionpolicy import MatchResources, ParamRef, default_binding, reference_text, unevaluated, validate_binding
+from .admissionpolicy import MatchResources, ParamRef, default_binding, reference_text, validate_binding
 from .checks import part
 from .fields import Errors
 from .kind import Column, Kind, Since, Situation
@@ -44,7 +42,6 @@ MUTATING_ADMISSION_POLICY_BINDING = Kind(
     default=default,
     validate=validate,
     validate_update=lambda new, _, situation: validate(new, situation),
-    warn=unevaluated("MutatingAdmissionPolicyBinding"),
     generation=workload.spec_changed,
     columns=(
         Column("Name", lambda b: b.name, format="name"),

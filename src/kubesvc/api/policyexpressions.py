@@ -132,14 +132,7 @@ class PolicyPrograms:
         with_params = spec.get("paramKind") is not None
         usual = environment(params=with_params, authorizer=False)
         self.conditions = conditions_of(items(spec, "matchConditions"), environment(params=with_params))
-        self.variables: list[tuple[str, Compiled]] = []
-        known: dict[str, Type] = {}
-        for variable in items(spec, "variables"):
-            own = Type("kubernetes.variables", fields=dict(known))
-            one = compile_one(str(variable.get("expression") or ""), {**usual, **WITH_AUTHORIZER, "variables": own})
-            name = str(variable.get("name") or "")
-            self.variables.append((name, one))
-            known[name] = one.program.result if one.program is not None else DYN
+        self.variables, known = variables_of(spec, usual)
         usual["variables"] = Type("kubernetes.variables", fields=known)
         self.validations = [self.validation(v, usual) for v in items(spec, "validations")]
         self.annotations = [
@@ -151,6 +144,19 @@ class PolicyPrograms:
         test = compile_one(str(raw.get("expression") or ""), {**usual, **WITH_AUTHORIZER}, ("bool",))
         text = str(raw.get("messageExpression") or "")
         return Validation(raw, test, compile_one(text, usual, ("string",)) if text.strip() else None)
+
+
+def variables_of(spec: Object, usual: Mapping[str, Type]) -> tuple[list[tuple[str, Compiled]], dict[str, Type]]:
+    """(a policy's variables, their types). Each may use those before it."""
+    found: list[tuple[str, Compiled]] = []
+    known: dict[str, Type] = {}
+    for variable in items(spec, "variables"):
+        own = Type("kubernetes.variables", fields=dict(known))
+        one = compile_one(str(variable.get("expression") or ""), {**usual, **WITH_AUTHORIZER, "variables": own})
+        name = str(variable.get("name") or "")
+        found.append((name, one))
+        known[name] = one.program.result if one.program is not None else DYN
+    return found, known
 
 
 def conditions_of(conditions: Sequence[Object], variables: Mapping[str, Type]) -> list[tuple[str, Compiled]]:
@@ -190,14 +196,12 @@ def condition_errors(conditions: Sequence[Object], at: Path, variables: Mapping[
     return errors
 
 
-def policy_errors(spec: Object, at: Path) -> Errors:
-    """What is wrong with a policy's expressions; that they are there at all is for others to say."""
-    with_params = spec.get("paramKind") is not None
-    errors = condition_errors(items(spec, "matchConditions"), at / "matchConditions", environment(params=with_params))
+def variable_errors(variables: Sequence[tuple[str, Compiled]], at: Path) -> Errors:
+    """What is wrong with a policy's variables."""
+    errors: Errors = []
     seen: set[str] = set()
-    programs = PolicyPrograms(spec)
-    for i, (name, one) in enumerate(programs.variables):
-        here = at / "variables" @ i
+    for i, (name, one) in enumerate(variables):
+        here = at @ i
         if not name.strip():
             errors.append(fields.required(here / "name", "name is not specified"))
         elif not is_word(name):
@@ -209,6 +213,15 @@ def policy_errors(spec: Object, at: Path) -> Errors:
             errors.append(fields.required(here / "expression", "expression is not specified"))
         else:
             errors += expression_error(one, here / "expression")
+    return errors
+
+
+def policy_errors(spec: Object, at: Path) -> Errors:
+    """What is wrong with a policy's expressions; that they are there at all is for others to say."""
+    with_params = spec.get("paramKind") is not None
+    errors = condition_errors(items(spec, "matchConditions"), at / "matchConditions", environment(params=with_params))
+    programs = PolicyPrograms(spec)
+    errors += variable_errors(programs.variables, at / "variables")
     for i, validation in enumerate(programs.validations):
         here = at / "validations" @ i
         if validation.test.source.strip():

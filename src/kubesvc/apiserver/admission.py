@@ -30,6 +30,7 @@ from kubesvc.clock import Clock, Random
 from . import limits, refusals
 from .cache import Cache
 from .certificateadmission import CertificateAdmission
+from .mutatingpolicies import MutatingPolicies
 from .noderestriction import NodeRestriction
 from .options import WriteOptions
 from .policies import Policies
@@ -72,6 +73,7 @@ class Admission:
         self.certificates = CertificateAdmission(clock, self.enabled)
         self.webhooks = Webhooks(cache, random)
         self.policies = Policies(cache)
+        self.changes = MutatingPolicies(cache)
         self.webhooks.authority = self.policies.judged
         self.clock = clock
         self.random = random
@@ -117,15 +119,26 @@ class Admission:
     # ------------------------------------------------------------------ webhooks
 
     async def mutate(self, asked: Asked, warnings: list[str]) -> Object | None:
-        """The last of the plugins that change objects: the object as webhooks want it, None if they leave it alone."""
-        if self.webhooks.idle or not self.enabled("MutatingAdmissionWebhook"):
-            return None
-        return await self.webhooks.mutate(asked, warnings)
+        """The last of the plugins that change objects: the object as policies and webhooks want it, None if they leave
+        it alone. Policies that want it are asked again after webhooks that changed something."""
+        policies = not self.changes.idle and self.enabled("MutatingAdmissionPolicy")
+        current = asked
+        if policies:
+            new = await self.changes.mutate(current, self.webhooks.seen_as, self.webhooks.convert)
+            current = current._replace(new=new) if new is not None else current
+        if not self.webhooks.idle and self.enabled("MutatingAdmissionWebhook"):
+            new = await self.webhooks.mutate(current, warnings)
+            if new is not None:
+                current = current._replace(new=new)
+                if policies:
+                    new = await self.changes.mutate(current, self.webhooks.seen_as, self.webhooks.convert, again=True)
+                    current = current._replace(new=new) if new is not None else current
+        return current.new if current is not asked else None
 
     @property
     def idle(self) -> bool:
         """Whether there is nobody to ask about a write: neither webhooks nor policies."""
-        return self.webhooks.idle and self.policies.idle
+        return self.webhooks.idle and self.policies.idle and self.changes.idle
 
     async def ask(self, asked: Asked, warnings: list[str]) -> None:
         """Ask the validating policies, then the validating webhooks. Raises what they refuse with."""

@@ -96,6 +96,7 @@ class ApiServer:
         self.registry.admission.nodes.audience_allowed = self._audience_allowed
         self.registry.admission.certificates.allowed = self.allows
         self.registry.admission.policies.judge = self.authorizer.allows
+        self.registry.admission.changes.judge = self.authorizer.allows
         self.health = Health()
         self.metrics = Metrics()
         self.inflight = InFlight(settings.readers_in_flight, settings.writers_in_flight)

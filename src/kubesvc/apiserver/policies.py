@@ -55,13 +55,16 @@ class Policies:
     kinds: where kinds of parameters are looked up. judge: whether somebody may do something, and why
     """
 
+    policy_kind = VALIDATING_ADMISSION_POLICY
+    binding_kind = VALIDATING_ADMISSION_POLICY_BINDING
+
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.kinds: KindSet | None = None
         self.judge: Callable[[Attributes], tuple[bool, str]] = lambda _: (True, "")
         self.known: list[tuple[Object, list[Object]]] | None = None
         self.programs: dict[str, tuple[Object, PolicyPrograms]] = {}
-        for kind in (VALIDATING_ADMISSION_POLICY, VALIDATING_ADMISSION_POLICY_BINDING):
+        for kind in (self.policy_kind, self.binding_kind):
             cache.of(kind).sinks.append(self.forget)
 
     def forget(self, _: list[Event]) -> None:
@@ -71,10 +74,10 @@ class Policies:
         """Policies with bindings, and these, each in order of their names."""
         if self.known is None:
             bindings: dict[str, list[Object]] = {}
-            for item in self.cache.of(VALIDATING_ADMISSION_POLICY_BINDING).select():
+            for item in self.cache.of(self.binding_kind).select():
                 binding = decode(item.value, item.revision)
                 bindings.setdefault(binding["spec"].get("policyName") or "", []).append(binding)
-            policies = [decode(i.value, i.revision) for i in self.cache.of(VALIDATING_ADMISSION_POLICY).select()]
+            policies = [decode(i.value, i.revision) for i in self.cache.of(self.policy_kind).select()]
             self.known = [(p, bindings[p["metadata"]["name"]]) for p in policies if p["metadata"]["name"] in bindings]
             names = {p["metadata"]["name"] for p, _ in self.known}
             self.programs = {n: f for n, f in self.programs.items() if n in names}

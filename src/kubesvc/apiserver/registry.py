@@ -104,7 +104,7 @@ class Registry(Reading):
         self.random = random
         self.hooks: dict[Kind, WriteHooks] = dict(hooks or {})
         self.kinds = kinds or KindSet(KINDS)
-        self.admission.policies.kinds = self.kinds
+        self.admission.policies.kinds = self.admission.changes.kinds = self.kinds
         self.situation = Situation(families=settings.families)
         self.advisers: dict[Kind, Callable[[Object, Object | None], Iterable[str]]] = {}
         """Asked for further warnings about what is written of a kind, with what was there before; none unless set."""

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .evaluate import OPERATORS, TYPES, dotted, function_of
+from .evaluate import OPERATORS, TYPES, function_of
 from .library import FUNCTIONS
 from .regex import made
-from .syntax import Call, CelProblem, Ident, Index, ListOf, Literal, Macro, MapOf, Node, Problem, Select, UInt
+from .syntax import (
+    Call,
+    CelProblem,
+    Ident,
+    Index,
+    ListOf,
+    Literal,
+    Macro,
+    MapOf,
+    Node,
+    Problem,
+    Select,
+    StructOf,
+    UInt,
+    dotted,
+)
 from .types import (
     BOOL,
     BYTES,
@@ -104,6 +119,8 @@ class Checker:
             return map_type(
                 self.joined([k for k, _ in node.entries], keys), self.joined([v for _, v in node.entries], values)
             )
+        if isinstance(node, StructOf):
+            return self.struct_of(node, scope)
         if isinstance(node, Macro):
             return self.macro(node, scope)
         assert isinstance(node, Call)
@@ -158,6 +175,25 @@ class Checker:
             name = "_[?_]" if node.optional else "_[_]"
             return self.fail(node.at, f"found no matching overload for '{name}' applied to '({target}, {key})'")
         return optional_type(found) if optional or node.optional else found
+
+    def struct_of(self, node: StructOf, scope: Mapping[str, Type]) -> Type:
+        """`Name{field: value}`, where the scope says of what `Name` is the type; fields that it does not list may be
+        any, and what is below it by name is of the same sort."""
+        known = scope.get(node.name.split(".")[0])
+        found = [self.element(v, i in node.optional, scope) for i, (_, v) in enumerate(node.entries)]
+        if known is None or known.name != "type":
+            return self.fail(node.at, f"undeclared reference to '{node.name}' (in container '')")
+        made = known.params[0]
+        if made.fields is None:
+            return Type(node.name)
+        for (field, value), one in zip(node.entries, found, strict=True):
+            wanted = made.fields.get(field)
+            if wanted is None:
+                self.fail(value.at, f"undefined field '{field}'")
+            elif not fits(one, wanted, {}):
+                text = f"expected type of field '{field}' is '{wanted}' but provided type is '{one}'"
+                self.fail(value.at, text)
+        return made
 
     def element(self, node: Node, optional: bool, scope: Mapping[str, Type]) -> Type:
         found = self.type_of(node, scope)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .library import FUNCTIONS
-from .syntax import Call, Ident, Index, ListOf, Literal, Macro, MapOf, Node, Select, UInt
+from .syntax import Call, Ident, Index, ListOf, Literal, Macro, MapOf, Node, Select, StructOf, UInt, dotted
 from .types import Overload
 from .values import (
     LEAST_TIME,
@@ -23,6 +23,7 @@ from .values import (
     Duration,
     Optional,
     OutOfBudget,
+    StructMap,
     Timestamp,
     added,
     equal,
@@ -65,17 +66,6 @@ def no_overload(name: str = "") -> CelError:
     return CelError(NO_OVERLOAD)
 
 
-def dotted(node: Node) -> str:
-    """`a.b.c` as a name; "" if it is none."""
-    names: list[str] = []
-    while isinstance(node, Select) and not (node.test or node.optional):
-        names.append(node.field)
-        node = node.target
-    if not isinstance(node, Ident):
-        return ""
-    return ".".join([node.name, *reversed(names)])
-
-
 def function_of(node: Call, bound: frozenset[str]) -> str:
     """The name of the function of a library that a call such as `sets.contains(a, b)` means; "" if it is a method."""
     if node.target is None:
@@ -108,6 +98,8 @@ class Compiler:
             return self.list_of(node, bound)
         if isinstance(node, MapOf):
             return self.map_of(node, bound)
+        if isinstance(node, StructOf):
+            return self.struct_of(node, bound)
         if isinstance(node, Macro):
             return self.macro(node, bound)
         assert isinstance(node, Call)
@@ -218,6 +210,26 @@ class Compiler:
                 if known in out:
                     raise CelError(f"Failed with repeated key: {unkey(known)}")
                 out[known] = found
+            return out
+
+        return run
+
+    def struct_of(self, node: StructOf, bound: frozenset[str]) -> Run:
+        entries = [(k, self.run(v, bound), i in node.optional) for i, (k, v) in enumerate(node.entries)]
+        name = node.name
+
+        def run(frame: Frame) -> Any:
+            frame.spend(40)
+            out = StructMap(name)
+            for key, value, optional in entries:
+                found = value(frame)
+                if optional:
+                    if not isinstance(found, Optional):
+                        raise CelError(NO_OVERLOAD)
+                    if not found.present:
+                        continue
+                    found = found.value
+                out[key] = found
             return out
 
         return run

@@ -510,6 +510,8 @@ def register(add: Callable[..., None], add_priced: Callable[..., None]) -> None:
         add(f"format.{name}() -> {f}", lambda one=one: one)
     add(f"<{f}>.validate(string) -> optional_type(list(string))", validated, costly=True)
 
+    add_priced("jsonpatch.escapeKey(string) -> string", lambda t: t.replace("~", "~0").replace("/", "~1"), 1)
+
     s = "kubernetes.Semver"
     for extra in ("", ", bool"):
         add_priced(f"isSemver(string{extra}) -> bool", lambda t, n=False: read_version(t, n) is not None, 5)

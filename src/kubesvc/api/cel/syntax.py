@@ -117,6 +117,15 @@ class MapOf(Node):
         self.at, self.entries, self.optional = at, entries, optional
 
 
+class StructOf(Node):
+    """`Name{field: value}`; `name` may have dots."""
+
+    __slots__ = ("entries", "name", "optional")
+
+    def __init__(self, at: int, name: str, entries: list[tuple[str, Node]], optional: frozenset[int]) -> None:
+        self.at, self.name, self.entries, self.optional = at, name, entries, optional
+
+
 class Macro(Node):
     """A loop over `range`. `second` is "" with one variable; `when` may be None for `map` alone."""
 
@@ -146,12 +155,26 @@ def parts(node: Node) -> Iterator[Node]:
         for key, value in node.entries:
             yield key
             yield value
+    elif isinstance(node, StructOf):
+        for _, value in node.entries:
+            yield value
     elif isinstance(node, Macro):
         yield node.range
         if node.when is not None:
             yield node.when
         if node.then is not None:
             yield node.then
+
+
+def dotted(node: Node) -> str:
+    """`a.b.c` as a name; "" if it is none."""
+    names: list[str] = []
+    while isinstance(node, Select) and not (node.test or node.optional):
+        names.append(node.field)
+        node = node.target
+    if not isinstance(node, Ident):
+        return ""
+    return ".".join([node.name, *reversed(names)])
 
 
 def names_in(node: Node) -> set[str]:
@@ -425,6 +448,8 @@ class Parser:
                 index = self.expression()
                 self.expect("]")
                 node = Index(bracket.at, node, index, optional=optional)
+            elif self.at_op("{") and (name := dotted(node)):
+                node = self.struct_of(self.take(), name)
             else:
                 return node
 
@@ -521,6 +546,22 @@ class Parser:
             self.take()
         self.expect("}")
         return MapOf(opening.at, entries, frozenset(optional))
+
+    def struct_of(self, opening: Token, name: str) -> Node:
+        entries: list[tuple[str, Node]] = []
+        optional: set[int] = set()
+        while not self.at_op("}"):
+            if self.at_op("?"):
+                self.take()
+                optional.add(len(entries))
+            field = self.field_name()
+            self.expect(":")
+            entries.append((field, self.expression()))
+            if not self.at_op(","):
+                break
+            self.take()
+        self.expect("}")
+        return StructOf(opening.at, name, entries, frozenset(optional))
 
     # ------------------------------------------------------------------ macros
 

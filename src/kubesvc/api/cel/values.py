@@ -80,6 +80,16 @@ class ObjectMap(dict[str, Any]):
     __slots__ = ()
 
 
+class StructMap(ObjectMap):
+    """An object made by an expression: `Object.spec{…}` has the name `Object.spec`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
 class SetList(list[Any]):
     """A list of `x-kubernetes-list-type: set`: its order does not count, and `+` adds what it lacks."""
 
@@ -121,7 +131,7 @@ def unkey(key: Any) -> Any:
 
 NAMES: Mapping[type, str] = {
     type(None): "null_type", bool: "bool", int: "int", UInt: "uint", float: "double", str: "string", bytes: "bytes",
-    list: "list", SetList: "list", KeyedList: "list", dict: "map", ObjectMap: "object",
+    list: "list", SetList: "list", KeyedList: "list", dict: "map", ObjectMap: "object", StructMap: "object",
     Timestamp: "google.protobuf.Timestamp", Duration: "google.protobuf.Duration", CelType: "type",
     Optional: "optional_type",
 }  # fmt: skip
