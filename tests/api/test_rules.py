@@ -187,6 +187,9 @@ WRONG: tuple[tuple[str, Object, list[str]], ...] = (
      "'b'"]),
     ("what the schema leaves open", at_spec("self.x.y == 1", x={"x-kubernetes-preserve-unknown-fields": True}),
      ["undefined field 'x'"]),
+    ("a default that its rules refuse", at_spec("true", a={**NUMBER, "default": 0, "x-kubernetes-validations":
+     [{"rule": "self > 0", "message": "m"}]}),
+     ['properties[spec].properties[a].default: Invalid value: "integer": m']),
     ("an unknown variable", at_spec("object.b > 1"), ["undeclared reference to 'object' (in container '')"]),
     ("types that do not fit", at_spec("self.a == 'x'", a=NUMBER),
      ["found no matching overload for '_==_' applied to '(int, string)'"]),

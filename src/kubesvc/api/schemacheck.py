@@ -16,7 +16,7 @@ from .fields import Errors, FieldError, Path
 from .meta import Object
 from .patterns import BadPattern, Unspoken, compiled
 from .rulecheck import form_errors, rule_errors
-from .rules import has_rules
+from .rules import Ruled, evaluate, has_rules
 from .structural import Structural, deeper_than, prune
 from .valuecheck import NOWHERE, Check
 
@@ -81,6 +81,8 @@ def schema_errors(schema: Object, path: Path, *, status: bool) -> Errors:
         out += default_errors(schema, path)
     if not out and has_rules(schema):
         out += rule_errors(schema, path)
+    if not out and has_rules(schema):
+        out += spoiled_defaults(schema, path)
     return out
 
 
@@ -425,6 +427,18 @@ def default_errors(schema: Object, path: Path) -> Iterator[FieldError]:
     for inner, below, nested in parts(schema, path):
         if not nested:
             yield from default_errors(inner, below)
+
+
+def spoiled_defaults(schema: Object, path: Path) -> Iterator[FieldError]:
+    """Defaults for which the rules at and below their own place do not hold."""
+    if schema.get("default") is not None and has_rules(schema):
+        run = evaluate(Ruled(schema, root=bool(schema.get("x-kubernetes-embedded-resource"))), schema["default"])
+        for error in run.errors:
+            place = path / "default" if error.path == NOWHERE else path / "default" / error.path
+            yield FieldError(str(place), error.type, error.value, error.detail)
+    for inner, below, nested in parts(schema, path):
+        if not nested:
+            yield from spoiled_defaults(inner, below)
 
 
 def unchecked_patterns(schema: Any) -> list[str]:

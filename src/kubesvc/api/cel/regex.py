@@ -7,6 +7,7 @@ are followed at once, in the order in which a backtracking engine would try them
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -178,19 +179,22 @@ def size_of(tree: Iterable[Any]) -> int:
 
 
 class Patterns:
-    """Compiled patterns, the last ones kept. A pattern that is none is kept as what is wrong with it."""
+    """Compiled patterns, the last ones kept. A pattern that is none is kept as what is wrong with it. Threads may share
+    it."""
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.lock = threading.Lock()
         self.known: dict[str, Regex | str] = {}
 
     def make(self, pattern: str) -> Regex | str:
         found = self.known.get(pattern)
         if found is None:
             found = self.read(pattern)
-            if len(self.known) >= self.most:
-                del self.known[next(iter(self.known))]
-            self.known[pattern] = found
+            with self.lock:
+                if len(self.known) >= self.most:
+                    del self.known[next(iter(self.known))]
+                self.known[pattern] = found
         return found
 
     def read(self, pattern: str) -> Regex | str:
