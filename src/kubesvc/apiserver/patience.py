@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kubesvc.api.fields import Errors, invalid
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
 from kubesvc.api.rules import ABSENT, BLOCKED, TooDear, blocked, evaluate
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 AT_ONCE = 500_000
@@ -28,6 +30,8 @@ beside = threading.local()
 
 @lru_cache(maxsize=1)
 def thread() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="expressions")
 
 
