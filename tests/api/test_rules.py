@@ -10,8 +10,9 @@ import pytest
 from kubesvc.api.cel.schematypes import escaped
 from kubesvc.api.fields import Path
 from kubesvc.api.meta import Object
-from kubesvc.api.rules import ABSENT, OVER_TOTAL, Ruled, evaluate, field_path
+from kubesvc.api.rules import OVER_TOTAL, Ruled, evaluate, field_path
 from kubesvc.api.schemacheck import schema_errors
+from kubesvc.api.valuecheck import ABSENT
 
 AT = Path("spec") / "validation" / "openAPIV3Schema"
 

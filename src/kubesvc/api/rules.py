@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from . import fields
 from .fields import Errors, FieldError, Path
 from .meta import Object
+from .valuecheck import ABSENT, by_keys, key_of
 
 if TYPE_CHECKING:
     from .cel.program import Program
     from .cel.schematypes import Shape
 
-ABSENT: Any = object()
 NOWHERE = "<nil>"
 MOST_MESSAGE_BYTES = 5 << 10
 REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
@@ -199,7 +199,7 @@ class Ruled:
         elif isinstance(value, list) and self.items is not None:
             known = by_keys(old, self.keys) if self.keys and isinstance(old, list) else {}
             for i, item in enumerate(value):
-                self.items.look(item, known.get(keys_of(item, self.keys), ABSENT), path @ i, run)
+                self.items.look(item, known.get(key_of(item, self.keys), ABSENT) if known else ABSENT, path @ i, run)
 
     def ask(self, value: Any, old: Any, path: Path, run: Evaluation) -> None:
         """Ask the rules of one place."""
@@ -301,14 +301,6 @@ def old_value(before: Any, *, optional: bool) -> Any:
 
 def shown(path: Path) -> str:
     return str(path) or NOWHERE
-
-
-def keys_of(item: Any, keys: tuple[str, ...]) -> Any:
-    return repr([item.get(k) for k in keys]) if keys and isinstance(item, dict) else None
-
-
-def by_keys(items: list[Any], keys: tuple[str, ...]) -> dict[Any, Any]:
-    return {keys_of(i, keys): i for i in items if isinstance(i, dict)}
 
 
 def has_rules(schema: Any) -> TypeGuard[Object]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kubesvc.api.fields import Errors, invalid
 from kubesvc.api.kind import Kind
 from kubesvc.api.meta import Object
-from kubesvc.api.rules import ABSENT, BLOCKED, TooDear, blocked, evaluate
+from kubesvc.api.rules import BLOCKED, TooDear, blocked, evaluate
+from kubesvc.api.valuecheck import ABSENT
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

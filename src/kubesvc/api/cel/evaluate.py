@@ -299,7 +299,7 @@ def entry(value: Any, key: Any) -> Any:
         if isinstance(key, float) and key.is_integer():
             key = int(key)
         if not isinstance(key, int) or isinstance(key, bool):
-            raise CelError(f"unsupported index type '{CelType.__name__}' in list" if key is None else NO_OVERLOAD)
+            raise CelError(NO_OVERLOAD)
         if not 0 <= key < len(value):
             raise CelError(f"index out of bounds: {key}")
         return value[key]
