@@ -28,7 +28,6 @@ CONDITIONS_BUDGET = TOTAL_BUDGET // 4
 """What all match conditions of one policy or webhook may cost together."""
 MOST_MESSAGE_BYTES = 5 << 10
 MOST_CONDITIONS = 64
-MOST_VARIABLES = 1024
 OVER_TOTAL = "validation failed due to running out of cost budget, no further validation rules will be run"
 OVER_CALL = "operation cancelled: actual cost limit exceeded"
 REASON_CODES = {"Forbidden": 403, "Unauthorized": 401, "RequestEntityTooLarge": 413, "Invalid": 422}

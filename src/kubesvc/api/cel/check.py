@@ -218,7 +218,7 @@ class Checker:
             elif self.formatting:
                 common = DYN
             else:
-                return self.fail(start_of(node), f"expected type '{common}' but found '{one}'")
+                return self.fail(node.at, f"expected type '{common}' but found '{one}'")
         return common if common is not None else DYN
 
     # ------------------------------------------------------------------ loops
@@ -239,7 +239,7 @@ class Checker:
         if node.when is not None:
             test = self.type_of(node.when, inner)
             if test is not DYN and test.name != "bool" and node.name != "sortBy":
-                self.fail(start_of(node.when), f"expected type 'bool' but found '{test}'")
+                self.fail(node.when.at, f"expected type 'bool' but found '{test}'")
         if node.name in ("all", "exists", "exists_one"):
             return BOOL
         if node.name == "filter":
@@ -262,7 +262,7 @@ class Checker:
             return over.params[0], over.params[1]
         if over is not DYN and not over.variable:
             text = f"expression of type '{over}' cannot be range of a comprehension (must be list, map, or dynamic)"
-            self.fail(start_of(node.range), text)
+            self.fail(node.range.at, text)
         return DYN, DYN
 
     # ------------------------------------------------------------------ calls
@@ -273,7 +273,7 @@ class Checker:
             for term in node.args:
                 found = self.type_of(term, scope)
                 if found is not DYN and found.name != "bool":
-                    self.fail(start_of(term), f"expected type 'bool' but found '{found}'")
+                    self.fail(term.at, f"expected type 'bool' but found '{found}'")
             return BOOL
         if name == "_?_:_":
             return self.choice(node, scope)
@@ -396,10 +396,6 @@ def fits(given: Type, wanted: Type, known: Bindings) -> bool:
 
 
 NULLABLE = frozenset(("null", "timestamp", "duration", "type"))
-
-
-def start_of(node: Node) -> int:
-    return node.at
 
 
 def check(node: Node, variables: Mapping[str, Type], source: str) -> Type:

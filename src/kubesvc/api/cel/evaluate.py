@@ -62,10 +62,6 @@ class Frame:
             raise OutOfBudget
 
 
-def no_overload(name: str = "") -> CelError:
-    return CelError(NO_OVERLOAD)
-
-
 def function_of(node: Call, bound: frozenset[str]) -> str:
     """The name of the function of a library that a call such as `sets.contains(a, b)` means; "" if it is a method."""
     if node.target is None:
