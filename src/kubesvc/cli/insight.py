@@ -40,6 +40,7 @@ class Front(msgspec.Struct, frozen=True):
 class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """What to look at.
 
+    own:     the node's address, and own_6 its IPv6 address, from which packets to fronts of that family come
     connect: addresses and ports to open a TCP connection to
     fronts:  service ports whose way through the kernel's rules is wanted
     name:    a full DNS name to ask the server at `own` for, "" for none; type_ its record type
@@ -48,6 +49,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     own: str
+    own_6: str
     connect: list[tuple[str, int]] = []
     fronts: list[Front] = []
     name: str = ""
@@ -162,8 +164,9 @@ async def rules(questions: Questions) -> dict[str, list[str]] | None:
             if table is None:
                 found[str(front)] = []
                 continue
-            packet = Packet(questions.own, front.address, front.port, protocol, interface="")
-            ends = outcomes(table, packet, Host(frozenset((questions.own,))))
+            own = questions.own_6 if ":" in front.address else questions.own
+            packet = Packet(own, front.address, front.port, protocol, interface="")
+            ends = outcomes(table, packet, Host(frozenset((own,))))
             found[str(front)] = [place(o.destination, o.port) for o in ends if translated(o, front)]
     except (NftError, OSError):
         return None

@@ -14,6 +14,7 @@ import msgspec
 
 from kubesvc.api.endpointslice import ENDPOINT_SLICE, EndpointSlice
 from kubesvc.api.service import Service
+from kubesvc.instance.options import second_address
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import ProxyReport, read_ports, read_report
 from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId
@@ -113,6 +114,7 @@ def questions_for(
     external = service.spec.type == "ExternalName"
     return Questions(
         own=node.address,
+        own_6=second_address(node.address),
         connect=list(connect)[:MOST_CONNECTIONS],
         fronts=fronts,
         name="" if external else f"{service.name}.{service.namespace}.svc.{naming.ZONE.text}.",
@@ -219,7 +221,9 @@ async def forget_stale(
             continue
         ports = reach.planned_ports(service, slices, reach.place_of(None))
         fronts = [Front(p.cluster_ip, p.port, p.name.protocol) for p in ports if p.name.protocol == "UDP"]
-        answers = await ask_node(paths, record, n, Questions(own=n.address, flows=fronts))
+        answers = await ask_node(
+            paths, record, n, Questions(own=n.address, own_6=second_address(n.address), flows=fronts)
+        )
         if answers is None or record.fabric is None or n.ground is None:
             continue
         stale = stale_flows(service, slices, answers)
