@@ -465,10 +465,12 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
 
     ranges, loopback = control.options.load_balancer_range, control.record.loopback
     services = factory.of(SERVICE)
-    network, claim = claim_host_network(loopback)
-    ports = HostPorts(services, events, loopback, keeper.doors, problems, ranges, network)
+    claims = {6 if ":" in r else 4: claim_host_network(loopback, 6 if ":" in r else 4) for r in ranges}
+    networks = {version: number for version, (number, _) in claims.items()}
+    ports = HostPorts(services, events, loopback, keeper.doors, problems, ranges, networks)
     async with asyncio.TaskGroup() as group:
-        group.create_task(hold(claim))
+        for _, claim in claims.values():
+            group.create_task(hold(claim))
         group.create_task(events.run())
         group.create_task(ports.run())
         if ranges:
@@ -477,7 +479,7 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
                 factory.of(ENDPOINT_SLICE),
                 factory.of(NODE),
                 ranges,
-                network,
+                networks,
                 lambda: {name: address for name, (_, address) in keeper.doors().items()},
                 keeper.balance,
                 shown,

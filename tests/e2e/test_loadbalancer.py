@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from .harness import Instance, eventually, ready_pods
-from .test_packets import AGNHOST
+from .harness import Instance, eventually, fresh_instance, ready_pods
+from .test_packets import AGNHOST, echo_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -114,3 +115,67 @@ def test_its_end_gives_the_address_back(balanced: Instance) -> None:
     address = eventually(lambda: vip(balanced))
     balanced.kubectl("delete", "service", "balanced", "--timeout=120s")
     eventually(lambda: address not in balanced.run("status", "--name", balanced.name).stdout)
+
+
+OUTSIDE_6 = "fd77::1"
+BOTH = ("--cluster-cidr", "10.244.0.0/16,fd00:244::/56", "--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112")
+
+
+def test_both_families(machine: None) -> None:
+    """PROXY-126: a Service of both families has an address of each, which leads a host outside, nodes, Pods and this
+    host to the endpoints of both nodes; and to those of the node that has any under the local policy."""
+    with fresh_instance() as instance:
+        instance.up("--nodes", "2", "--store", "memory", *BOTH)
+        instance.run("outside", "add", "client", "--name", instance.name, "--address", f"{OUTSIDE}/24,{OUTSIDE_6}/64")
+        pods = [echo_pod(f"both-{n}", f"n{n}") for n in (1, 2)]
+        spec = {
+            "type": "LoadBalancer",
+            "ipFamilyPolicy": "RequireDualStack",
+            "selector": {"app": "packets"},
+            "ports": [{"port": 80, "targetPort": 8080}],
+        }
+        instance.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "both"}, "spec": spec}, *pods)
+        ready_pods(instance, "app=packets", 2)
+
+        def given() -> list[str]:
+            ingress = instance.get("service", "both")["status"]["loadBalancer"].get("ingress") or []
+            return [i["ip"] for i in ingress]
+
+        addresses = eventually(given)
+        assert addresses == ["172.31.0.1", "fd00:172:31::1"]
+
+        def told() -> list[dict[str, Any]]:
+            found = json.loads(instance.run("status", "--name", instance.name, "--json").stdout)["loadBalancers"]
+            return found if [b["address"] for b in found] == addresses else []
+
+        def answering(who: str, host: str, path: str = "hostname") -> set[str]:
+            """Who answers twenty connections; nobody if one of them is not answered."""
+            at = f"[{host}]" if ":" in host else host
+            urls = [f"http://{at}/{path}?{n}" for n in range(20)]
+            ask = ("curl", "-s", "-g", "-m", "5", "-H", "Connection: close", "-w", "\\n", *urls)
+            if who == "outside":
+                said = instance.run(
+                    "outside", "exec", "client", "--name", instance.name, "--", *ask, check=False
+                ).stdout
+            elif who == "pod":
+                said = instance.kubectl("exec", "both-1", "--", *ask, check=False)
+            else:
+                said = instance.inside(*ask, check=False).stdout
+            return set(said.split()) if len(said.split()) == 20 else set()
+
+        whole = {"both-1", "both-2"}
+        for address in addresses:
+            for who in ("outside", "pod", "node"):
+                eventually(partial(lambda who, host: answering(who, host) == whole, who, address))
+        for shown in eventually(told):
+            with urllib.request.urlopen(f"http://{shown['host']}/hostname", timeout=60) as answer:
+                assert answer.read().decode() in whole
+        eventually(lambda: instance.run("why", "svc/both", "--name", instance.name, check=False).returncode == 0)
+
+        instance.kubectl("patch", "service", "both", "-p", '{"spec": {"externalTrafficPolicy": "Local"}}')
+        instance.kubectl("delete", "pod", "both-1", "--now")
+        eventually(lambda: answering("outside", addresses[1]) == {"both-2"})
+        # Nobody stands between (PROXY-46): every connection comes to the node of the endpoint.
+        eventually(
+            lambda: {c.rpartition(":")[0] for c in answering("outside", addresses[1], "clientip")} == {OUTSIDE_6}
+        )

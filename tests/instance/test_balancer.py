@@ -12,7 +12,7 @@ from kubesvc.api.node import Node
 from kubesvc.api.service import Service
 from kubesvc.instance.balancer import balanced_addresses, claim_host_network, eligible, host_address, plan_routes
 
-RANGES = ("172.31.0.0/24",)
+RANGES = ("172.31.0.0/24", "fd00:172:31::/112")
 NODES = {"n1": "172.30.0.11", "n2": "172.30.0.12"}
 
 
@@ -22,13 +22,14 @@ def service(name: str, *ips: str, mode: str = "VIP", **spec: Any) -> Service:
     return typed({"metadata": {"name": name, "namespace": "ns"}, "spec": whole, "status": status}, Service)
 
 
-def slice_of(**ready_by_node: bool) -> EndpointSlice:
+def slice_of(family: str = "IPv4", **ready_by_node: bool) -> EndpointSlice:
+    prefix = "10.244.1." if family == "IPv4" else "fd00:244::"
     endpoints = [
-        {"addresses": [f"10.244.1.{i}"], "nodeName": node, "conditions": {"ready": ready}}
+        {"addresses": [f"{prefix}{i}"], "nodeName": node, "conditions": {"ready": ready}}
         for i, (node, ready) in enumerate(ready_by_node.items(), 1)
     ]
     meta = {"name": "s", "namespace": "ns", "labels": {"kubernetes.io/service-name": "a"}}
-    return typed({"metadata": meta, "addressType": "IPv4", "endpoints": endpoints, "ports": []}, EndpointSlice)
+    return typed({"metadata": meta, "addressType": family, "endpoints": endpoints, "ports": []}, EndpointSlice)
 
 
 def node(name: str, ready: str = "True", **meta: Any) -> Node:
@@ -37,6 +38,7 @@ def node(name: str, ready: str = "True", **meta: Any) -> Node:
 
 
 BOTH = ("172.30.0.11", "172.30.0.12")
+BOTH_6 = ("fd00:172:30::11", "fd00:172:30::12")
 LOCAL = {"externalTrafficPolicy": "Local"}
 
 
@@ -49,6 +51,11 @@ LOCAL = {"externalTrafficPolicy": "Local"}
         ("no node under Local without endpoints", [service("a", "172.31.0.1", **LOCAL)], [], {"172.31.0.1": ()}),
         ("an endpoint on a node that is not there does not count", [service("a", "172.31.0.1", **LOCAL)],
          [slice_of(elsewhere=True)], {"172.31.0.1": ()}),
+        ("an address of IPv6 by nodes' addresses of IPv6 (PROXY-126)",
+         [service("a", "fd00:172:31::1", "172.31.0.1")], [], {"fd00:172:31::1": BOTH_6, "172.31.0.1": BOTH}),
+        ("under Local each family by its own endpoints", [service("a", "172.31.0.1", "fd00:172:31::1", **LOCAL)],
+         [slice_of(n1=True, n2=False), slice_of("IPv6", n1=False, n2=True)],
+         {"172.31.0.1": BOTH[:1], "fd00:172:31::1": BOTH_6[1:]}),
         ("ipMode Proxy is not the nodes' affair (PROXY-44)", [service("a", "172.31.0.1", mode="Proxy")], [], {}),
         ("an address outside the pool is somebody else's", [service("a", "203.0.113.1")], [], {}),
         ("another type has none", [service("a", "172.31.0.1", type="NodePort")], [], {}),
@@ -79,13 +86,17 @@ def test_addresses_are_named_once() -> None:
 
 def test_no_two_instances_meet_on_the_host() -> None:
     """Neither those of this user nor those with another state directory, of which nothing is known."""
-    assert host_address(7, "172.31.3.255") == "127.7.3.255"
+    assert host_address({4: 7, 6: 134}, "172.31.3.255") == "127.7.3.255"
+    assert host_address({4: 7, 6: 134}, "fd00:172:31::3:1") == "127.134.0.1", "nor an address of IPv6 one of IPv4"
     first, one = claim_host_network("127.0.0.254")
     second, two = claim_host_network("127.0.0.254")
     with one, two:
         assert 1 <= first <= 254
         assert 1 <= second <= 254
         assert first != second
+    third, six = claim_host_network("127.0.0.254", 6)
+    six.close()
+    assert third not in (first, second)
     again, three = claim_host_network(f"127.0.0.{first}")
     three.close()
     assert again == first, "what its holder let go is free"

@@ -33,13 +33,14 @@ def pairs(near: Links, far: Links, there: int) -> None:
 
 
 def bridges(near: Links, far: Links, there: int) -> None:
-    near.add_bridge("br0")
-    near.add_veth("v0", "v1")
+    near.add_bridge("br0", mac="ee:ee:ee:ee:ee:0e")
+    near.add_veth("v0", "v1", mac="02:00:00:00:00:01")
     near.set_master("v0", "br0")
     near.set_up("br0")
     bridge, port = near.link("br0"), near.link("v0")
     assert bridge is not None and port is not None
     assert port.master == bridge.index and bridge.up
+    assert bridge.mac == "ee:ee:ee:ee:ee:0e", "its own, though the port's is lower"
     with pytest.raises(OSError) as caught:
         near.set_up("none")
     assert caught.value.errno == errno.ENODEV

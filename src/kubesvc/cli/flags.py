@@ -98,16 +98,17 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def pool(text: str) -> tuple[str, ...]:
-    """A network whose addresses are given to load balancers; the network between nodes is IPv4."""
+    """Networks whose addresses are given to load balancers, one or two of different families. On the host each of them
+    has a loopback network of 16 bits."""
     if text == "none":
         return ()
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}; must be an IPv4 network, or none") from None
-    if network.prefixlen < 16:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a /16 or smaller")
-    return (text,)
+    found = networks(text)
+    for part in found:
+        network = ipaddress.ip_network(part)
+        if network.max_prefixlen - network.prefixlen > 16:
+            most = network.max_prefixlen - 16
+            raise argparse.ArgumentTypeError(f"{part!r}: must be a /{most} or smaller")
+    return found
 
 
 def comma(text: str) -> tuple[str, ...]:

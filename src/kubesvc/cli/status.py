@@ -59,7 +59,7 @@ def describe(paths: InstancePaths, record: InstanceRecord | None) -> dict[str, A
         }
         for n in record.nodes
     ]
-    report["outside"] = [{"name": o.name, "address": o.address} for o in read_outside(paths.outside)]
+    report["outside"] = [{"name": o.name, "address": ",".join(o.addresses)} for o in read_outside(paths.outside)]
     report["loadBalancers"] = [
         {"service": b.service, "address": b.address, "host": b.host, "ports": b.ports} for b in record.balancers
     ]

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from kubesvc.instance.options import MOST_NODES, UpOptions
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, ProcessId, read_record, write_record
 from kubesvc.instance.wholefile import FULL
-from kubesvc.instance.wiring import NODE_NETWORK
+from kubesvc.instance.wiring import NODE_NETWORK, NODE_NETWORK_6
 
 from . import WORLDS_FAULT, Failure, first_of, refused
 from .flags import (
@@ -53,6 +53,7 @@ Group = argparse._ArgumentGroup
 DETACHED_PATIENCE_SECONDS = 90.0
 USUAL = ("*", "service-events")
 """The controllers of upstream, and ours that says on a Service what happened to its endpoints."""
+USUAL_POOL, USUAL_POOL_6 = "172.31.0.0/24", "fd00:172:31::/112"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +128,9 @@ def add_networks(group: Group) -> None:
         help="Pods' addresses, one range of each family (default: 10.244.0.0/16)",
     )  # fmt: skip
     group.add_argument(
-        "--load-balancer-range", type=pool, default=("172.31.0.0/24",), metavar="CIDR|none",
-        help="addresses for Services of type LoadBalancer (default: 172.31.0.0/24)",
+        "--load-balancer-range", type=pool, default=None, metavar="CIDR[,CIDR]|none",
+        help="addresses for Services of type LoadBalancer, one range of each family (default: 172.31.0.0/24, and with "
+        "IPv6 fd00:172:31::/112)",
     )  # fmt: skip
 
 
@@ -208,6 +210,8 @@ def add_limits(group: Group) -> None:
 def options_of(args: argparse.Namespace) -> UpOptions:
     if args.nodes + args.simulated_nodes > MOST_NODES:
         raise Failure(f"--nodes: at most {MOST_NODES} nodes fit on the network between them", status=64)
+    if args.load_balancer_range is None:
+        args.load_balancer_range = usual_pool(args.cluster_cidr, args.service_cluster_ip_range)
     if clash := overlap(args):
         raise Failure(clash, status=64)
     for name in ("images_map", "token_auth_file", "audit_policy_file"):
@@ -273,14 +277,28 @@ def options_of(args: argparse.Namespace) -> UpOptions:
 
 def overlap(args: argparse.Namespace) -> str:
     """What is wrong with the load balancers' range beside the other ranges, "" if nothing."""
-    others = [("the network between nodes", NODE_NETWORK)]
+    others = [("the network between nodes", NODE_NETWORK), ("the network between nodes", NODE_NETWORK_6)]
     others += [("--service-cluster-ip-range", r) for r in args.service_cluster_ip_range]
     others += [("--cluster-cidr", r) for r in args.cluster_cidr]
     for own in args.load_balancer_range:
+        if ":" in own and not any(":" in cidr for cidr in args.cluster_cidr):
+            return (
+                f"--load-balancer-range {own}: nodes have IPv6 addresses only where Pods have\nnext: leave it out, or "
+                "--cluster-cidr 10.244.0.0/16,fd00:244::/56"
+            )
         for name, other in others:
-            if ":" not in other and ipaddress.IPv4Network(own).overlaps(ipaddress.IPv4Network(other)):
+            one, two = ipaddress.ip_network(own), ipaddress.ip_network(other)
+            if one.version == two.version and one.overlaps(two):
                 return f"--load-balancer-range {own} overlaps {name} {other}; choose another range, or none"
     return ""
+
+
+def usual_pool(cluster_cidrs: Sequence[str], service_ranges: Sequence[str]) -> tuple[str, ...]:
+    """The load balancers' ranges where none is asked for: of IPv6 where Pods and Services have it, of IPv4 but where
+    Services are of IPv6 alone."""
+    six = all(any(":" in r for r in ranges) for ranges in (cluster_cidrs, service_ranges))
+    four = any(":" not in r for r in service_ranges) or not six
+    return (*((USUAL_POOL,) if four else ()), *((USUAL_POOL_6,) if six else ()))
 
 
 def check_images_map(path: Path) -> None:

@@ -18,6 +18,7 @@ from kubesvc.api.node import Node
 from kubesvc.api.service import Service
 from kubesvc.client.informer import Informer
 
+from .options import second_address
 from .record import BalancerRecord
 from .wiring import Balanced
 
@@ -52,26 +53,32 @@ def plan_routes(
 ) -> dict[str, tuple[str, ...]]:
     """By balancer's address, the addresses of the nodes that take its traffic, in order; () for none at all.
 
-    nodes: those that may take traffic (`eligible`), address by name. An address that several Services claim goes where
-    the first by namespace and name wants it.
+    nodes: those that may take traffic (`eligible`), IPv4 address by name. An address that several Services claim goes
+    where the first by namespace and name wants it. Each family has its own endpoints, and nodes' addresses of its own.
     """
     plan: dict[str, tuple[str, ...]] = {}
     for service in sorted(services, key=lambda s: (s.namespace, s.name)):
         addresses = balanced_addresses(service, ranges)
         if not addresses:
             continue
-        chosen = nodes
-        if service.spec.external_traffic_policy == "Local":
-            here = {
-                e.node_name
-                for s in slices_of(service)
-                for e in s.endpoints or ()
-                if e.node_name and (e.conditions is None or e.conditions.ready is not False)
-            }
-            chosen = {name: address for name, address in nodes.items() if name in here}
         for address in addresses:
-            plan.setdefault(address, tuple(chosen[name] for name in sorted(chosen)))
+            six = ":" in address
+            chosen = set(nodes)
+            if service.spec.external_traffic_policy == "Local":
+                chosen &= nodes_with_endpoints(slices_of(service), "IPv6" if six else "IPv4")
+            plan.setdefault(address, tuple(second_address(nodes[n]) if six else nodes[n] for n in sorted(chosen)))
     return plan
+
+
+def nodes_with_endpoints(slices: Iterable[EndpointSlice], family: str) -> set[str]:
+    """Names of the nodes where a ready endpoint of this family runs."""
+    return {
+        e.node_name
+        for s in slices
+        if s.address_type == family
+        for e in s.endpoints or ()
+        if e.node_name and (e.conditions is None or e.conditions.ready is not False)
+    }
 
 
 def eligible(nodes: Iterable[Node], real: Mapping[str, str]) -> dict[str, str]:
@@ -88,13 +95,14 @@ def eligible(nodes: Iterable[Node], real: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def claim_host_network(loopback: str) -> tuple[int, socket.socket]:
+def claim_host_network(loopback: str, version: int = 4) -> tuple[int, socket.socket]:
     """A number N from 1 to 254 such that 127.N.0.0/16 is this process's as long as the socket is open: the last part of
-    the instance's loopback address, or the next one that no other process of this machine has claimed.
+    the instance's loopback address, for IPv6 (version 6) half the numbers further, or the next one that no other
+    process of this machine has claimed.
 
     The claim is a name that the kernel gives once, whoever asks, and takes back when its holder ends.
     """
-    first = int(loopback.rsplit(".", 1)[1])
+    first = int(loopback.rsplit(".", 1)[1]) + (127 if version == 6 else 0)
     for step in range(254):
         number = (first - 1 + step) % 254 + 1
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -106,17 +114,21 @@ def claim_host_network(loopback: str) -> tuple[int, socket.socket]:
     raise RuntimeError("254 instances have load balancers on this host; no loopback network is left")
 
 
-def host_address(number: int, address: str) -> str:
-    """Where a balancer's address that ends in x.y answers on the host: 127.N.x.y, of the claimed network 127.N. So no
-    two instances and no two Services meet, whatever their ports."""
-    last = ipaddress.IPv4Address(address).packed[2:]
-    return f"127.{number}.{last[0]}.{last[1]}"
+def host_address(networks: Mapping[int, int], address: str) -> str:
+    """Where a balancer's address that ends in the bytes x and y answers on the host: 127.N.x.y, of the network 127.N
+    that was claimed for its family. So no two instances and no two Services meet, whatever their ports.
+
+    networks: N by IP version. IPv6 has but one loopback address, so its balancers too answer at addresses of IPv4.
+    """
+    parsed = ipaddress.ip_address(address)
+    x, y = parsed.packed[-2:]
+    return f"127.{networks[parsed.version]}.{x}.{y}"
 
 
 class Balancer:
     """Keeps the routes in line with what the API says.
 
-    network: the claimed loopback network (`claim_host_network`)
+    networks: the claimed loopback networks, by IP version (`claim_host_network`)
     real:  address by name of the nodes whose process runs, as they are now
     route: carries out changes; blocks, and raises OSError or RuntimeError if it cannot
     shown: told what answers where on the host, whenever that changes
@@ -128,7 +140,7 @@ class Balancer:
         slices: Informer[EndpointSlice],
         nodes: Informer[Node],
         ranges: Sequence[str],
-        network: int,
+        networks: Mapping[int, int],
         real: Callable[[], Mapping[str, str]],
         route: Callable[[tuple[Balanced, ...]], None],
         shown: Callable[[list[BalancerRecord]], None],
@@ -137,7 +149,7 @@ class Balancer:
         self.slices = slices
         self.nodes = nodes
         self.ranges = tuple(ranges)
-        self.network = network
+        self.networks = networks
         self.real = real
         self.route = route
         self.shown = shown
@@ -198,7 +210,7 @@ class Balancer:
         ports = [f"{p.port}/{p.protocol or 'TCP'}" for p in service.spec.ports or ()]
         name = f"{service.namespace}/{service.name}"
         return [
-            BalancerRecord(name, address, host_address(self.network, address), ports)
+            BalancerRecord(name, address, host_address(self.networks, address), ports)
             for address in balanced_addresses(service, self.ranges)
         ]
 

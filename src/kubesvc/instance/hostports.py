@@ -131,8 +131,8 @@ class HostPorts:
     """Keeps the listeners of one instance in step with its Services.
 
     address: the instance's loopback address. doors: by node name, the node's door and address, as they are now.
-    problems: told the lines that `status` shows, whenever they change. ranges: the load balancers' pool; network: the
-    loopback network where they answer (`claim_host_network`).
+    problems: told the lines that `status` shows, whenever they change. ranges: the load balancers' pool; networks: the
+    loopback networks where they answer, by IP version (`claim_host_network`).
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class HostPorts:
         doors: Callable[[], Mapping[str, tuple[Path, str]]],
         problems: Callable[[list[str]], None],
         ranges: Sequence[str] = (),
-        network: int = 1,
+        networks: Mapping[int, int] | None = None,
     ) -> None:
         self.services = services
         self.events = events
@@ -151,7 +151,7 @@ class HostPorts:
         self.doors = doors
         self.problems = problems
         self.ranges = tuple(ranges)
-        self.network = network
+        self.networks = networks or {}
         self.open: dict[Way, asyncio.Server | UdpRelay] = {}
         self.relays: dict[Way, Relay] = {}
         self.refused: dict[Way, str] = {}
@@ -170,7 +170,7 @@ class HostPorts:
                 if port.node_port:
                     found[Way(self.address, protocol, port.node_port)] = service
                 for address in balanced_addresses(service, self.ranges):
-                    found[Way(host_address(self.network, address), protocol, port.port, address)] = service
+                    found[Way(host_address(self.networks, address), protocol, port.port, address)] = service
         return found
 
     async def run(self) -> None:

@@ -24,7 +24,7 @@ from .leftovers import RUNTIME_RECORD, remove_containers, remove_groups
 from .options import NodePlan, NodeProcess, UpOptions, addresses_of
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
-from .wiring import API_ADDRESS, Balanced, Host, Wiring
+from .wiring import API_ADDRESS, Balanced, Host, Wiring, router_addresses
 
 T = TypeVar("T")
 
@@ -102,11 +102,12 @@ class NodeKeeper:
         Blocks for as long as it takes; meant for a thread. Raises NodesFailed.
         """
         record, root = self.record, self.paths.root
+        router = router_addresses(six=any(":" in cidr for cidr in self.options.cluster_cidr))
         try:
             record.fabric = ground.spawn_fabric(root)
             self.save()
             hosts = [self.make_ground(plan, record.fabric) for plan in plans]
-            ground.wire(root, record.fabric, Wiring(bridge=True, connect=tuple(hosts)))
+            ground.wire(root, record.fabric, Wiring(bridge=router, connect=tuple(hosts)))
         except ground.GroundFailed as error:
             raise NodesFailed(
                 f"the nodes' namespaces cannot be made: {error}\n"
@@ -120,7 +121,7 @@ class NodeKeeper:
             node = NodeRecord(plan.name, plan.address, "", zone=plan.zone, simulated=plan.simulated)
             self.record.nodes.append(node)
         own = addresses_of(plan.address, self.options.cluster_cidr)
-        outside = [str(ipaddress.ip_interface(o.address).ip) for o in read_outside(self.paths.outside)]
+        outside = [str(ipaddress.ip_interface(a).ip) for o in read_outside(self.paths.outside) for a in o.addresses]
         directory = self.paths.node(plan.name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / HOST_RESOLVER).unlink(missing_ok=True)  # of an earlier ground
@@ -136,7 +137,7 @@ class NodeKeeper:
             routes=tuple(
                 (r, "")
                 for r in (*self.options.service_cluster_ip_range, *self.options.load_balancer_range, *outside)
-                if ":" not in r or (len(own) > 1 and r in self.options.service_cluster_ip_range)
+                if ":" not in r or len(own) > 1
             ),
         )
 
@@ -235,7 +236,8 @@ class NodeKeeper:
                         continue
                     node = decoder.decode(event.object)
                     if node.name in missing and node.spec.pod_cidr and self.says_ready(node):
-                        self.node(node.name).pod_cidr = node.spec.pod_cidr
+                        here = self.node(node.name)
+                        here.pod_cidr, here.pod_cidrs = node.spec.pod_cidr, list(node.spec.pod_cidrs or ())
                         missing.discard(node.name)
                     if not missing:
                         return

@@ -32,8 +32,8 @@ class UpOptions:
 
     zones: one per node, repeated in turn when there are fewer; empty for none. controllers: selection as
     `run_controllers` takes it; () for none at all. load_balancer_range: where Services of type LoadBalancer get
-    their addresses from; () for nowhere. runtime: the socket of a container runtime that makes the nodes' containers;
-    "" for none.
+    their addresses from, a network of each family at most; () for nowhere. runtime: the socket of a container runtime
+    that makes the nodes' containers; "" for none.
     """
 
     nodes: int = 1

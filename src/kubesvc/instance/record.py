@@ -64,7 +64,10 @@ NodeState = Literal["running", "stopped", "partitioned"]
 
 
 class NodeRecord(msgspec.Struct):
-    """One node: its ground (the process that holds its namespaces), its agent, and what somebody made of it."""
+    """One node: its ground (the process that holds its namespaces), its agent, and what somebody made of it.
+
+    pod_cidr, pod_cidrs: where its Pods' addresses come from: of the primary family, and of each
+    """
 
     name: str
     address: str
@@ -74,15 +77,24 @@ class NodeRecord(msgspec.Struct):
     zone: str = ""
     simulated: bool = False
     state: NodeState = "running"
+    pod_cidrs: list[str] = msgspec.field(default_factory=list)
 
 
 class OutsideRecord(msgspec.Struct):
-    """A host outside the cluster: a namespace on the network between the nodes."""
+    """A host outside the cluster: a namespace on the network between the nodes.
+
+    address, second: with prefix length; `second` is one of the other family, "" for none
+    """
 
     name: str
     address: str
     ground: ProcessId | None = None
     command: ProcessId | None = None
+    second: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, self.second) if self.second else (self.address,)
 
 
 class BalancerRecord(msgspec.Struct):

@@ -7,6 +7,8 @@ input, does it, and ends; on failure it prints one line and ends with 1.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import ipaddress
 import os
 import sys
@@ -16,13 +18,17 @@ from pathlib import Path
 import msgspec
 
 from kubesvc.kernel import syscalls
-from kubesvc.kernel.links import NetlinkLinks, Route
+from kubesvc.kernel.links import Links, NetlinkLinks, Route
 
 BRIDGE = "nodes"
 API_ADDRESS = "172.30.0.1"
 NODE_NETWORK = "172.30.0.0/24"
 FABRIC_ADDRESS = "172.30.0.254"
 """The fabric's own address on the bridge: the router that hosts outside use to load balancers' addresses."""
+NODE_NETWORK_6, FABRIC_ADDRESS_6 = "fd00:172:30::/64", "fd00:172:30::254"
+"""The same where nodes have IPv6 addresses."""
+NO_SUCH_FAMILY = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
+"""What a kernel says of an IPv6 address when IPv6 is off: by the sysctl, or altogether."""
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -61,9 +67,12 @@ class Balanced(msgspec.Struct, frozen=True):
 
 class Wiring(msgspec.Struct, frozen=True):
     """What to do: make the bridge, connect hosts, disconnect ports by host name, change routes of hosts, and those of
-    the fabric to load balancers' addresses; take the cable of a host out (`cut`) and put it in again (`join`)."""
+    the fabric to load balancers' addresses; take the cable of a host out (`cut`) and put it in again (`join`).
 
-    bridge: bool = False
+    bridge: the router's addresses on the bridge, each with prefix length; () where there is a bridge already
+    """
+
+    bridge: tuple[str, ...] = ()
     connect: tuple[Host, ...] = ()
     disconnect: tuple[str, ...] = ()
     reroute: tuple[Reroute, ...] = ()
@@ -76,13 +85,20 @@ def port_name(host: str) -> str:
     return f"to-{host}"
 
 
+def mac_of(address: str) -> str:
+    """The hardware address of whoever has this address, always the same: others remember it for a while, also when a
+    node is started anew, or a host is removed and made again."""
+    return f"02:{hashlib.sha256(address.encode()).digest()[:5].hex(':')}"
+
+
 def apply_wiring(wiring: Wiring) -> None:
     """Do it; the calling thread must be in the fabric's network namespace and ends up in another."""
     fabric = NetlinkLinks()
     if wiring.bridge:
         fabric.set_up("lo")
-        fabric.add_bridge(BRIDGE)
-        fabric.add_address(BRIDGE, f"{FABRIC_ADDRESS}/24")
+        fabric.add_bridge(BRIDGE, mac=mac_of(FABRIC_ADDRESS))
+        for address in wiring.bridge:
+            give_router(fabric, address)
         fabric.set_up(BRIDGE)
         switch(ROUTER_SWITCHES)
     for balanced in wiring.balance:
@@ -99,7 +115,8 @@ def apply_wiring(wiring: Wiring) -> None:
         fabric.set_up(port_name(name))
     for host in wiring.connect:
         namespace = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        fabric.add_veth(port_name(host.name), "eth0", peer_namespace=namespace)
+        mac = mac_of(str(ipaddress.ip_interface(host.addresses[0]).ip))
+        fabric.add_veth(port_name(host.name), "eth0", peer_namespace=namespace, peer_mac=mac)
         fabric.set_master(port_name(host.name), BRIDGE)
         fabric.set_up(port_name(host.name))
         syscalls.setns(namespace, syscalls.CLONE_NEWNET)
@@ -117,6 +134,22 @@ def apply_wiring(wiring: Wiring) -> None:
                 links.replace_route(route(network, gateway))
         links.close()
     fabric.close()
+
+
+def give_router(fabric: Links, address: str) -> None:
+    """Give the router an address. OSError says so if this kernel has no IPv6: no address of an instance comes first."""
+    try:
+        fabric.add_address(BRIDGE, address)
+    except OSError as error:
+        if ":" not in address or error.errno not in NO_SUCH_FAMILY:
+            raise
+        said = f"IPv6 is off in this kernel ({error.strerror}); turn it on, or leave IPv6 out of --cluster-cidr"
+        raise OSError(error.errno, said) from error
+
+
+def router_addresses(*, six: bool) -> tuple[str, ...]:
+    """The router's addresses on the bridge, for `Wiring.bridge`; six: whether nodes have IPv6 addresses."""
+    return (f"{FABRIC_ADDRESS}/24", f"{FABRIC_ADDRESS_6}/64") if six else (f"{FABRIC_ADDRESS}/24",)
 
 
 def route(network: str, gateway: str) -> Route:
@@ -157,8 +190,11 @@ SWITCHES = (
 )
 ROUTER_SWITCHES = (
     ("ipv4/ip_forward", 1),
+    ("ipv6/conf/all/forwarding", 1),
     ("ipv4/fib_multipath_hash_policy", 1),  # by flow, not by client, as balancers do
-    # A host outside shall keep asking the router, which knows the nodes that answer now.
+    ("ipv6/fib_multipath_hash_policy", 1),
+    # A host outside shall keep asking the router, which knows the nodes that answer now. (For IPv6 there is no such
+    # switch, and no need: a redirect names a link-local address, and the nodes are routed to by others.)
     ("ipv4/conf/all/send_redirects", 0),
     (f"ipv4/conf/{BRIDGE}/send_redirects", 0),
     # The router knows no way back to hosts outside: nodes answer them directly.

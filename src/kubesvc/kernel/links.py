@@ -89,7 +89,9 @@ class Links(Protocol):
 
     def link(self, name: str) -> Link | None: ...
 
-    def add_bridge(self, name: str) -> None: ...
+    def add_bridge(self, name: str, *, mac: str = "") -> None:
+        """A bridge without an address of its own takes the lowest of its ports', and changes it when they do."""
+        ...
 
     def add_dummy(self, name: str) -> None: ...
 
@@ -234,9 +236,10 @@ class NetlinkLinks:
         )
         self.request(f"add {kind} {name}", RTM_NEWLINK, payload, NLM_F_CREATE | NLM_F_EXCL)
 
-    def add_bridge(self, name: str) -> None:
+    def add_bridge(self, name: str, *, mac: str = "") -> None:
         # Without snooping, a bridge passes neighbour discovery on from its first moment.
-        self.add(name, "bridge", netlink.u8(IFLA_BR_MCAST_SNOOPING, 0))
+        extra = netlink.attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b""
+        self.add(name, "bridge", netlink.u8(IFLA_BR_MCAST_SNOOPING, 0), extra)
 
     def add_dummy(self, name: str) -> None:
         self.add(name, "dummy")
@@ -440,8 +443,8 @@ class FakeLinks:
         self.table[name] = Link(name, self.last, kind, False, mtu or 1500, mac or f"02:00:00:00:00:{self.last:02x}", 0)
         self.held[name] = []
 
-    def add_bridge(self, name: str) -> None:
-        self.born(name, "bridge")
+    def add_bridge(self, name: str, *, mac: str = "") -> None:
+        self.born(name, "bridge", mac=mac)
 
     def add_dummy(self, name: str) -> None:
         self.born(name, "dummy")
