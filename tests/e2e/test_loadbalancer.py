@@ -68,6 +68,12 @@ def ask(instance: Instance, path: str, seconds: int = 20) -> str:
     return instance.run(*command, check=False).stdout
 
 
+def from_here(host: str) -> str:
+    """What this host is answered; what is told of may begin to listen a moment later."""
+    with urllib.request.urlopen(f"http://{host}/hostname", timeout=60) as answer:
+        return str(answer.read().decode())
+
+
 def patch(instance: Instance, **spec: Any) -> None:
     instance.kubectl("patch", "service", "balanced", "--type=merge", "-p", json.dumps({"spec": spec}))
 
@@ -89,8 +95,7 @@ def test_outsiders_the_host_and_pods_are_answered(balanced: Instance) -> None:
 
     (shown,) = eventually(told)
     assert (shown["address"], shown["ports"]) == (address, ["80/TCP"])
-    with urllib.request.urlopen(f"http://{shown['host']}/hostname", timeout=60) as answer:
-        assert answer.read().decode() in pods
+    eventually(lambda: from_here(shown["host"]) in pods)
 
     def reasons() -> set[str]:
         events = balanced.get("events", "--field-selector", "involvedObject.name=balanced")["items"]
@@ -168,8 +173,7 @@ def test_both_families(machine: None) -> None:
             for who in ("outside", "pod", "node"):
                 eventually(partial(lambda who, host: answering(who, host) == whole, who, address))
         for shown in eventually(told):
-            with urllib.request.urlopen(f"http://{shown['host']}/hostname", timeout=60) as answer:
-                assert answer.read().decode() in whole
+            eventually(partial(lambda host: from_here(host) in whole, shown["host"]))
         eventually(lambda: instance.run("why", "svc/both", "--name", instance.name, check=False).returncode == 0)
 
         instance.kubectl("patch", "service", "both", "-p", '{"spec": {"externalTrafficPolicy": "Local"}}')
