@@ -199,6 +199,6 @@ def test_nodes_0_needs_no_privilege(tmp_path: Path) -> None:
 def test_doctor(machine: None) -> None:
     with fresh_instance() as instance:
         said = instance.run("doctor").stdout
-        for name in ("namespaces", "service traffic", "veth", "bridge", "forwarding"):
+        for name in ("namespaces", "service traffic", "veth", "bridge", "forwarding", "IPv6"):
             assert f"ok       {name}" in said, said
         assert os.linesep in said

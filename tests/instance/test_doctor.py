@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-from kubesvc.instance.doctor import Finding, crowded_nodes, refused_services
+from kubesvc.instance.doctor import Finding, crowded_nodes, refused_services, second_family
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import PROXY_REPORT, ProxyReport, write_report
 from kubesvc.instance.record import InstanceRecord, NodeRecord, ProcessId, write_record
@@ -39,3 +40,12 @@ def test_troubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert crowded_nodes() == [Finding("bad n1", "limited", FULL, REMEDY)]
     remedy = "kubesvc why svc/web -n shop --name bad"
     assert refused_services() == [Finding("bad n1", "limited", "rules of IPv4 shop/web: an element is poison", remedy)]
+
+
+def test_a_kernel_without_ipv6_takes_the_second_family_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel said stands in it; nothing else is missing for that."""
+    refusal = b"Traceback\nNetlinkError: [Errno 13] address fd00::1/64 on br: Permission denied\n"
+    monkeypatch.setattr("kubesvc.instance.doctor.inside", lambda program: CompletedProcess(program, 1, b"", refusal))
+    found = second_family()
+    assert found.verdict == "limited" and "IPv4 only: " in found.text and found.text.endswith("Permission denied")
+    assert "ipv6.disable=1" in found.remedy

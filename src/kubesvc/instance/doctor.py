@@ -42,6 +42,8 @@ def examine() -> list[Finding]:
     for check in IN_NAMESPACE:
         findings.append(check_in_namespace(*check) if can_enter else unknown(check[0]))
     findings.append(service_traffic() if can_enter else unknown("service traffic"))
+    if can_enter:
+        findings.append(second_family())
     findings += [user_ids(), cgroups(), programs(), egress(), *runtimes(), *refused_services(), *crowded_nodes()]
     return findings
 
@@ -73,6 +75,7 @@ from kubesvc.kernel.links import NetlinkLinks
 links = NetlinkLinks()
 links.{call}
 """
+ADDRESS_6_TEST = LINK_TEST.format(call="add_bridge('br')\nlinks.add_address('br', 'fd00::1/64')")
 PROXY_TEST = """
 import asyncio, random
 from kubesvc.clock import RealClock
@@ -108,6 +111,16 @@ def service_traffic() -> Finding:
     if said[-1].startswith("proxy mode nftables"):
         return Finding("service traffic", "ok", said[-1])
     return Finding("service traffic", "limited", said[-1], remedy)
+
+
+def second_family() -> Finding:
+    """Whether nodes can have addresses of IPv6."""
+    tried = inside([sys.executable, "-c", ADDRESS_6_TEST])
+    if tried.returncode == 0:
+        return Finding("IPv6", "ok", "nodes and Pods of IPv6 (--cluster-cidr) have addresses")
+    lines = tried.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    remedy = "boot without ipv6.disable=1 and ipv6.disable_ipv6=1; IPv4 does without"
+    return Finding("IPv6", "limited", f"nodes and Pods have addresses of IPv4 only: {lines[-1]}", remedy)
 
 
 def proxy_reports() -> Iterator[tuple[str, str, ProxyReport]]:
