@@ -157,7 +157,7 @@ def test_both_families(machine: None) -> None:
             """Who answers twenty connections; nobody if one of them is not answered."""
             at = f"[{host}]" if ":" in host else host
             urls = [f"http://{at}/{path}?{n}" for n in range(20)]
-            ask = ("curl", "-s", "-g", "-m", "5", "-H", "Connection: close", "-w", "\\n", *urls)
+            ask = ("curl", "-s", "-g", "-m", "5", "--fail-early", "-H", "Connection: close", "-w", "\\n", *urls)
             if who == "outside":
                 said = instance.run(
                     "outside", "exec", "client", "--name", instance.name, "--", *ask, check=False
