@@ -35,7 +35,7 @@ from kubesvc.instance.options import UpOptions, plan_nodes
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, write_record
 from kubesvc.instance.rights import DNS_ACCOUNT, DNS_NAMESPACE, grant
-from kubesvc.instance.wiring import API_ADDRESS
+from kubesvc.instance.wiring import API_ADDRESS, API_ADDRESS_6
 from kubesvc.lifetime import cancel, set_collector, stop_event, unless_stopped, until_stopping
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ async def start_server(control: Control, store: Store, stack: contextlib.AsyncEx
     more = [a for a in (options.bind_address, options.advertise_address) if a]
     pki = control.pki = ensure_pki(
         paths.pki,
-        (loopback, "127.0.0.1", "::1", API_ADDRESS, first_service_address, *more),
+        (loopback, "127.0.0.1", "::1", API_ADDRESS, API_ADDRESS_6, first_service_address, *more),
         CERTIFICATE_NAMES,
         control.clock.now(),
     )
@@ -250,8 +250,12 @@ async def listen(server: ApiServer, options: UpOptions, where: str, pki: Pki) ->
 
 
 def reached_at(options: UpOptions) -> str:
-    """Where Pods reach the API: those of the instance's own nodes by their relay, those of others as their nodes do."""
-    return API_ADDRESS if options.nodes or not options.reachable else options.bind_address
+    """Where Pods reach the API: those of the instance's own nodes by their relay, of the family that the Service
+    `kubernetes` has; those of others as their nodes do."""
+    if options.reachable and not options.nodes:
+        return options.bind_address
+    six = ":" in options.service_cluster_ip_range[0] and any(":" in cidr for cidr in options.cluster_cidr)
+    return API_ADDRESS_6 if six else API_ADDRESS
 
 
 def right_of(server: ApiServer) -> Callable[[CertificateSigningRequestSpec, str, str, str, str], bool]:

@@ -23,7 +23,7 @@ from kubesvc.instance.nodekeeper import HOST_RESOLVER
 from kubesvc.instance.options import NodeProcess
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import PROXY_REPORT, SERVICE_PORTS, ProxyReport, write_report
-from kubesvc.instance.wiring import API_ADDRESS
+from kubesvc.instance.wiring import API_ADDRESS, API_ADDRESS_6
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def node_parts(
 
     dns_settings = DnsSettings(
         zone=process.cluster_domain,
-        addresses=((process.address, 53),),
+        addresses=tuple((address, 53) for address in process.addresses),
         metrics_port=9153,
         forward=ForwardSettings(upstreams=(Path(process.dns_socket),)) if process.dns_socket else None,
     )
@@ -204,11 +204,12 @@ def name_cluster_dns(process: NodeProcess) -> None:
 
 
 async def relay_api(process: NodeProcess) -> None:
-    """Answer on the API's address inside the node by passing every connection on to the control process."""
+    """Answer on the API's addresses inside the node by passing every connection on to the control process."""
     from kubesvc.instance.relay import Relay
 
     relay = Relay(lambda: asyncio.open_unix_connection(process.api_tls_socket))
-    server = await asyncio.start_server(relay.accept, API_ADDRESS, process.api_port)
+    here = (API_ADDRESS, API_ADDRESS_6) if any(":" in a for a in process.addresses) else (API_ADDRESS,)
+    server = await asyncio.start_server(relay.accept, here, process.api_port)
     try:
         await asyncio.Event().wait()
     finally:

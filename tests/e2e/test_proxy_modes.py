@@ -80,3 +80,25 @@ def test_both_families(machine: None) -> None:
             eventually(partial(lambda at, node: answering(at, node) == {"both-1", "both-2"}, at, node))
         found = instance.kubectl("exec", "both-1", "--", "getent", "ahosts", "both")
         assert {line.split()[0] for line in found.splitlines()} == set(made["clusterIPs"])
+
+
+def test_ipv6_alone(machine: None) -> None:
+    """Pods that have nothing but IPv6 reach names, the API server and Services; an address of each is told (KSVC-3)."""
+    with fresh_instance() as instance:
+        instance.up(
+            "--store", "memory", "--cluster-cidr", "fd00:244::/56", "--service-cluster-ip-range", "fd00:96::/112"
+        )
+        pod = echo_pod("one", "n1")
+        pod["metadata"]["labels"] = {"app": "six"}
+        spec = {"selector": {"app": "six"}, "ports": [{"port": 80, "targetPort": 8080}]}
+        instance.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "six"}, "spec": spec}, pod)
+        (ready,) = ready_pods(instance, "app=six", 1)
+        assert [":" in a["ip"] for a in ready["status"]["podIPs"]] == [True]
+        authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+
+        def asked(*command: str) -> str:
+            return instance.kubectl("exec", "one", "--", "curl", "-s", "-m", "5", *command, check=False)
+
+        eventually(lambda: '"gitVersion"' in asked("--cacert", authority, "https://kubernetes.default/version"))
+        eventually(lambda: asked("http://six/hostname") == "one")
+        eventually(lambda: instance.curl("http://six.default/hostname").stdout == "one")

@@ -22,6 +22,7 @@ from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.record import InstanceRecord, OutsideRecord, end_processes, read_outside, write_outside
 from kubesvc.instance.wiring import (
     API_ADDRESS,
+    API_ADDRESS_6,
     FABRIC_ADDRESS,
     FABRIC_ADDRESS_6,
     NODE_NETWORK,
@@ -158,7 +159,7 @@ def conflict(record: InstanceRecord, hosts: list[OutsideRecord], interface: Inte
             return f"it lies in the load balancers' range {pool}"
     if str(interface.ip) in (FABRIC_ADDRESS, FABRIC_ADDRESS_6):
         return "the router between the nodes has it"
-    if str(interface.ip) == API_ADDRESS:
+    if str(interface.ip) in (API_ADDRESS, API_ADDRESS_6):
         return "the API server has it"
     return ""
 

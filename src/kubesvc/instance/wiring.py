@@ -25,7 +25,7 @@ API_ADDRESS = "172.30.0.1"
 NODE_NETWORK = "172.30.0.0/24"
 FABRIC_ADDRESS = "172.30.0.254"
 """The fabric's own address on the bridge: the router that hosts outside use to load balancers' addresses."""
-NODE_NETWORK_6, FABRIC_ADDRESS_6 = "fd00:172:30::/64", "fd00:172:30::254"
+API_ADDRESS_6, NODE_NETWORK_6, FABRIC_ADDRESS_6 = "fd00:172:30::1", "fd00:172:30::/64", "fd00:172:30::254"
 """The same where nodes have IPv6 addresses."""
 NO_SUCH_FAMILY = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 """What a kernel says of an IPv6 address when IPv6 is off: by the sysctl, or altogether."""

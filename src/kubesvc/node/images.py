@@ -177,7 +177,7 @@ http {
 }
 """
 NGINX_SITE = """server {
-    listen 80;
+    listen 80;{both}
     server_name localhost;
     location / {
         root /usr/share/nginx/html;
@@ -185,6 +185,11 @@ NGINX_SITE = """server {
     }
 }
 """
+
+
+LISTEN_6 = "\n    listen [::]:80;"
+"""As the real image adds it where the kernel knows IPv6."""
+IPV6 = Path("/proc/net/if_inet6")
 
 
 def python_program(*arguments: str) -> tuple[str, ...]:
@@ -234,7 +239,7 @@ def nginx(name: str) -> Image:
         files={
             **files,
             "/etc/nginx/nginx.conf": (NGINX_CONF, 0o644),
-            "/etc/nginx/conf.d/default.conf": (NGINX_SITE, 0o644),
+            "/etc/nginx/conf.d/default.conf": (NGINX_SITE.replace("{both}", LISTEN_6 if IPV6.exists() else ""), 0o644),
             "/usr/local/sbin/nginx": (start, 0o755),
         },
         fresh=("/etc/nginx", "/usr/share/nginx", "/var/cache/nginx", "/var/log/nginx", "/usr/local/sbin"),

@@ -199,10 +199,10 @@ class NetExec(Server):
 
 
 def bound_udp(port: int) -> socket.socket:
-    """A socket that takes datagrams at every address. OSError if the port is taken."""
-    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    udp.bind(("::", port))
+    """A socket that takes datagrams at every address, of IPv4 alone on a machine without the other. OSError if the port
+    is taken."""
+    udp, address = any_address(socket.SOCK_DGRAM, port)
+    udp.bind(address)
     return udp
 
 
@@ -213,15 +213,19 @@ def say(text: str) -> None:
         pass
 
 
+def any_address(kind: int, port: int) -> tuple[socket.socket, tuple[str, int]]:
+    """A socket that can be bound to every address of this machine, and what that is called."""
+    try:
+        both = socket.socket(socket.AF_INET6, kind)
+        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        return both, ("::", port)
+    except OSError:
+        return socket.socket(socket.AF_INET, kind), ("0.0.0.0", port)
+
+
 def listen(port: int) -> socket.socket:
     """A listener for both families, or for IPv4 alone on a machine without the other."""
-    try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        address: tuple[str, int] = ("::", port)
-    except OSError:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = ("0.0.0.0", port)
+    listener, address = any_address(socket.SOCK_STREAM, port)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
     listener.listen(1024)
