@@ -76,12 +76,31 @@ class EtcdServer:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def stand_still(self) -> None:
+        """Stop every thread, until SIGCONT. The signal alone wakes one, and while that waits for a processor the others
+        may still answer."""
+        self.signal(signal.SIGSTOP)
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task")
+        end = time.monotonic() + PATIENCE_SECONDS
+        while any(state_of(t) not in "TX" for t in threads.iterdir()):
+            assert time.monotonic() < end, "etcd does not stand still"
+            time.sleep(0.005)
+
     def kill(self) -> None:
         """As a crash does."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+
+def state_of(thread: Path) -> str:
+    """The kernel's letter for what a thread does; X if it is gone."""
+    try:
+        return (thread / "stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return "X"
 
 
 @cache

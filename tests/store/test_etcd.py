@@ -291,7 +291,7 @@ def test_an_etcd_that_stands_still_is_timed_out_and_gone_on_with(
         await store.commit(Put("a", b"1"))
         monkeypatch.setattr(etcdcalls, "TRY_SECONDS", 0.2)
         monkeypatch.setattr(etcdcalls, "CALL_SECONDS", 0.5)
-        server.signal(signal.SIGSTOP)
+        server.stand_still()
         with pytest.raises(TimedOut, match="did not answer in time"):
             await store.commit(Put("a", b"2"))
         with pytest.raises(TimedOut, match="did not answer in time"):

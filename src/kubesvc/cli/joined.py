@@ -400,7 +400,7 @@ async def answer_names(
         upstreams = ()
     settings = DnsSettings(
         zone=facts.cluster_domain,
-        addresses=((addresses[0], 53),),
+        addresses=tuple((address, 53) for address in addresses),
         metrics_port=9153,
         forward=ForwardSettings(upstreams=upstreams) if upstreams else None,
     )
