@@ -469,7 +469,7 @@ async def run_ways_in(control: Control, keeper: NodeKeeper, client: Client, fact
 
     ranges, loopback = control.options.load_balancer_range, control.record.loopback
     services = factory.of(SERVICE)
-    claims = {6 if ":" in r else 4: claim_host_network(loopback, 6 if ":" in r else 4) for r in ranges}
+    claims = {v: claim_host_network(loopback, v) for v in {6 if ":" in r else 4 for r in ranges}}
     networks = {version: number for version, (number, _) in claims.items()}
     ports = HostPorts(services, events, loopback, keeper.doors, problems, ranges, networks)
     async with asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ from kubesvc.instance.nodekeeper import HOST_RESOLVER
 from kubesvc.instance.options import NodeProcess
 from kubesvc.instance.paths import InstancePaths
 from kubesvc.instance.proxyreport import PROXY_REPORT, SERVICE_PORTS, ProxyReport, write_report
-from kubesvc.instance.wiring import API_ADDRESS, API_ADDRESS_6
+from kubesvc.instance.wiring import api_addresses
 from kubesvc.lifetime import cancel, run_loop, set_collector, stop_event
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ async def relay_api(process: NodeProcess) -> None:
     from kubesvc.instance.relay import Relay
 
     relay = Relay(lambda: asyncio.open_unix_connection(process.api_tls_socket))
-    here = (API_ADDRESS, API_ADDRESS_6) if any(":" in a for a in process.addresses) else (API_ADDRESS,)
+    here = api_addresses(six=any(":" in a for a in process.addresses))
     server = await asyncio.start_server(relay.accept, here, process.api_port)
     try:
         await asyncio.Event().wait()

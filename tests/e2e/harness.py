@@ -19,6 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -324,6 +325,26 @@ def running_instance(
     with fresh_instance(user, name, grant=grant, home=home) as instance:
         instance.up(*options)
         yield instance
+
+
+@contextlib.contextmanager
+def running_kubectl(instance: Instance, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """kubectl in the background for at most two minutes, its two outputs as one."""
+    program = find_kubectl()
+    assert program is not None
+    environment = {**instance.environment(), "KUBECONFIG": str(instance.root / "kubeconfig")}
+    process = subprocess.Popen(
+        [str(program), *words], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+    patience.start()
+    try:
+        yield process
+    finally:
+        patience.cancel()
+        process.kill()
+        process.communicate()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +26,11 @@ from typing import Any
 import pytest
 
 from kubesvc.instance.doctor import look_at_runtime
-from kubesvc.instance.kubectl import find_kubectl
 from kubesvc.node.images import STANDINS
 from tests.node.imagemaking import docker_save
 from tests.node.scenario_images import small_layer
 
-from .harness import ROOT, Instance, condition, eventually, ready_pods, running_instance
+from .harness import ROOT, Instance, condition, eventually, ready_pods, running_instance, running_kubectl
 from .test_registry import PROGRAM as REGISTRY
 from .test_registry import registry
 
@@ -228,26 +226,6 @@ def web(name: str, replicas: int) -> list[dict[str, Any]]:
     return [deployment, service]
 
 
-@contextlib.contextmanager
-def kubectl(instance: Instance, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """kubectl in the background for at most two minutes, its two outputs as one."""
-    program = find_kubectl()
-    assert program is not None
-    environment = {**instance.environment(), "KUBECONFIG": str(instance.root / "kubeconfig")}
-    process = subprocess.Popen(
-        [str(program), *words], env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    patience = threading.Timer(120.0, process.kill)
-    patience.start()
-    try:
-        yield process
-    finally:
-        patience.cancel()
-        process.kill()
-        process.communicate()
-
-
 def status_of(instance: Instance, name: str) -> dict[str, Any]:
     found: dict[str, Any] = instance.get("pod", name)["status"]["containerStatuses"][0]
     return found
@@ -330,16 +308,16 @@ def test_streams_of_a_running_container(instance: Instance, runtime: Containerd)
     asking = pod("asking", "while read x; do echo got $x >&2; done; exit 4", stdin=True)
     instance.apply(ticks, asking)
     eventually(lambda: all(condition(instance.get("pod", n), "Ready") == "True" for n in ("ticks", "asking")))
-    with kubectl(instance, "attach", "ticks") as attached:
+    with running_kubectl(instance, "attach", "ticks") as attached:
         assert attached.stdout is not None
         heard = iter(attached.stdout.readline, "")
         assert len(list(itertools.islice((line for line in heard if line.startswith("tick ")), 3))) == 3
-    with kubectl(instance, "logs", "-f", "--tail=1", "ticks") as followed:
+    with running_kubectl(instance, "logs", "-f", "--tail=1", "ticks") as followed:
         assert followed.stdout is not None
         seen = [int(followed.stdout.readline().removeprefix("tick ")) for _ in range(5)]
         assert seen == list(range(seen[0], seen[0] + 5))
     for word in ("hello", "again"):  # without stdinOnce it reads on when its client has left
-        with kubectl(instance, "attach", "-i", "asking") as talk:
+        with running_kubectl(instance, "attach", "-i", "asking") as talk:
             assert talk.stdin is not None and talk.stdout is not None
             talk.stdin.write(f"{word}\n")
             talk.stdin.flush()

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import subprocess
-import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from kubesvc.instance.kubectl import find_kubectl
-
-from .harness import PATIENCE_SECONDS, Instance, eventually
+from .harness import Instance, eventually, running_kubectl
 
 pytestmark = pytest.mark.e2e
 
@@ -178,7 +173,7 @@ def test_drain_respects_budgets(looked: tuple[Instance, str]) -> None:
         "currentHealthy") == 2)  # fmt: skip
     drain = ("drain", node, "--pod-selector=app=looked", "--ignore-daemonsets", "--delete-emptydir-data")
     try:
-        with in_background(instance, *drain, "--timeout=120s") as draining:
+        with running_kubectl(instance, *drain, "--timeout=120s") as draining:
             assert draining.stdout is not None
             heard = []
             for line in draining.stdout:
@@ -196,23 +191,6 @@ def test_drain_respects_budgets(looked: tuple[Instance, str]) -> None:
     finally:
         instance.kubectl("uncordon", node)
     assert "SchedulingDisabled" not in instance.kubectl("get", "node", node)
-
-
-@contextlib.contextmanager
-def in_background(instance: Instance, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """kubectl for at most two minutes, its two outputs as one."""
-    environment = {**instance.environment(), "KUBECONFIG": str(instance.root / "kubeconfig")}
-    process = subprocess.Popen(
-        [str(find_kubectl()), *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    patience = threading.Timer(PATIENCE_SECONDS, process.kill)
-    patience.start()
-    try:
-        yield process
-    finally:
-        patience.cancel()
-        process.kill()
-        process.communicate()
 
 
 def ready_pods_of(instance: Instance, namespace: str) -> list[Any]:

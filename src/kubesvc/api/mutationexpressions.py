@@ -27,12 +27,11 @@ from .policyexpressions import (
     Run,
     Subject,
     compile_one,
-    condition_errors,
     conditions_of,
     environment,
     expression_error,
     match,
-    variable_errors,
+    shared_errors,
     variables_of,
 )
 from .rules import TooDear
@@ -74,10 +73,8 @@ class MutationPrograms:
 
 def mutation_errors(spec: Object, at: Path) -> Errors:
     """What is wrong with a policy's expressions; that they are there at all is for others to say."""
-    with_params = spec.get("paramKind") is not None
-    errors = condition_errors(items(spec, "matchConditions"), at / "matchConditions", environment(params=with_params))
     programs = MutationPrograms(spec)
-    errors += variable_errors(programs.variables, at / "variables")
+    errors = shared_errors(spec, programs.variables, at)
     for i, mutation in enumerate(programs.mutations):
         one = mutation.expression
         if one.source.strip():

@@ -215,12 +215,17 @@ def variable_errors(variables: Sequence[tuple[str, Compiled]], at: Path) -> Erro
     return errors
 
 
+def shared_errors(spec: Object, variables: Sequence[tuple[str, Compiled]], at: Path) -> Errors:
+    """What is wrong with the conditions and variables of a policy of either sort."""
+    usual = environment(params=spec.get("paramKind") is not None)
+    errors = condition_errors(items(spec, "matchConditions"), at / "matchConditions", usual)
+    return errors + variable_errors(variables, at / "variables")
+
+
 def policy_errors(spec: Object, at: Path) -> Errors:
     """What is wrong with a policy's expressions; that they are there at all is for others to say."""
-    with_params = spec.get("paramKind") is not None
-    errors = condition_errors(items(spec, "matchConditions"), at / "matchConditions", environment(params=with_params))
     programs = PolicyPrograms(spec)
-    errors += variable_errors(programs.variables, at / "variables")
+    errors = shared_errors(spec, programs.variables, at)
     for i, validation in enumerate(programs.validations):
         here = at / "validations" @ i
         if validation.test.source.strip():

@@ -17,9 +17,8 @@ from kubesvc.api.kinds import MUTATING_ADMISSION_POLICY, MUTATING_ADMISSION_POLI
 from kubesvc.api.meta import Object
 
 from . import jsonpatch, refusals
-from .cache import Cache
 from .patience import patiently
-from .policies import BadConfiguration, Policies, subject_of
+from .policies import BadConfiguration, BoundPolicies
 from .policymatching import matched
 from .structure import Shape, errors_in, merge, shape_of_kind
 from .webhooks import Asked
@@ -34,26 +33,16 @@ class Refused(Exception):
     """A policy that cannot be followed and must not be passed by. The text is upstream's."""
 
 
-class MutatingPolicies(Policies):
+class MutatingPolicies(BoundPolicies["MutationPrograms"]):
     """All mutating policies of a server."""
 
     policy_kind = MUTATING_ADMISSION_POLICY
     binding_kind = MUTATING_ADMISSION_POLICY_BINDING
 
-    def __init__(self, cache: Cache) -> None:
-        super().__init__(cache)
-        self.changes: dict[str, tuple[Object, MutationPrograms]] = {}
-
-    def prepared(self, policy: Object) -> MutationPrograms:
+    def compile(self, spec: Object) -> MutationPrograms:
         from kubesvc.api.mutationexpressions import MutationPrograms
 
-        name, spec = policy["metadata"]["name"], policy["spec"]
-        found = self.changes.get(name)
-        if found is None or found[0] != spec:
-            known = {p["metadata"]["name"] for p, _ in self.active()}
-            self.changes = {n: f for n, f in self.changes.items() if n in known}
-            found = self.changes[name] = (spec, MutationPrograms(spec))
-        return found[1]
+        return MutationPrograms(spec)
 
     async def mutate(self, asked: Asked, seen_as: Any, convert: Convert, *, again: bool = False) -> Object | None:
         """The new object as the policies want it; None if they leave it alone. Raises what they refuse with.
@@ -105,7 +94,7 @@ class MutatingPolicies(Policies):
 
         name, bound = policy["metadata"]["name"], binding["metadata"]["name"]
         fail = policy["spec"].get("failurePolicy") != "Ignore"
-        programs, current = self.prepared(policy), asked
+        programs, current = self.compiled(policy), asked
 
         def refuse(why: str, *, whole: bool = False) -> None:
             if not fail:
@@ -125,16 +114,13 @@ class MutatingPolicies(Policies):
             refuse(f"failed to configure binding: {e}")
             return None
         for params in found:
-            seen = await seen_as(current, kind)
-            subject = subject_of(seen, self.judged, namespace)
+            subject = self.subject(await seen_as(current, kind), namespace)
             holds = await patiently(partial(asked_at_all, programs, subject, params), CONDITIONS_BUDGET)
             if holds.error:
                 refuse(holds.error)
             if not holds.matches:
                 continue
             for i in range(len(programs.mutations)):
-                seen = await seen_as(current, kind)
-                subject = subject_of(seen, self.judged, namespace)
                 try:
                     change = await patiently(partial(wanted, programs, i, subject, params), TOTAL_BUDGET)
                     new = changed_by(kind, subject.new or {}, change.operations, change.configuration)
@@ -153,6 +139,7 @@ class MutatingPolicies(Policies):
                 asked.kind.default(obj)
                 if obj != current.new:
                     current = current._replace(new=obj)
+                    subject = self.subject(await seen_as(current, kind), namespace)
         return current.new if current is not asked else None
 
 

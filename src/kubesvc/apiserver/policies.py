@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -49,21 +49,24 @@ class Denial(NamedTuple):
     reason: str
 
 
-class Policies:
-    """All policies of a server.
+Programs = TypeVar("Programs")
+
+
+class BoundPolicies(Generic[Programs]):
+    """All policies of a server of one sort, with their bindings. Programs: the compiled expressions of one.
 
     kinds: where kinds of parameters are looked up. judge: whether somebody may do something, and why
     """
 
-    policy_kind = VALIDATING_ADMISSION_POLICY
-    binding_kind = VALIDATING_ADMISSION_POLICY_BINDING
+    policy_kind: Kind
+    binding_kind: Kind
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.kinds: KindSet | None = None
         self.judge: Callable[[Attributes], tuple[bool, str]] = lambda _: (True, "")
         self.known: list[tuple[Object, list[Object]]] | None = None
-        self.programs: dict[str, tuple[Object, PolicyPrograms]] = {}
+        self.programs: dict[str, tuple[Object, Programs]] = {}
         for kind in (self.policy_kind, self.binding_kind):
             cache.of(kind).sinks.append(self.forget)
 
@@ -88,39 +91,16 @@ class Policies:
         """Whether there is nothing to ask."""
         return not self.active()
 
-    def compiled(self, policy: Object) -> PolicyPrograms:
-        from kubesvc.api.policyexpressions import PolicyPrograms
+    def compile(self, spec: Object) -> Programs:
+        raise NotImplementedError
 
+    def compiled(self, policy: Object) -> Programs:
+        """A policy's expressions, compiled when they are first asked for."""
         name, spec = policy["metadata"]["name"], policy["spec"]
         found = self.programs.get(name)
         if found is None or found[0] != spec:
-            found = self.programs[name] = (spec, PolicyPrograms(spec))
+            found = self.programs[name] = (spec, self.compile(spec))
         return found[1]
-
-    # ------------------------------------------------------------------ asking
-
-    async def validate(
-        self, asked: Asked, warnings: list[str], seen_as: Callable[[Asked, Kind], Awaitable[Asked]]
-    ) -> None:
-        """Ask the policies about a write. Raises what the first refuses with.
-
-        seen_as: a write as one of another version of its kind
-        """
-        denials: list[Denial] = []
-        told: dict[str, str] = {}
-        labels, namespace = self.surroundings(asked)
-        for policy, bindings in self.active():
-            kind = matched(policy["spec"].get("matchConstraints"), asked, labels)
-            if kind is None:
-                continue
-            mine = [b for b in bindings if matched(b["spec"].get("matchResources"), asked, labels) is not None]
-            if mine:
-                subject = self.subject(await seen_as(asked, kind), namespace)
-                denials += await self.follow(policy, mine, asked, subject, warnings, told)
-        if (listening := audit_notes.get()) is not None:
-            listening.update(told)
-        if denials:
-            raise refusal(asked, denials[0])
 
     def surroundings(self, asked: Asked) -> tuple[Mapping[str, str] | None, Object | None]:
         """(labels of the write's namespace, None outside; the namespace, None outside and for namespaces)."""
@@ -144,6 +124,80 @@ class Policies:
             return True, ""
         access = Attributes(user=somebody, fields=(), **{f: attributes.get(f, "") for f in ASKED_FIELDS})
         return where_served(lambda: self.judge(access))
+
+    # ------------------------------------------------------------------ parameters
+
+    def param_kind(self, given: Object | None) -> Kind | None:
+        """The kind of a policy's parameters; None if it has none."""
+        if given is None:
+            return None
+        assert self.kinds is not None
+        api_version, name = given.get("apiVersion") or "", given.get("kind") or ""
+        found = next((k for k in self.kinds.all if k.name == name and k.api_version == api_version), None)
+        if found is None:
+            group, _, version = api_version.rpartition("/")
+            raise BadConfiguration(f"failed to find resource referenced by paramKind: '{group}/{version}, Kind={name}'")
+        return found
+
+    def params(self, kind: Kind | None, reference: Object | None, namespace: str) -> list[Object | None]:
+        """The parameters that a binding gives, one evaluation each. Raises BadConfiguration."""
+        if kind is None or reference is None:
+            return [None]
+        place = ""
+        if kind.namespaced:
+            place = reference.get("namespace") or namespace
+            if not place:
+                raise BadConfiguration(
+                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
+                )
+        elif reference.get("namespace"):
+            raise BadConfiguration("paramRef.namespace must not be provided for a cluster-scoped `paramKind`")
+        cache = self.cache.of(kind.stored or kind)
+        if name := reference.get("name"):
+            item = cache.get(place, name)
+            found = [item] if item is not None else []
+        else:
+            selector = label_selector_of(reference.get("selector") or {})
+            found = [i for i in cache.select(place) if selector.matches(i.labels)]
+        if not found and reference.get("parameterNotFoundAction") != "Allow":
+            raise BadConfiguration(NO_PARAMS)
+        typed = {"apiVersion": kind.api_version, "kind": kind.name}
+        return [{**typed, **seen(kind, i.value, i.revision)} for i in found]
+
+
+class Policies(BoundPolicies["PolicyPrograms"]):
+    """All ValidatingAdmissionPolicies of a server."""
+
+    policy_kind = VALIDATING_ADMISSION_POLICY
+    binding_kind = VALIDATING_ADMISSION_POLICY_BINDING
+
+    def compile(self, spec: Object) -> PolicyPrograms:
+        from kubesvc.api.policyexpressions import PolicyPrograms
+
+        return PolicyPrograms(spec)
+
+    async def validate(
+        self, asked: Asked, warnings: list[str], seen_as: Callable[[Asked, Kind], Awaitable[Asked]]
+    ) -> None:
+        """Ask the policies about a write. Raises what the first refuses with.
+
+        seen_as: a write as one of another version of its kind
+        """
+        denials: list[Denial] = []
+        told: dict[str, str] = {}
+        labels, namespace = self.surroundings(asked)
+        for policy, bindings in self.active():
+            kind = matched(policy["spec"].get("matchConstraints"), asked, labels)
+            if kind is None:
+                continue
+            mine = [b for b in bindings if matched(b["spec"].get("matchResources"), asked, labels) is not None]
+            if mine:
+                subject = self.subject(await seen_as(asked, kind), namespace)
+                denials += await self.follow(policy, mine, asked, subject, warnings, told)
+        if (listening := audit_notes.get()) is not None:
+            listening.update(told)
+        if denials:
+            raise refusal(asked, denials[0])
 
     async def follow(
         self,
@@ -202,45 +256,6 @@ class Policies:
             if "Audit" in actions:
                 told[FAILURE_ANNOTATION] = failure_annotation(name, bound, actions, decision)
         return denials + [Denial(name, bound, text, "") for text in verdict.failures]
-
-    # ------------------------------------------------------------------ parameters
-
-    def param_kind(self, given: Object | None) -> Kind | None:
-        """The kind of a policy's parameters; None if it has none."""
-        if given is None:
-            return None
-        assert self.kinds is not None
-        api_version, name = given.get("apiVersion") or "", given.get("kind") or ""
-        found = next((k for k in self.kinds.all if k.name == name and k.api_version == api_version), None)
-        if found is None:
-            group, _, version = api_version.rpartition("/")
-            raise BadConfiguration(f"failed to find resource referenced by paramKind: '{group}/{version}, Kind={name}'")
-        return found
-
-    def params(self, kind: Kind | None, reference: Object | None, namespace: str) -> list[Object | None]:
-        """The parameters that a binding gives, one evaluation each. Raises BadConfiguration."""
-        if kind is None or reference is None:
-            return [None]
-        place = ""
-        if kind.namespaced:
-            place = reference.get("namespace") or namespace
-            if not place:
-                raise BadConfiguration(
-                    "cannot use namespaced paramRef in policy binding that matches cluster-scoped resources"
-                )
-        elif reference.get("namespace"):
-            raise BadConfiguration("paramRef.namespace must not be provided for a cluster-scoped `paramKind`")
-        cache = self.cache.of(kind.stored or kind)
-        if name := reference.get("name"):
-            item = cache.get(place, name)
-            found = [item] if item is not None else []
-        else:
-            selector = label_selector_of(reference.get("selector") or {})
-            found = [i for i in cache.select(place) if selector.matches(i.labels)]
-        if not found and reference.get("parameterNotFoundAction") != "Allow":
-            raise BadConfiguration(NO_PARAMS)
-        typed = {"apiVersion": kind.api_version, "kind": kind.name}
-        return [{**typed, **seen(kind, i.value, i.revision)} for i in found]
 
 
 def subject_of(asked: Asked, judge: Judge | None, namespace: Object | None = None) -> Subject:

@@ -24,7 +24,7 @@ from .leftovers import RUNTIME_RECORD, remove_containers, remove_groups
 from .options import NodePlan, NodeProcess, UpOptions, addresses_of
 from .paths import InstancePaths
 from .record import InstanceRecord, NodeRecord, NodeState, ProcessId, end_processes, read_outside
-from .wiring import API_ADDRESS, API_ADDRESS_6, Balanced, Host, Wiring, router_addresses
+from .wiring import Balanced, Host, Wiring, api_addresses, router_addresses
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class NodeKeeper:
             node.ground.pid,
             plan.name,
             tuple(f"{a}/64" if ":" in a else f"{a}/24" for a in own),
-            local=(API_ADDRESS, API_ADDRESS_6) if len(own) > 1 else (API_ADDRESS,),
+            local=api_addresses(six=len(own) > 1),
             forward=True,
             # A route must exist before a rule can send a packet elsewhere.
             routes=tuple(

@@ -147,6 +147,11 @@ def give_router(fabric: Links, address: str) -> None:
         raise OSError(error.errno, said) from error
 
 
+def api_addresses(*, six: bool) -> tuple[str, ...]:
+    """Where the API answers in each node; six: whether nodes have IPv6 addresses."""
+    return (API_ADDRESS, API_ADDRESS_6) if six else (API_ADDRESS,)
+
+
 def router_addresses(*, six: bool) -> tuple[str, ...]:
     """The router's addresses on the bridge, for `Wiring.bridge`; six: whether nodes have IPv6 addresses."""
     return (f"{FABRIC_ADDRESS}/24", f"{FABRIC_ADDRESS_6}/64") if six else (f"{FABRIC_ADDRESS}/24",)

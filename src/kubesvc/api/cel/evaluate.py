@@ -7,7 +7,7 @@ upstream nothing and us something (copied lists) is charged as well, so that a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .library import FUNCTIONS
@@ -173,12 +173,8 @@ class Compiler:
             out = []
             for item, optional in items:
                 value = item(frame)
-                if optional:
-                    if not isinstance(value, Optional):
-                        raise CelError(NO_OVERLOAD)
-                    if not value.present:
-                        continue
-                    value = value.value
+                if optional and (value := unwrapped(value)) is MISSING:
+                    continue
                 out.append(value)
             return out
 
@@ -197,12 +193,8 @@ class Compiler:
                 if known is None:
                     raise CelError("unsupported key type")
                 found = value(frame)
-                if optional:
-                    if not isinstance(found, Optional):
-                        raise CelError(NO_OVERLOAD)
-                    if not found.present:
-                        continue
-                    found = found.value
+                if optional and (found := unwrapped(found)) is MISSING:
+                    continue
                 if known in out:
                     raise CelError(f"Failed with repeated key: {unkey(known)}")
                 out[known] = found
@@ -219,12 +211,8 @@ class Compiler:
             out = StructMap(name)
             for key, value, optional in entries:
                 found = value(frame)
-                if optional:
-                    if not isinstance(found, Optional):
-                        raise CelError(NO_OVERLOAD)
-                    if not found.present:
-                        continue
-                    found = found.value
+                if optional and (found := unwrapped(found)) is MISSING:
+                    continue
                 out[key] = found
             return out
 
@@ -327,6 +315,13 @@ def optional_entry(value: Any, key: Any, frame: Frame) -> Optional:
     raise CelError(NO_OVERLOAD)
 
 
+def unwrapped(value: Any) -> Any:
+    """What an optional part of a list, map or struct holds; MISSING if nothing."""
+    if not isinstance(value, Optional):
+        raise CelError(NO_OVERLOAD)
+    return value.value if value.present else MISSING
+
+
 def has(value: Any, field: str, frame: Frame) -> bool:
     frame.spend(1)
     if isinstance(value, Mapping):
@@ -340,25 +335,26 @@ def has(value: Any, field: str, frame: Frame) -> bool:
 
 
 def junction(terms: list[Run], *, decides: bool) -> Run:
-    """`&&` (False decides) and `||` (True decides): one term that decides outweighs others that fail."""
+    """`&&` (False decides) and `||` (True decides)."""
+    return lambda frame: decided(frame, terms, decides=decides)
 
-    def run(frame: Frame) -> bool:
-        failure: CelError | None = None
-        for term in terms:
-            try:
-                value = term(frame)
-            except CelError as e:
-                failure = failure or e
-                continue
-            if value is decides:
-                return decides is True
-            if not isinstance(value, bool):
-                failure = failure or CelError(NO_OVERLOAD)
-        if failure is not None:
-            raise failure
-        return not decides
 
-    return run
+def decided(frame: Frame, terms: Iterable[Run], *, decides: bool) -> bool:
+    """What terms come to of which one decides: it outweighs others that fail."""
+    failure: CelError | None = None
+    for term in terms:
+        try:
+            found = term(frame)
+        except CelError as e:
+            failure = failure or e
+            continue
+        if found is decides:
+            return decides is True
+        if not isinstance(found, bool):
+            failure = failure or CelError(NO_OVERLOAD)
+    if failure is not None:
+        raise failure
+    return not decides
 
 
 def binary(operator: Callable[[Frame, Any, Any], Any], one: Run, other: Run) -> Run:
@@ -580,29 +576,12 @@ def rounds(frame: Frame, value: Any, first: str, second: str) -> Iterator[tuple[
         yield key, one
 
 
-def loop_all(frame: Frame, value: Any, first: str, second: str, when: Any, then: Any) -> bool:
-    return decided(frame, value, first, second, when, decides=False)
+def loop_all(frame: Frame, value: Any, first: str, second: str, when: Run, then: Any) -> bool:
+    return decided(frame, (when for _ in rounds(frame, value, first, second)), decides=False)
 
 
-def loop_exists(frame: Frame, value: Any, first: str, second: str, when: Any, then: Any) -> bool:
-    return decided(frame, value, first, second, when, decides=True)
-
-
-def decided(frame: Frame, value: Any, first: str, second: str, when: Run, *, decides: bool) -> bool:
-    failure: CelError | None = None
-    for _ in rounds(frame, value, first, second):
-        try:
-            found = when(frame)
-        except CelError as e:
-            failure = failure or e
-            continue
-        if found is decides:
-            return decides is True
-        if not isinstance(found, bool):
-            failure = failure or CelError(NO_OVERLOAD)
-    if failure is not None:
-        raise failure
-    return not decides
+def loop_exists(frame: Frame, value: Any, first: str, second: str, when: Run, then: Any) -> bool:
+    return decided(frame, (when for _ in rounds(frame, value, first, second)), decides=True)
 
 
 def truth(found: Any) -> bool:

@@ -28,13 +28,11 @@ from .values import (
     Optional,
     Timestamp,
     contains,
-    double_text,
     duration_of,
-    duration_text,
     equal,
     is_number,
+    simple_text,
     timestamp_of,
-    timestamp_text,
     type_name,
 )
 
@@ -105,22 +103,14 @@ def to_double(value: Any) -> float:
 
 
 def to_string(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return double_text(value)
-    if isinstance(value, int):
-        return str(int(value))
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError:
             raise CelError("invalid UTF-8 in bytes, cannot convert to string") from None
-    if isinstance(value, Timestamp):
-        return timestamp_text(value)
-    return duration_text(value)
+    text = simple_text(value)
+    assert text is not None  # the overloads take nothing else
+    return text
 
 
 def to_bool(value: str) -> bool:

@@ -8,8 +8,11 @@ or raises SyntaxProblem.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+Part = TypeVar("Part")
+Key = TypeVar("Key")
 
 MOST_CHARACTERS = 100_000
 MOST_NESTING = 60
@@ -517,51 +520,34 @@ class Parser:
             return Select(opening.at, args[0].target, args[0].field, test=True)
         return Call(opening.at, name, None, args)
 
-    def list_of(self, opening: Token) -> Node:
-        items: list[Node] = []
+    def parts(self, closing: str, part: Callable[[], Part]) -> tuple[list[Part], frozenset[int]]:
+        """The parts of a list, map or struct up to its end, and which of them are optional (`?` before them)."""
+        found: list[Part] = []
         optional: set[int] = set()
-        while not self.at_op("]"):
+        while not self.at_op(closing):
             if self.at_op("?"):
                 self.take()
-                optional.add(len(items))
-            items.append(self.expression())
+                optional.add(len(found))
+            found.append(part())
             if not self.at_op(","):
                 break
             self.take()
-        self.expect("]")
-        return ListOf(opening.at, items, frozenset(optional))
+        self.expect(closing)
+        return found, frozenset(optional)
+
+    def pair(self, key: Callable[[], Key]) -> tuple[Key, Node]:
+        found = key()
+        self.expect(":")
+        return found, self.expression()
+
+    def list_of(self, opening: Token) -> Node:
+        return ListOf(opening.at, *self.parts("]", self.expression))
 
     def map_of(self, opening: Token) -> Node:
-        entries: list[tuple[Node, Node]] = []
-        optional: set[int] = set()
-        while not self.at_op("}"):
-            if self.at_op("?"):
-                self.take()
-                optional.add(len(entries))
-            key = self.expression()
-            self.expect(":")
-            entries.append((key, self.expression()))
-            if not self.at_op(","):
-                break
-            self.take()
-        self.expect("}")
-        return MapOf(opening.at, entries, frozenset(optional))
+        return MapOf(opening.at, *self.parts("}", lambda: self.pair(self.expression)))
 
     def struct_of(self, opening: Token, name: str) -> Node:
-        entries: list[tuple[str, Node]] = []
-        optional: set[int] = set()
-        while not self.at_op("}"):
-            if self.at_op("?"):
-                self.take()
-                optional.add(len(entries))
-            field = self.field_name()
-            self.expect(":")
-            entries.append((field, self.expression()))
-            if not self.at_op(","):
-                break
-            self.take()
-        self.expect("}")
-        return StructOf(opening.at, name, entries, frozenset(optional))
+        return StructOf(opening.at, name, *self.parts("}", lambda: self.pair(self.field_name)))
 
     # ------------------------------------------------------------------ macros
 

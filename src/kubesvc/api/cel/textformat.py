@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .values import (
     CelError,
     CelType,
-    Duration,
     Optional,
-    Timestamp,
     double_text,
-    duration_text,
-    timestamp_text,
+    simple_text,
     type_name,
     unkey,
 )
@@ -124,20 +121,10 @@ def plain(frame: Frame, value: Any, *, nested: bool = False) -> str:
     frame.spend(1)
     if value is None:
         return "null"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return double_text(value)
-    if isinstance(value, int):
-        return str(int(value))
+    if (text := simple_text(value)) is not None:
+        return text
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, Timestamp):
-        return timestamp_text(value)
-    if isinstance(value, Duration):
-        return duration_text(value)
     if isinstance(value, CelType):
         return value.name
     if isinstance(value, list):

@@ -306,3 +306,20 @@ def double_text(value: float) -> str:
 
         text = f"{Decimal(text):f}"
     return text.removesuffix(".0")
+
+
+def simple_text(value: Any) -> str | None:
+    """A text, bool, number, time or duration as `string()` and `%s` print it; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return double_text(value)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, Timestamp):
+        return timestamp_text(value)
+    if isinstance(value, Duration):
+        return duration_text(value)
+    return None
