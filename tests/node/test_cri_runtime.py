@@ -166,6 +166,17 @@ ENDS: list[tuple[str, list[Answer], int | None, str]] = [
     ("known at once", [status(wire.EXITED, 3, "Error")], 3, "Error"),
     ("known a little later", [status(wire.RUNNING), status(wire.EXITED, 0, "Completed")], 0, "Completed"),
     ("its memory ran out", [status(wire.EXITED, 137, "OOMKilled")], 137, "OOMKilled"),
+    (
+        "killed, and that memory ran out is known later",
+        [
+            status(wire.EXITED, 137, "Error"),
+            status(wire.EXITED, 137, "OOMKilled"),
+        ],
+        137,
+        "OOMKilled",
+    ),
+    ("killed, and then forgotten", [status(wire.EXITED, 137, "Error"), GONE], 137, "Error"),
+    ("killed, and nothing explains it", [status(wire.EXITED, 137, "Error")], 137, "Error"),
     ("known when the runtime is back", [AWAY, AWAY, status(wire.EXITED, 4, "Error")], 4, "Error"),
     ("forgotten by the runtime", [GONE], None, ""),
 ]

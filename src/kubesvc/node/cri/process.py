@@ -23,6 +23,10 @@ LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 10.0
 """How long a runtime may be away before the end of a process is believed without it."""
 SLACK_SECONDS = 10.0
+OUT_OF_MEMORY, KILLED = "OOMKilled", 137
+MEMORY_SECONDS = 2.0
+"""How long after a container was killed its runtime may learn that memory had run out: containerd is told of both by
+different ways."""
 
 
 class CriProcess(WatchedProcess):
@@ -34,6 +38,8 @@ class CriProcess(WatchedProcess):
         self.id = id
         self.reason = ""
         """Why it ended, in the runtime's word: Completed, Error, OOMKilled."""
+        self.stopping = False
+        """Whether its end was asked for, so that nothing is left to be explained."""
         self.asking = asyncio.Lock()
         self.told = False
         self.code: int | None = None
@@ -69,6 +75,8 @@ class CriProcess(WatchedProcess):
         """Ask for the end until the runtime knows; `code`: what the kernel said of it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_SECONDS
+        explained = 0.0
+        found: int | None = None
         delay = LOOK_SECONDS
         while True:
             try:
@@ -76,10 +84,14 @@ class CriProcess(WatchedProcess):
                 status = answer["status"] or {}
                 if status.get("state") == wire.EXITED:
                     self.reason = status["reason"]
-                    found: int = status["exit_code"]
-                    return found
+                    explained = explained or loop.time() + MEMORY_SECONDS
+                    found = status["exit_code"]
+                    if found != KILLED or self.stopping or self.reason == OUT_OF_MEMORY or loop.time() > explained:
+                        return found
                 until = loop.time() + PATIENCE_SECONDS
             except RuntimeProblem as error:
+                if found is not None:
+                    return found
                 if error.code == "NOT_FOUND":
                     return None
                 if code is not None and loop.time() > until:
@@ -113,6 +125,8 @@ class CriExecution(Execution):
         return answer["exit_code"], answer["stdout"] + answer["stderr"]
 
     async def stop(self, number: int, grace_seconds: float, tell: Callable[[str], None]) -> None:
+        if isinstance(self.process, CriProcess):
+            self.process.stopping = True
         if self.own_signal:
             await super().stop(number, grace_seconds, tell)
             return
@@ -131,7 +145,7 @@ class CriExecution(Execution):
                 await asked
 
     def out_of_memory(self) -> bool:
-        return isinstance(self.process, CriProcess) and self.process.reason == "OOMKilled"
+        return isinstance(self.process, CriProcess) and self.process.reason == OUT_OF_MEMORY
 
     def end_rest(self) -> None:
         """The runtime ends a container as a whole."""
